@@ -1,0 +1,90 @@
+"""The command line: `asr COMMAND`. Each command is a file in `asr/commands`, imported when called.
+
+Exit status: 0 done; 2 a mistake of the user's, one message; 3 done, but single items were
+skipped and listed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from asr.errors import InputError, nearest
+
+# name: (module in asr/commands, what it does); kept here so that --help imports nothing else
+COMMANDS = {
+    "prepare": ("prepare", "Make manifests from a corpus or a folder of recordings."),
+    "check": ("check", "Say what is wrong with the data, before any training."),
+    "tokenizer": ("tokenizer", "Make a tokenizer from text or manifests."),
+    "lm": ("lm", "Train an n-gram language model, or score text with one."),
+    "train": ("train", "Train a CTC or LAS model directly from waveforms."),
+    "decode": ("decode", "Decode a manifest, or saved outputs, into an n-best file."),
+    "rescore": ("rescore", "Add a language model's scores to an n-best file."),
+    "tune": ("tune", "Choose LM weight and length bonus on a dev set."),
+    "score": ("score", "Word and character error rate, with intervals and comparison."),
+    "transcribe": ("transcribe", "Turn audio files into text, subtitles or JSON."),
+    "align": ("align", "Word times of known transcripts, as CTM."),
+    "info": ("info", "Describe a model folder or a language model."),
+    "doctor": ("doctor", "Say which optional parts are missing and how to get them."),
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command's module only when that command runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"asr.commands.{COMMANDS[name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command '{args[0]}'. {nearest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="asr")
+def cli() -> None:
+    """Train a speech recogniser on your recordings, decode it with a language model, score it,
+    and transcribe files.
+
+    \b
+    Examples:
+      asr prepare folder recordings/ -o data/
+      asr train conf/ctc.yaml -o exp/ctc
+      asr decode exp/ctc data/manifest.test.jsonl -o test.nbest.jsonl
+      asr score data/manifest.test.jsonl test.nbest.jsonl
+      asr transcribe exp/ctc talk.wav -f txt,srt
+    """
+
+
+def main() -> None:
+    """Entry point: user's mistakes become one message and exit status 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,70 @@
+"""What the commands say while they work: progress on stderr, skipped items, exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Item = TypeVar("Item")
+
+DONE, MISTAKE, SKIPPED, INTERRUPTED = 0, 2, 3, 130
+
+stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """One line on stderr; results go to stdout."""
+    stderr.print(message)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A rich Progress on stderr with count, rate and ETA; tasks may set the field `note`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=stderr, transient=not stderr.is_terminal) as bar:
+        yield bar
+
+
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+    """Iterate over `items` behind a progress bar."""
+    if total is None and isinstance(items, Sequence):
+        total = len(items)
+    with progress() as bar:
+        task = bar.add_task(what, total=total, note="")
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+def end_with_skipped(skipped: Sequence[tuple[str, str]], of: int, what: str = "utterances") -> None:
+    """List skipped items with their reasons and exit with status 3; nothing skipped: return."""
+    if not skipped:
+        return
+    say(f"skipped {len(skipped)} of {of} {what}:")
+    for name, reason in skipped:
+        say(f"  {name}: {reason}")
+    leave(SKIPPED)
+
+
+def leave(status: int) -> NoReturn:
+    sys.exit(status)

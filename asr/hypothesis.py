@@ -1,0 +1,136 @@
+"""Hypotheses and the n-best file, the one record that rescoring, tuning and scoring read.
+
+An n-best file is JSON lines: first `{"meta": {...}}`, then `{"id": ..., "nbest": [...]}` for every
+utterance of the manifest, best hypothesis first. A failure is an empty list with its `error`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr.errors import InputError
+
+
+@dataclass(slots=True)
+class Word:
+    """A word and when it was said (seconds from the start of the utterance)."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float | None = None
+
+
+@dataclass(slots=True)
+class Weights:
+    """Weights of the raw scores; `total` is their sum (all natural logs).
+
+    total = ctc·s_ctc + att·s_att + Σ_i lm[i]·s_lm[i] + bonus·length
+    """
+
+    ctc: float = 0.0
+    att: float = 0.0
+    lm: dict[str, float] = field(default_factory=dict)
+    bonus: float = 0.0
+
+
+@dataclass(slots=True)
+class Hypothesis:
+    """One transcript of an utterance with its raw scores.
+
+    scores: "ctc" and "att" natural logs, "lm" {name: natural log, sentence end included},
+    "length" a count (of words; of tokens where every LM is of tokens), "total" the weighted sum.
+    """
+
+    text: str
+    tokens: list[int] = field(default_factory=list)
+    scores: dict[str, Any] = field(default_factory=dict)
+    words: list[Word] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        return float(self.scores.get("total", 0.0))
+
+    def rate(self, weights: Weights) -> float:
+        """The weighted sum of the raw scores; a score that is absent counts zero."""
+        total = weights.ctc * self.scores.get("ctc", 0.0)
+        total += weights.att * self.scores.get("att", 0.0)
+        for name, weight in weights.lm.items():
+            total += weight * self.scores.get("lm", {}).get(name, 0.0)
+        return float(total + weights.bonus * self.scores.get("length", 0))
+
+
+def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:
+    """A Hypothesis from its JSON record."""
+    return Hypothesis(
+        text=record["text"],
+        tokens=list(record.get("tokens", [])),
+        scores=dict(record.get("scores", {})),
+        words=[Word(**word) for word in record.get("words", [])],
+    )
+
+
+@dataclass(slots=True)
+class NBest:
+    """The hypotheses of one utterance, best first; `error` says why there are none."""
+
+    id: str
+    nbest: list[Hypothesis]
+    error: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.nbest[0].text if self.nbest else ""
+
+
+def write_nbest(path: Path | str, meta: Mapping[str, Any], utterances: Iterable[NBest]) -> None:
+    """Write an n-best file; it appears under its name only when it is complete."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(json.dumps({"meta": dict(meta)}, ensure_ascii=False) + "\n")
+            for utterance in utterances:
+                record = {"id": utterance.id, "nbest": [asdict(h) for h in utterance.nbest]}
+                if utterance.error:
+                    record["error"] = utterance.error
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", path) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
+    """The meta record and an iterator over the utterances, read as they are asked for."""
+    path = Path(path)
+    try:
+        file = open(path, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path) from error
+    first = file.readline()
+    try:
+        meta = json.loads(first)["meta"]
+    except (ValueError, KeyError, TypeError) as error:
+        file.close()
+        raise InputError("is not an n-best file", path, "`asr decode` writes them.") from error
+
+    def utterances() -> Iterator[NBest]:
+        with file:
+            for number, line in enumerate(file, start=2):
+                try:
+                    record = json.loads(line)
+                    nbest = [hypothesis_from(h) for h in record["nbest"]]
+                    yield NBest(record["id"], nbest, record.get("error"))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(
+                        f"broken line: {line[:80]!r}", f"{path}:{number}", "Decode again."
+                    ) from error
+
+    return meta, utterances()
