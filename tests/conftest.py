@@ -51,7 +51,7 @@ def need_tool() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def run_asr() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """run_asr(*args, cwd=None, env=None): `python -m asr ...`; `env` is added to the environment."""
+    """run_asr(*args, cwd=None, env=None): `python -m asr ...`; `env` adds to the environment."""
 
     def run(
         *args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
