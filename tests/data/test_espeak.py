@@ -1,0 +1,92 @@
+"""The synthesised corpus: sets are disjoint, voices differ, a seed gives the same audio."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from asr.data.corpora.espeak import (
+    VARIANTS,
+    Espeak,
+    Grammar,
+    Voice,
+    other_sentences,
+    split_voices,
+    synthesise,
+)
+from asr.errors import InputError
+
+GRAMMAR = Path(__file__).parents[2] / "recipes" / "quickstart" / "grammar.txt"
+pytest.importorskip("espeakng_loader", reason="needs the tool espeakng-loader")
+
+
+def test_sentences_are_new_and_come_from_the_rules(tmp_path: Path) -> None:
+    path = tmp_path / "grammar.txt"
+    path.write_text("# two by two\nsentence: a <b> |\n    c <b>\nb: x | y\n")
+    sentences = list(Grammar(path).sentences("seed"))
+    assert sorted(sentences) == ["a x", "a y", "c x", "c y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sentence: a <b>\n", "grammar.txt:1: <b> has no rule"),
+        ("b: a\nnonsense\n", "grammar.txt:2: not a rule"),
+        ("b: a\n", "no rule `sentence`"),
+    ],
+)
+def test_broken_grammars_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "grammar.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        Grammar(path)
+
+
+def test_quickstart_grammar_is_rich() -> None:
+    sentences = list(islice(Grammar(GRAMMAR).sentences("1"), 5000))
+    words = {word for sentence in sentences for word in sentence.split()}
+    assert len(set(sentences)) == 5000
+    assert len(words) >= 500
+    assert {"see", "sea", "night", "knight", "two", "to", "too", "meet", "meat"} <= words
+
+
+def test_sets_share_neither_voices_nor_sentences(tmp_path: Path) -> None:
+    grammar = Grammar(GRAMMAR)
+    counts = {"train": 30, "dev": 12, "test": 20}
+    rows = list(synthesise(grammar, counts, tmp_path, seed=1, sample_rate=16000))
+    texts = {split: {str(r["text"]) for s, r in rows if s == split} for split in counts}
+    voices = {split: {str(r["speaker"]) for s, r in rows if s == split} for split in counts}
+    for a, b in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        assert not texts[a] & texts[b]
+        assert not voices[a] & voices[b]
+    held_out = texts["dev"] | texts["test"]
+    text = set(other_sentences(grammar, 3000, seed=1, without=held_out))
+    assert len(text) == 3000
+    assert not text & held_out
+    for _, row in rows:
+        info = soundfile.info(tmp_path / str(row["audio"]))
+        assert info.samplerate == 16000
+        assert info.frames / 16000 == pytest.approx(float(str(row["duration"])), abs=1e-4)
+
+
+def test_voices_speak_and_differ() -> None:
+    espeak = Espeak()
+    spoken = [espeak.speak("the night train", Voice(v, 50, 160)) for v in VARIANTS]
+    assert all(0.4 < len(samples) / espeak.sample_rate < 3 for samples in spoken)
+    assert len({samples.tobytes() for samples in spoken}) == len(VARIANTS)
+    assert sum(map(len, split_voices(1).values())) == len(VARIANTS)
+
+
+def test_the_command_repeats_itself(tmp_path: Path, run_asr: Any) -> None:
+    small = ["--train", "12", "--dev", "3", "--test", "3", "--lm-text", "50"]
+    for name in ("a", "b"):
+        done = run_asr("prepare", "espeak", str(GRAMMAR), "-o", str(tmp_path / name), *small)
+        assert done.returncode == 0, done.stderr
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+    assert len([f for f in files if f.suffix == ".flac"]) == 18
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
