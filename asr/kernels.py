@@ -1,0 +1,51 @@
+"""The one way in which loops are compiled: numba, cached on disk, without the interpreter's lock.
+
+Numba's own cache looks only at the file of the compiled function, not at the files of the
+functions it calls; therefore the cache folder is named by a hash of every file that holds kernels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _cache_folder() -> Path | None:
+    """The folder of this version's compiled kernels; None where nothing can be written."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        source = file.read_bytes()
+        if b"asr.kernels import" in source:
+            digest.update(source)
+    base = numba.config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(base).expanduser() / "asr" / f"kernels-{digest.hexdigest()[:12]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a read-only or missing home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+CACHE_FOLDER = _cache_folder()
+
+
+def njit(function: Function) -> Function:
+    """Decorator: compile at the first call for each set of argument types; cached, no GIL.
+
+    Division by zero gives inf or nan as in numpy. Array indices are not checked.
+    """
+    saved = numba.config.CACHE_DIR
+    try:  # numba chooses the folder while it decorates; other packages keep their own
+        numba.config.CACHE_DIR = str(CACHE_FOLDER or saved)
+        decorate = numba.njit(cache=CACHE_FOLDER is not None, nogil=True, error_model="numpy")
+        compiled: Function = decorate(function)
+    finally:
+        numba.config.CACHE_DIR = saved
+    return compiled
