@@ -1,0 +1,282 @@
+"""Shallow fusion: the language models' part of a hypothesis' score, token by token.
+
+    fusion(tokens) = Σ_i w_i · log p_i(tokens) + bonus · length
+
+A language model of tokens scores every token. One of words scores a word when it is complete: at a
+boundary (the token `|`, " " or "▁"), at a piece that begins with "▁", or at the end; until then the
+hypothesis carries the hash of the word's letters. Boundaries without letters between them complete
+nothing. The end of the sentence is scored by both. `length` counts words, or tokens where
+every language model is of tokens. The same functions serve the CTC search (inside its compiled
+loop) and the LAS search (over arrays of hypotheses).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import InputError
+from asr.hypothesis import Weights
+from asr.kernels import njit
+from asr.lm.ngram import FNV_START, NGram, NGramArrays, advance, final, fnv, lookup
+
+BOUNDARIES = ("|", " ", "▁")  # tokens that are nothing but a word boundary
+SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<blank>")  # never output, in whatever position
+
+Ints = NDArray[np.int32]
+Hashes = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+
+
+class FusionArrays(NamedTuple):
+    """What the compiled functions need. V tokens; a language model that is absent has no states."""
+
+    token_lm: NGramArrays
+    word_lm: NGramArrays
+    has_token: bool
+    has_word: bool
+    token_weight: float
+    word_weight: float
+    word_bonus: float  # for every completed word
+    token_bonus: float  # for every token; one of the two bonuses is zero
+    unk_penalty: float  # added to the raw score of an unknown word
+    token_ids: Ints  # (V,) token -> word id in the token LM
+    boundary: NDArray[np.bool_]  # (V,) does the token end the word before it?
+    allowed: NDArray[np.bool_]  # (V,) may the token be output?
+    letters: NDArray[np.uint8]  # UTF-8 bytes of all tokens without their boundary marks
+    letters_begin: Ints  # (V + 1,)
+
+
+class States(NamedTuple):
+    """Fusion states of N hypotheses, each array (N,)."""
+
+    token: Ints  # state of the token LM
+    word: Ints  # state of the word LM
+    hash: Hashes  # hash of the letters since the last boundary
+
+
+class Increments(NamedTuple):
+    """What one step added to the scores of N hypotheses, each array (N,)."""
+
+    token: Floats  # raw natural log of the token LM
+    word: Floats  # raw natural log of the word LM
+    length: NDArray[np.int64]  # words, or tokens where every LM is of tokens
+    weighted: Floats  # Σ w·lm + bonus·length
+
+
+@njit
+def complete_word(a: Any, ws: Any, wh: Any) -> Any:
+    """(raw log probability, next state) of the word whose hash is `wh` after the state `ws`."""
+    if not a.has_word:
+        return 0.0, ws
+    word = lookup(a.word_lm, wh)
+    logp, after, _ = advance(a.word_lm, ws, word)
+    return logp + (a.unk_penalty if word == 0 else 0.0), after
+
+
+@njit
+def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
+    """Append `token`: (token LM, word LM, words completed (0 or 1), next ts, ws, wh); raw logs."""
+    token_score, word_score, words = 0.0, 0.0, 0
+    if a.has_token:
+        logp, after, _ = advance(a.token_lm, ts, a.token_ids[token])
+        token_score, ts = logp + 0.0, after
+    if a.boundary[token]:
+        if wh != FNV_START:
+            word_score, ws = complete_word(a, ws, wh)
+            words = 1
+        wh = FNV_START
+    for i in range(a.letters_begin[token], a.letters_begin[token + 1]):
+        wh = fnv(wh, a.letters[i])
+    return token_score, word_score, words, ts, ws, wh
+
+
+@njit
+def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
+    """Last word and end of the sentence: (token LM, word LM, words completed (0 or 1))."""
+    token_score, word_score, words = 0.0, 0.0, 0
+    if wh != FNV_START:
+        word_score, ws = complete_word(a, ws, wh)
+        words = 1
+    if a.has_token:
+        token_score = final(a.token_lm, ts) + 0.0
+    if a.has_word:
+        word_score += final(a.word_lm, ws)
+    return token_score, word_score, words
+
+
+@njit
+def weigh(a: Any, token_score: Any, word_score: Any, words: Any, tokens: Any) -> Any:
+    """The weighted sum of increments; only words or tokens have a bonus."""
+    score = a.token_weight * token_score + a.word_weight * word_score
+    return score + a.word_bonus * words + a.token_bonus * tokens
+
+
+@njit
+def _take(a: Any, ts: Any, ws: Any, wh: Any, tokens: Any, scores: Any, length: Any) -> None:
+    for n in range(len(tokens)):
+        token_score, word_score, words, ts[n], ws[n], wh[n] = extend(
+            a, ts[n], ws[n], wh[n], tokens[n]
+        )
+        length[n] = words
+        scores[0, n], scores[1, n] = token_score, word_score
+        scores[2, n] = weigh(a, token_score, word_score, words, 1)
+
+
+@njit
+def _finish_all(a: Any, ts: Any, ws: Any, wh: Any, scores: Any, length: Any) -> None:
+    for n in range(len(ts)):
+        token_score, word_score, words = finish(a, ts[n], ws[n], wh[n])
+        length[n] = words
+        scores[0, n], scores[1, n] = token_score, word_score
+        scores[2, n] = weigh(a, token_score, word_score, words, 0)
+
+
+@njit
+def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any) -> None:
+    for n in range(len(ts)):
+        # The word that a boundary completes is the same whichever token brings the boundary.
+        completed = 0.0
+        if wh[n] != FNV_START:
+            word_score, _ = complete_word(a, ws[n], wh[n])
+            completed = a.word_weight * word_score + a.word_bonus
+        for v in range(1, out.shape[1]):
+            if not a.allowed[v]:
+                out[n, v] = -np.inf
+                continue
+            score = a.token_bonus
+            if a.has_token:
+                logp, _, _ = advance(a.token_lm, ts[n], a.token_ids[v])
+                score += a.token_weight * logp
+            out[n, v] = score + completed if a.boundary[v] else score
+
+
+class Fusion:
+    """The language models of a search, over the token inventory `tokens` (id 0: blank or end).
+
+    `lms` holds at most one language model of tokens and one of words; `weights.lm` their weights.
+    An unknown word scores the LM's <unk> plus `unk_penalty` (a natural log, usually negative).
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        lms: Mapping[str, NGram] | None = None,
+        weights: Weights | None = None,
+        unk_penalty: float = 0.0,
+    ) -> None:
+        lms, self.tokens = dict(lms or {}), list(tokens)
+        self.weights = weights or Weights(ctc=1.0)
+        self.unk_penalty = unk_penalty
+        names: dict[str, str] = {}
+        for name, lm in lms.items():
+            if lm.unit in names:
+                what = f"{names[lm.unit]} and {name} are both language models of {lm.unit}s"
+                raise InputError(what, None, "A search takes one of each unit; rescore with more.")
+            names[lm.unit] = name
+        self.token_name, self.word_name = names.get("token"), names.get("word")
+        self.length_unit = "tokens" if self.token_name and not self.word_name else "words"
+        self.lms = lms
+        self.arrays = self._arrays()
+
+    def _weight(self, name: str | None) -> float:
+        weight = self.weights.lm.get(name, 0.0) if name else 0.0
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"the weight of the language model {name} is {weight}", "lm-weight")
+        return float(weight)
+
+    def _arrays(self) -> FusionArrays:
+        token_lm = self.lms[self.token_name] if self.token_name else None
+        word_lm = self.lms[self.word_name] if self.word_name else None
+        letters = [b"" if t in SPECIAL else _letters(t).encode() for t in self.tokens]
+        if self.tokens:
+            letters[0] = b""
+        ids = {w: i for i, w in enumerate(token_lm.vocabulary)} if token_lm else {}
+        token_ids = [ids.get(t, ids.get("|", 0) if t == " " else 0) for t in self.tokens]
+        bonus = float(self.weights.bonus)
+        per_token = self.length_unit == "tokens"
+        return FusionArrays(
+            token_lm=_readonly(token_lm.arrays if token_lm else _NOTHING),
+            word_lm=_readonly(word_lm.arrays if word_lm else _NOTHING),
+            has_token=token_lm is not None,
+            has_word=word_lm is not None,
+            token_weight=self._weight(self.token_name),
+            word_weight=self._weight(self.word_name),
+            word_bonus=0.0 if per_token else bonus,
+            token_bonus=bonus if per_token else 0.0,
+            unk_penalty=float(self.unk_penalty),
+            token_ids=np.array(token_ids, np.int32),
+            boundary=np.array([t in BOUNDARIES or t.startswith("▁") for t in self.tokens], bool),
+            allowed=np.array([i > 0 and t not in SPECIAL for i, t in enumerate(self.tokens)], bool),
+            letters=np.frombuffer(b"".join(letters) or b"\0", np.uint8).copy(),
+            letters_begin=np.cumsum([0, *map(len, letters)]).astype(np.int32),
+        )
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text that token ids spell, its words separated by single spaces."""
+        pieces = (" " if self.tokens[t] == "|" else self.tokens[t] for t in tokens)
+        return " ".join("".join(pieces).replace("▁", " ").split())
+
+    def begin(self, n: int) -> States:
+        """States of `n` empty hypotheses."""
+        ts = self.lms[self.token_name].start() if self.token_name else 0
+        ws = self.lms[self.word_name].start() if self.word_name else 0
+        return States(
+            np.full(n, ts, np.int32), np.full(n, ws, np.int32), np.full(n, FNV_START, np.uint64)
+        )
+
+    def score_all(self, ts: Ints, ws: Ints, wh: Hashes) -> NDArray[np.float32]:
+        """Weighted increments (N, V) of every token, bonus included.
+
+        Tokens that are never output get -inf; column 0 (blank, end) is 0: `finish_all` has the end.
+        """
+        out = np.zeros((len(ts), len(self.tokens)), np.float32)
+        _score_all(self.arrays, ts, ws, wh, out)
+        return out
+
+    def take(
+        self, ts: Ints, ws: Ints, wh: Hashes, tokens: NDArray[np.integer[Any]]
+    ) -> tuple[States, Increments]:
+        """Append one token (N,) to each hypothesis: its new states and what that added."""
+        after = States(ts.copy(), ws.copy(), wh.copy())
+        scores, length = np.zeros((3, len(ts))), np.zeros(len(ts), np.int64)
+        _take(self.arrays, *after, np.asarray(tokens, np.int64), scores, length)
+        if self.length_unit == "tokens":
+            length[:] = 1
+        return after, Increments(scores[0], scores[1], length, scores[2])
+
+    def finish_all(self, ts: Ints, ws: Ints, wh: Hashes) -> Increments:
+        """What ending the sentence now adds to each hypothesis: last word and end."""
+        scores, length = np.zeros((3, len(ts))), np.zeros(len(ts), np.int64)
+        _finish_all(self.arrays, ts, ws, wh, scores, length)
+        if self.length_unit == "tokens":
+            length[:] = 0
+        return Increments(scores[0], scores[1], length, scores[2])
+
+
+def _letters(token: str) -> str:
+    return "" if token in BOUNDARIES else token.removeprefix("▁")
+
+
+def _readonly(arrays: NGramArrays) -> NGramArrays:
+    """The same arrays as plain read-only views: one type, so one compilation, for every LM."""
+    views = [np.asarray(array).view(np.ndarray) for array in arrays]
+    for view in views:
+        view.flags.writeable = False
+    return NGramArrays(*views)
+
+
+_NOTHING = NGramArrays(
+    word=np.zeros(1, np.int32),
+    logprob=np.zeros(1, np.float32),
+    next=np.zeros(1, np.int32),
+    begin=np.zeros(2, np.int32),
+    backoff=np.zeros(1, np.float32),
+    backoff_state=np.zeros(1, np.int32),
+    hash_keys=np.zeros(1, np.uint64),
+    hash_ids=np.zeros(1, np.int32),
+)

@@ -1,0 +1,40 @@
+"""Settings of the searches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from asr.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How wide a search is. Scores are natural logs; nothing here changes a hypothesis' scores."""
+
+    beam: int = 20  # hypotheses kept after each frame (CTC) or token (LAS); at least nbest are
+    nbest: int = 1  # hypotheses returned, of distinct texts
+    beam_threshold: float = 14.0  # a hypothesis this far below the best one's total is dropped
+    token_threshold: float = 9.0  # a token this far below the frame's most likely one is not tried
+    tokens_per_frame: int = 40  # most tokens tried in a frame
+    blank_skip: float = 0.9999  # a frame whose blank is more probable than this extends nothing
+
+    def __post_init__(self) -> None:
+        for name in ("beam", "nbest", "tokens_per_frame"):
+            value = getattr(self, name)
+            if value < 1:
+                raise InputError(f"is {value}; it must be at least 1", name.replace("_", "-"))
+        for name in ("beam_threshold", "token_threshold", "blank_skip"):
+            value = getattr(self, name)
+            if math.isnan(value) or value <= 0:
+                raise InputError(f"is {value}; it must be positive", name.replace("_", "-"))
+
+
+# Prunes nothing: finds the best of all texts wherever the beam can hold all prefixes.
+EXHAUSTIVE = SearchOptions(
+    beam=100_000,
+    beam_threshold=math.inf,
+    token_threshold=math.inf,
+    tokens_per_frame=1_000_000,
+    blank_skip=1.0,
+)
