@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import config
 
+settings: Any = config  # its attributes are made when numba is imported
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -24,7 +26,7 @@ def _cache_folder() -> Path | None:
         source = file.read_bytes()
         if b"asr.kernels import" in source:
             digest.update(source)
-    base = numba.config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    base = settings.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(base).expanduser() / "asr" / f"kernels-{digest.hexdigest()[:12]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,11 +43,11 @@ def njit(function: Function) -> Function:
 
     Division by zero gives inf or nan as in numpy. Array indices are not checked.
     """
-    saved = numba.config.CACHE_DIR
+    saved = settings.CACHE_DIR
     try:  # numba chooses the folder while it decorates; other packages keep their own
-        numba.config.CACHE_DIR = str(CACHE_FOLDER or saved)
-        decorate = numba.njit(cache=CACHE_FOLDER is not None, nogil=True, error_model="numpy")
+        settings.CACHE_DIR = str(CACHE_FOLDER or saved)
+        decorate: Any = numba.njit(cache=bool(CACHE_FOLDER), nogil=True, error_model="numpy")
         compiled: Function = decorate(function)
     finally:
-        numba.config.CACHE_DIR = saved
+        settings.CACHE_DIR = saved
     return compiled

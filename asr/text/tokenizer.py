@@ -1,0 +1,259 @@
+"""Text to token ids and back: characters, sentencepiece (bpe, unigram), units of a lexicon.
+
+Id 0 is the blank of CTC and the start and end of the speller, 1 is unknown (never output). The word
+boundary is the piece `|` (char) or a leading `▁` (sentencepiece); units of a lexicon have none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from asr.errors import InputError, nearest
+from asr.text.normalize import Normalizer, get_normalizer
+
+BLANK, UNKNOWN = 0, 1
+SPECIAL = ("<blank>", "<unk>")
+BOUNDARY = "|"
+TYPES = ("char", "bpe", "unigram", "lexicon")
+FORMAT = 1
+
+Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Pieces and how a normalised text is cut into them.
+
+    pieces: "<blank>", "<unk>", then what can be output. model: the serialised sentencepiece model.
+    spellings: the units of each word, its most probable pronunciation (type lexicon).
+    """
+
+    type: str
+    pieces: list[str]
+    normalizer: Normalizer
+    model: bytes = field(default=b"", repr=False)
+    spellings: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def size(self) -> int:
+        return len(self.pieces)
+
+    @cached_property
+    def hash(self) -> str:
+        parts = [self.type, self.pieces, self.normalizer.rules, sorted(self.spellings.items())]
+        return hashlib.sha256(json.dumps(parts).encode() + self.model).hexdigest()[:12]
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {piece: i for i, piece in enumerate(self.pieces)}
+
+    @cached_property
+    def _sentencepiece(self) -> Any:
+        from sentencepiece import SentencePieceProcessor
+
+        return SentencePieceProcessor(model_proto=self.model)
+
+    def _cut(self, text: str) -> list[tuple[int, str]]:
+        """(id, piece) of the normalised text; an unknown piece comes as the text itself."""
+        text = self.normalizer(text)
+        if self.type == "lexicon":
+            words = [(word, self.spellings.get(word)) for word in text.split()]
+            return [
+                (self.ids[unit] if units else UNKNOWN, unit)
+                for word, units in words
+                for unit in units or (word,)
+            ]
+        if self.type == "char":
+            pieces = [(BOUNDARY if c == " " else c) for c in text]
+            known = [
+                UNKNOWN if c == BOUNDARY else self.ids.get(p, UNKNOWN)
+                for c, p in zip(text, pieces, strict=True)
+            ]
+            return list(zip(known, pieces, strict=True))
+        ids = self._sentencepiece.encode(text, out_type=int)
+        pieces = self._sentencepiece.encode(text, out_type=str)
+        return [(i + 1, piece) for i, piece in zip(ids, pieces, strict=True)]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text, normalised first; what cannot be encoded becomes 1."""
+        return [i for i, _ in self._cut(text)]
+
+    def unknown(self, text: str) -> list[str]:
+        """The different characters (words for type lexicon) that cannot be encoded."""
+        pieces = {piece.strip("▁") for i, piece in self._cut(text) if i == UNKNOWN}
+        return sorted(pieces if self.type == "lexicon" else set("".join(pieces)))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; 0 and 1 are left out. Units of a lexicon are joined by spaces."""
+        pieces = [self.pieces[i] for i in ids if i > UNKNOWN]
+        if self.type == "lexicon":
+            return " ".join(pieces)
+        text = "".join(pieces)
+        text = text.replace(BOUNDARY, " ") if self.type == "char" else text.replace("▁", " ")
+        return " ".join(text.split())
+
+    def check_size(self, vocabulary: int, where: object) -> None:
+        """Raise InputError unless a model with `vocabulary` outputs can use this tokenizer."""
+        if vocabulary != self.size:
+            raise InputError(
+                f"the tokenizer does not belong to the model: it has {self.size} pieces, the model "
+                f"{vocabulary} outputs",
+                where,
+                "Put back the tokenizer that the model was trained with.",
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write FOLDER/tokenizer.json, or the given .json file, and the .model file beside it."""
+        file = _file(path)
+        record = {
+            "format": FORMAT,
+            "type": self.type,
+            "normalizer": self.normalizer.to_dict(),
+            "pieces": self.pieces,
+            "hash": self.hash,
+        }
+        if self.spellings:
+            record["spellings"] = {word: " ".join(units) for word, units in self.spellings.items()}
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if self.model:
+            _write(file.with_suffix(".model"), self.model)
+        _write(file, text.encode())
+
+    @classmethod
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read what `save` wrote. InputError: missing, broken, newer, or another's .model file."""
+        file = _file(path)
+        try:
+            record = json.loads(file.read_text("utf-8"))
+            if record["format"] > FORMAT:
+                raise InputError("is a tokenizer of a newer format", file, "Update asr.")
+            sentencepiece = record["type"] in ("bpe", "unigram")
+            tokenizer = cls(
+                record["type"],
+                record["pieces"],
+                Normalizer.from_dict(record["normalizer"]),
+                file.with_suffix(".model").read_bytes() if sentencepiece else b"",
+                {w: tuple(units.split()) for w, units in record.get("spellings", {}).items()},
+            )
+            if tokenizer.hash != record["hash"]:
+                raise InputError(
+                    "the tokenizer and its files do not belong together",
+                    file,
+                    "Copy tokenizer.json and tokenizer.model from the same folder.",
+                )
+        except OSError as error:
+            raise InputError(
+                f"cannot be read ({error.strerror})", error.filename, "`asr tokenizer` makes it."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                "is not a tokenizer file", file, "`asr tokenizer` makes them."
+            ) from error
+        return tokenizer
+
+    @classmethod
+    def train(
+        cls,
+        type: str,
+        texts: Iterable[str] = (),
+        size: int | None = None,
+        normalizer: Normalizer | None = None,
+        lexicon: Pronunciations | None = None,
+    ) -> Tokenizer:
+        """Make a tokenizer from texts, or from a lexicon (type lexicon).
+
+        size: pieces altogether, for bpe and unigram; fewer where the texts yield fewer.
+        """
+        if type not in TYPES:
+            raise InputError(f"no tokenizer type '{type}'", "--type", nearest(type, TYPES) + ".")
+        if (size is None) == (type in ("bpe", "unigram")):
+            raise InputError(
+                "bpe and unigram need a size, char and lexicon have one of their own", "--size"
+            )
+        normalizer = normalizer or get_normalizer()
+        if type == "lexicon":
+            return _from_lexicon(lexicon or {}, normalizer)
+        lines = (line for line in map(normalizer, texts) if line)
+        if type == "char":
+            return _from_characters(lines, normalizer)
+        return _from_sentencepiece(type, lines, size or 0, normalizer)
+
+
+def _file(path: Path | str) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".json" else path / "tokenizer.json"
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _from_characters(lines: Iterable[str], normalizer: Normalizer) -> Tokenizer:
+    counts = Counter[str]()
+    for line in lines:
+        counts.update(line)
+    if not counts:
+        raise InputError("there is no text to make a tokenizer from", "tokenizer")
+    characters = sorted(set(counts) - {" ", BOUNDARY})
+    return Tokenizer("char", [*SPECIAL, BOUNDARY, *characters], normalizer)
+
+
+def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:
+    if not lexicon:
+        raise InputError("a tokenizer of type lexicon needs a lexicon with words", "tokenizer")
+    spellings: dict[str, tuple[str, ...]] = {}
+    for word, pronunciations in lexicon.items():
+        _, best = max(pronunciations, key=lambda entry: entry[0])
+        spellings.setdefault(normalizer(word), best)
+    units = sorted({u for entries in lexicon.values() for _, units in entries for u in units})
+    return Tokenizer("lexicon", [*SPECIAL, *units], normalizer, spellings=spellings)
+
+
+def _from_sentencepiece(
+    type: str, lines: Iterable[str], size: int, normalizer: Normalizer
+) -> Tokenizer:
+    """Identity normalisation: the normaliser is ours alone. Ids are sentencepiece's plus one."""
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=type,
+            vocab_size=size - 1,
+            hard_vocab_limit=False,
+            normalization_rule_name="identity",
+            add_dummy_prefix=True,
+            character_coverage=1.0,
+            max_sentence_length=1 << 20,
+            num_threads=1,  # the same pieces every time
+            unk_id=0,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            minloglevel=2,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).rsplit("] ", 1)[-1].split(". ")[0].rstrip(".")
+        raise InputError(
+            f"sentencepiece cannot make {size} pieces ({reason})", "tokenizer", "Change --size."
+        ) from error
+    processor = SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [processor.id_to_piece(i) for i in range(1, len(processor))]
+    return Tokenizer(type, [*SPECIAL, *pieces], normalizer, model.getvalue())
