@@ -1,0 +1,172 @@
+"""Front-ends: from samples to features, normalised over each utterance's own length.
+
+B utterances, N samples, T frames, W samples a window, F channels, M masks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asr.errors import InputError
+from asr.models.options import check_choice, check_range
+
+Length = TypeVar("Length", int, Tensor)
+
+PAIRS = 2  # (cos, sin) pairs a channel of `conv`: one pair would catch only a part of a wide band
+LOWEST = 20.0  # Hz, lower edge of the first channel
+FLOOR = 1e-6  # added to energies; samples have RMS 1, so this is 60 dB below white noise
+
+
+@dataclass
+class FrontendOptions:
+    type: str = "conv"  # "conv": learned filterbank over the samples; "logmel": fixed
+    channels: int = 80  # features a frame, 8 to 256; 64 are enough at 8 kHz
+    window: float = 0.025  # seconds a frame sees
+    shift: float = 0.010  # seconds between the beginnings of frames
+
+
+def inside(lengths: Tensor, total: int) -> Tensor:
+    """lengths (B,) -> (B, total) bool: is the position within the utterance?"""
+    return torch.arange(total, device=lengths.device) < lengths[:, None]
+
+
+def mel_points(channels: int, sample_rate: int) -> Tensor:
+    """Edges and centres (channels + 2,) in Hz, equally spaced on the mel scale (HTK's)."""
+    low, high = (2595 * math.log10(1 + f / 700) for f in (LOWEST, sample_rate / 2))
+    mel = torch.linspace(low, high, channels + 2, dtype=torch.float64)
+    points: Tensor = 700 * (10 ** (mel / 2595) - 1)
+    return points
+
+
+class Filterbank(nn.Module):
+    """Learned filters over the samples, free to move from where a mel filterbank stands.
+
+    A channel is the energy of PAIRS neighbouring bands, each of a cosine and a sine under a Hann
+    window as long as the bandwidth asks for (at most W samples): Σ (c² + s²) / PAIRS.
+    (Time-domain filterbanks, Zeghidour et al. 2018, without the costly pooling of a dense hop.)
+    """
+
+    def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.window, self.shift = window, shift
+        points = mel_points(channels, sample_rate)
+        width = (points[2:] - points[:-2]) / 2  # full width of a triangle at half its height
+        offsets = (torch.arange(PAIRS, dtype=torch.float64) + 0.5) / PAIRS - 0.5
+        centres = (points[1:-1, None] + width[:, None] * offsets).flatten()  # (F·P,)
+        duration = (2 * PAIRS / width).repeat_interleave(PAIRS).clamp(max=window / sample_rate)
+        time = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2)[:, None] / sample_rate
+        hann = (0.5 + 0.5 * torch.cos(2 * math.pi * time / duration)) * (time.abs() < duration / 2)
+        phase = 2 * math.pi * time * centres
+        filters = torch.cat([hann * phase.cos(), hann * phase.sin()], 1)  # (W, 2·F·P)
+        self.filters = nn.Parameter((filters / filters.norm(dim=0)).float())
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """samples (B, N) -> energies (B, T, F)."""
+        frames = samples.unfold(1, self.window, self.shift)  # (B, T, W)
+        waves = (frames @ self.filters).square()  # (B, T, 2·F·P)
+        return waves.unflatten(2, (2, -1, PAIRS)).sum((2, 4)) / PAIRS
+
+
+class MelSpectrogram(nn.Module):
+    """torchaudio's mel spectrogram of the same frames as Filterbank's."""
+
+    def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
+        super().__init__()
+        from torchaudio.transforms import MelSpectrogram as Transform
+
+        bins = 2 ** math.ceil(math.log2(window))
+        points = mel_points(channels, sample_rate)
+        if float(points[2] - points[0]) < sample_rate / bins:
+            what = f"{channels} channels are too many for a window of {window} samples"
+            raise InputError(what, "model.frontend.channels", "Take fewer, or a longer window.")
+        self.margin = (bins - window) // 2, bins - window - (bins - window) // 2
+        self.spectrogram = Transform(
+            sample_rate, bins, window, shift, f_min=LOWEST, n_mels=channels, center=False
+        )
+        self.scale = 1 / float(self.spectrogram.spectrogram.window.square().sum())
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """samples (B, N) -> energies (B, T, F)."""
+        # The window stands in the middle of `bins` samples: padding puts frame 0 at sample 0.
+        energies: Tensor = self.spectrogram(functional.pad(samples, self.margin))
+        return energies.transpose(1, 2) * self.scale  # (B, F, T) -> (B, T, F)
+
+
+class Frontend(nn.Module):
+    """Samples -> pre-emphasis and RMS 1 -> energies of F channels -> log -> instance norm -> masks.
+
+    Levelling makes the floor relative to the utterance's own loudness (recordings differ by 40 dB).
+    Instance norm takes mean and variance of each channel over the utterance's own frames.
+    """
+
+    def __init__(self, options: FrontendOptions, sample_rate: int) -> None:
+        super().__init__()
+        check_choice("model.frontend.type", options.type, ["conv", "logmel"])
+        check_range("model.frontend.channels", options.channels, 8, 256)
+        check_range("model.frontend.window", options.window, 0.005, 0.1)
+        check_range("model.frontend.shift", options.shift, 0.001, options.window)
+        self.sample_rate, self.channels = sample_rate, options.channels
+        self.window = round(options.window * sample_rate)
+        self.shift = round(options.shift * sample_rate)
+        kind = Filterbank if options.type == "conv" else MelSpectrogram
+        self.energies = kind(options.channels, sample_rate, self.window, self.shift)
+
+    def output_lengths(self, samples: Length) -> Length:
+        """Frames of so many samples; only whole windows count, but at least one frame."""
+        frames = 1 + (samples - self.window) // self.shift
+        return frames.clamp(min=1) if isinstance(frames, Tensor) else max(frames, 1)
+
+    def level(self, samples: Tensor, lengths: Tensor) -> Tensor:
+        """Pre-emphasis (x[n] - 0.97 x[n-1]), mean 0 and RMS 1 within the length, 0 behind."""
+        first = samples[:, :1] * 0.03
+        samples = torch.cat([first, samples[:, 1:] - 0.97 * samples[:, :-1]], 1)
+        mask, count = inside(lengths, samples.shape[1]), lengths.clamp(min=1)[:, None]
+        samples = samples * mask
+        samples = (samples - samples.sum(1, keepdim=True) / count) * mask
+        power = samples.square().sum(1, keepdim=True) / count
+        return samples / power.clamp(min=1e-12).sqrt()  # 1e-6: far below one step of 16 bits
+
+    def forward(
+        self,
+        samples: Tensor,
+        lengths: Tensor,
+        time_masks: Tensor | None = None,
+        frequency_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """samples (B, N) in [-1, 1], lengths (B,) -> features (B, T, F), 0 behind the end; (B,).
+
+        time_masks (B, M, 2) start, end in seconds; frequency_masks (B, M, 2) start, end as a
+        fraction of the channels: frames and channels with their centre in it become 0, the mean.
+        NaN or an empty span: no mask.
+        """
+        if samples.shape[1] < self.window:
+            samples = functional.pad(samples, (0, self.window - samples.shape[1]))
+        log = (self.energies(self.level(samples, lengths)) + FLOOR).log()  # (B, T, F)
+        lengths = self.output_lengths(lengths)
+        keep, count = inside(lengths, log.shape[1])[:, :, None], lengths[:, None, None]
+        log = log * keep
+        log = (log - log.sum(1, keepdim=True) / count) * keep
+        variance = log.square().sum(1, keepdim=True) / count
+        features = log / (variance + 1e-2).sqrt()  # deviations below 0.1 are not made large
+        if time_masks is not None:
+            frames = torch.arange(features.shape[1], device=features.device)
+            seconds = (frames * self.shift + self.window / 2) / self.sample_rate
+            features = features * ~covered(seconds, time_masks)[:, :, None]
+        if frequency_masks is not None:
+            channels = torch.arange(self.channels, device=features.device)
+            features = (
+                features * ~covered((channels + 0.5) / self.channels, frequency_masks)[:, None]
+            )
+        return features, lengths
+
+
+def covered(points: Tensor, spans: Tensor) -> Tensor:
+    """points (P,), spans (B, M, 2) -> (B, P) bool: does any span hold the point?"""
+    start, end = spans[:, :, :1], spans[:, :, 1:]  # (B, M, 1)
+    return ((points >= start) & (points < end)).any(1)

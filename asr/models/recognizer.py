@@ -1,0 +1,223 @@
+"""The recogniser: front-end, encoder, and a CTC head, a speller or both. Tensors only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from asr.errors import InputError, nearest
+from asr.models import ctc
+from asr.models.encoder import Encoder, EncoderOptions
+from asr.models.frontend import Frontend, FrontendOptions, Length
+from asr.models.options import check_range
+from asr.models.speller import Speller, SpellerOptions
+
+FORMAT = 1  # of config.json; a newer one is refused
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+Options = TypeVar("Options")
+
+
+@dataclass
+class RecognizerOptions:
+    sample_rate: int = 16000  # Hz; audio is resampled to it
+    ctc_weight: float = 1.0  # of the CTC loss; 1: CTC only, 0: LAS only, between: both heads
+    frontend: FrontendOptions = field(default_factory=FrontendOptions)
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    speller: SpellerOptions = field(default_factory=SpellerOptions)
+
+
+class Recognizer(nn.Module):
+    """B utterances, N samples, T states, D numbers a state, U tokens, V vocabulary."""
+
+    def __init__(self, options: RecognizerOptions, vocabulary: int) -> None:
+        """Raises InputError, naming the option, for one that is unknown or impossible."""
+        super().__init__()
+        check_range("model.sample_rate", options.sample_rate, 4000, 96000)
+        check_range("model.ctc_weight", options.ctc_weight, 0, 1)
+        self.options, self.vocabulary = options, vocabulary
+        self.frontend = Frontend(options.frontend, options.sample_rate)
+        self.encoder = Encoder(options.encoder, options.frontend.channels)
+        size = self.encoder.size
+        self.ctc = ctc.CTCHead(size, vocabulary) if options.ctc_weight > 0 else None
+        self.speller = (
+            Speller(options.speller, size, vocabulary) if options.ctc_weight < 1 else None
+        )
+
+    @property
+    def has_ctc(self) -> bool:
+        return self.ctc is not None
+
+    @property
+    def has_speller(self) -> bool:
+        return self.speller is not None
+
+    @property
+    def frame_shift(self) -> float:
+        """Seconds between states."""
+        return self.frontend.shift * self.encoder.subsampling / self.options.sample_rate
+
+    def output_lengths(self, samples: Length) -> Length:
+        """States of so many samples (int or tensor)."""
+        return self.encoder.output_lengths(self.frontend.output_lengths(samples))
+
+    def min_frames(self, tokens: Sequence[int]) -> int:
+        """States that CTC needs for the tokens; without a CTC head one is enough."""
+        return ctc.min_frames(tokens) if self.has_ctc else 1
+
+    def encode(
+        self,
+        samples: Tensor,
+        lengths: Tensor,
+        time_masks: Tensor | None = None,
+        frequency_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """samples (B, N) in [-1, 1], lengths (B,) -> states (B, T, D), lengths (B,).
+
+        Masks: see Frontend.forward.
+        """
+        features, frames = self.frontend(samples, lengths, time_masks, frequency_masks)
+        states, frames = self.encoder(features, frames)
+        return states, frames
+
+    def ctc_log_probs(self, states: Tensor) -> Tensor:
+        """states (B, T, D) -> natural log-probabilities (B, T, V)."""
+        if self.ctc is None:
+            raise InputError("the model has no CTC head (ctc_weight 0)", None, "Use --head las.")
+        log_probs: Tensor = self.ctc(states)
+        return log_probs
+
+    def losses(
+        self,
+        samples: Tensor,
+        lengths: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        time_masks: Tensor | None = None,
+        frequency_masks: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """tokens (B, U), 0 behind the end -> "ctc", "att" (of the heads there are), "total": (B,).
+
+        total = ctc_weight·ctc + (1 - ctc_weight)·att; sums over an utterance, natural logs.
+        """
+        states, frames = self.encode(samples, lengths, time_masks, frequency_masks)
+        weight = self.options.ctc_weight
+        losses: dict[str, Tensor] = {}
+        total = states.new_zeros(len(states))
+        if self.ctc is not None:
+            losses["ctc"] = ctc.ctc_loss(self.ctc(states), frames, tokens, token_lengths)
+            total = total + weight * losses["ctc"]
+        if self.speller is not None:
+            log_probs = self.speller(states, frames, tokens)
+            losses["att"] = self.speller.loss(log_probs, tokens, token_lengths)
+            total = total + (1 - weight) * losses["att"]
+        losses["total"] = total
+        return losses
+
+    def describe(self) -> dict[str, Any]:
+        """What `asr info` shows."""
+        heads = [n for n, there in (("ctc", self.has_ctc), ("las", self.has_speller)) if there]
+        return {
+            "frontend": self.options.frontend.type,
+            "encoder": self.options.encoder.type,
+            "heads": heads,
+            "vocabulary": self.vocabulary,
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "sample_rate": self.options.sample_rate,
+            "frame_shift": self.frame_shift,
+        }
+
+    def save(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors; each appears only when it is complete."""
+        folder = Path(folder)
+        config = {"format": FORMAT, "options": asdict(self.options), "vocabulary": self.vocabulary}
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(weights, folder / f"{WEIGHTS}.part")
+            (folder / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n")
+            for name in (WEIGHTS, CONFIG):
+                os.replace(folder / f"{name}.part", folder / name)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"the model cannot be written ({error})", folder) from error
+        finally:
+            for name in (WEIGHTS, CONFIG):
+                (folder / f"{name}.part").unlink(missing_ok=True)
+
+    @staticmethod
+    def load(folder: Path | str, device: str | torch.device = "cpu") -> Recognizer:
+        """A saved recogniser, ready to decode (eval mode).
+
+        Raises InputError where files are missing, broken, of a newer format, or do not fit.
+        """
+        folder = Path(folder)
+        config = read_config(folder / CONFIG)
+        options = options_from(RecognizerOptions, config["options"], folder / CONFIG)
+        model = Recognizer(options, config["vocabulary"])
+        path = folder / WEIGHTS
+        try:
+            weights = load_file(path, device=str(device))
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror or error})", path) from error
+        except SafetensorError as error:
+            raise InputError(f"is not a whole safetensors file ({error})", path) from error
+        check_fit(model.state_dict(), weights, path)
+        model.load_state_dict(weights)
+        return model.to(device).eval()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a model folder; raises InputError."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        what = "is not a model folder: config.json is missing"
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            what = f"config.json cannot be read ({error.strerror})"
+        raise InputError(what, path.parent, "`asr train` writes model folders.") from error
+    except ValueError as error:
+        raise InputError(f"is not JSON ({error})", path) from error
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+        raise InputError("has no format number: not the configuration of a model", path)
+    if config["format"] > FORMAT:
+        what = f"format {config['format']} is newer than {FORMAT}, the newest known here"
+        raise InputError(what, path, "Update asr.")
+    if not isinstance(config.get("options"), dict) or not isinstance(config.get("vocabulary"), int):
+        raise InputError("'options' or 'vocabulary' is missing", path)
+    return config
+
+
+def options_from(kind: type[Options], record: Mapping[str, Any], where: Path) -> Options:
+    """The options dataclass `kind` from its JSON record; raises InputError for an unknown key."""
+    options = kind()
+    known = [f.name for f in fields(options)]  # type: ignore[arg-type]
+    for name, value in record.items():
+        if name not in known:
+            raise InputError(f"unknown option '{name}'", where, nearest(name, known))
+        old = getattr(options, name)
+        setattr(
+            options, name, options_from(type(old), value, where) if is_dataclass(old) else value
+        )
+    return options
+
+
+def check_fit(model: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+    """InputError naming the first weight that is missing, surplus or of another shape."""
+    for name in [*model, *weights]:
+        if name not in weights or name not in model:
+            what = f"weight '{name}' is {'missing' if name in model else 'not part of the model'}"
+        elif model[name].shape != weights[name].shape:
+            shapes = [tuple(w[name].shape) for w in (weights, model)]
+            what = f"weight '{name}' has shape {shapes[0]}, the configuration asks for {shapes[1]}"
+        else:
+            continue
+        raise InputError(what, path, "config.json and model.safetensors are of different models.")

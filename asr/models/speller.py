@@ -1,0 +1,182 @@
+"""The speller: an LSTM decoder with location-aware attention (Chorowski et al. 2015).
+
+B utterances (or beams), T states, U tokens, V vocabulary, D state size, A attention size.
+Token 0 begins and ends a sentence; 1 (unknown) is never output.
+
+    s_u = LSTM(s_{u-1}, [y_{u-1}, c_{u-1}])     k_t = W_k h_t
+    α_u = softmax_t v·tanh(k_t + W s_u + U f_t)    f = convolution of Σ_{i<u} α_i over time
+    c_u = Σ_t α_{u,t} h_t
+    p(y_u) = softmax(W_o LSTM*(s_u, c_u))        LSTM*: the layers above the first, if any
+
+Only the first layer feeds the attention, so the layers above it and the output run on all tokens at
+once in training; the loop over tokens does no more than it must.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asr.models.encoder import LockedDropout, make_lstm
+from asr.models.frontend import inside
+from asr.models.options import check_range
+
+END = 0  # also the start token
+UNKNOWN = 1
+
+
+@dataclass
+class SpellerOptions:
+    layers: int = 1  # LSTM layers
+    size: int = 256  # LSTM units
+    embedding: int = 128  # numbers a token
+    attention: int = 128  # size of the space in which states and queries are compared
+    filters: int = 16  # convolution filters over the alignment so far
+    reach: int = 15  # states that a filter sees to either side
+    dropout: float = 0.2  # on embeddings and on what the output layer sees; 0 to 0.9
+    label_smoothing: float = 0.1  # probability given to all tokens alike; 0 to 0.9
+
+
+class Memory(NamedTuple):
+    """What the attention looks at; the same for all beams of an utterance."""
+
+    states: Tensor  # (B, T, D)
+    keys: Tensor  # (B, T, A)
+    outside: Tensor  # (B, T) bool: behind the utterance's end
+
+    def select(self, index: Tensor) -> Memory:
+        """Rows `index` (any number of them, repeats allowed)."""
+        return Memory(*(tensor[index] for tensor in self))
+
+
+class SpellerState(NamedTuple):
+    """What a hypothesis carries from token to token."""
+
+    hidden: Tensor  # (B, H) of the first layer
+    cell: Tensor  # (B, H)
+    context: Tensor  # (B, D)
+    attended: Tensor  # (B, T), sum of the alignments so far
+    upper_hidden: Tensor  # (B, layers - 1, H)
+    upper_cell: Tensor  # (B, layers - 1, H)
+
+    def select(self, index: Tensor) -> SpellerState:
+        """Rows `index` (any number of them, repeats allowed)."""
+        return SpellerState(*(tensor[index] for tensor in self))
+
+
+class Speller(nn.Module):
+    def __init__(self, options: SpellerOptions, inputs: int, vocabulary: int) -> None:
+        super().__init__()
+        check_range("model.speller.layers", options.layers, 1, 16)
+        for name in ("size", "embedding", "attention", "filters"):
+            check_range(f"model.speller.{name}", getattr(options, name), 1, 4096)
+        check_range("model.speller.reach", options.reach, 0, 1000)
+        check_range("model.speller.dropout", options.dropout, 0, 0.9)
+        check_range("model.speller.label_smoothing", options.label_smoothing, 0, 0.9)
+        size = options.size
+        self.size, self.reach, self.smoothing = size, options.reach, options.label_smoothing
+        self.dropout = LockedDropout(options.dropout)
+        self.embedding = nn.Embedding(vocabulary, options.embedding)
+        self.cell = make_lstm(options.embedding + inputs, size)
+        self.upper = (
+            make_lstm(size + inputs, size, options.layers - 1) if options.layers > 1 else None
+        )
+        self.query = nn.Linear(size, options.attention, bias=False)
+        self.key = nn.Linear(inputs, options.attention)
+        self.filters = nn.Linear(2 * options.reach + 1, options.filters, bias=False)
+        self.location = nn.Linear(options.filters, options.attention, bias=False)
+        self.energy = nn.Linear(options.attention, 1, bias=False)
+        self.output = nn.Linear(size + (0 if self.upper else inputs), vocabulary)
+
+    def begin(self, states: Tensor, lengths: Tensor) -> tuple[Memory, SpellerState]:
+        """states (B, T, D), lengths (B,) -> memory and the state before the first token."""
+        rows, frames, inputs = states.shape
+        memory = Memory(states, self.key(states), ~inside(lengths, frames))
+        zeros = states.new_zeros
+        above = (rows, self.upper.num_layers if self.upper else 0, self.size)
+        return memory, SpellerState(
+            zeros(rows, self.size),
+            zeros(rows, self.size),
+            zeros(rows, inputs),
+            zeros(rows, frames),
+            zeros(above),
+            zeros(above),
+        )
+
+    def step(
+        self, memory: Memory, state: SpellerState, previous: Tensor
+    ) -> tuple[Tensor, SpellerState, Tensor]:
+        """One token on: previous (B,) -> log-probabilities (B, V), state, alignment (B, T)."""
+        state, alignment = self.attend(memory, state, self.token_gates(self.embedding(previous)))
+        top = torch.cat([state.hidden, state.context], 1)  # (B, H + D)
+        if self.upper:
+            above = [x.transpose(0, 1).contiguous() for x in (state.upper_hidden, state.upper_cell)]
+            out, (hidden, cell) = self.upper(top[:, None], (above[0], above[1]))
+            top = out[:, 0]
+            state = state._replace(
+                upper_hidden=hidden.transpose(0, 1), upper_cell=cell.transpose(0, 1)
+            )
+        log_probs = torch.log_softmax(self.output(top), 1)
+        unknown = torch.tensor(UNKNOWN, device=log_probs.device)
+        return log_probs.index_fill(1, unknown, -torch.inf), state, alignment
+
+    def token_gates(self, embedded: Tensor) -> Tensor:
+        """(..., E) -> what the token adds to the first layer's gates (..., 4·H)."""
+        weight = self.cell.weight_ih_l0[:, : embedded.shape[-1]]
+        return functional.linear(embedded, weight, self.cell.bias_ih_l0 + self.cell.bias_hh_l0)
+
+    def attend(
+        self, memory: Memory, state: SpellerState, gates: Tensor
+    ) -> tuple[SpellerState, Tensor]:
+        """The serial part of a step; gates (B, 4·H) of `token_gates` -> state, alignment (B, T)."""
+        recurrent = torch.cat(
+            [self.cell.weight_ih_l0[:, self.embedding.embedding_dim :], self.cell.weight_hh_l0], 1
+        )
+        inputs = torch.cat([state.context, state.hidden], 1)
+        into, forget, new, out = (gates + functional.linear(inputs, recurrent)).chunk(4, 1)
+        cell = forget.sigmoid() * state.cell + into.sigmoid() * new.tanh()
+        hidden = out.sigmoid() * cell.tanh()
+        padded = functional.pad(state.attended, (self.reach, self.reach))
+        seen = padded.unfold(1, 2 * self.reach + 1, 1)  # (B, T, 2·reach + 1)
+        place = self.location(self.filters(seen))  # (B, T, A)
+        energy = self.energy((memory.keys + place + self.query(hidden)[:, None]).tanh())[:, :, 0]
+        alignment = energy.masked_fill(memory.outside, -torch.inf).softmax(1)  # (B, T)
+        context = (alignment[:, None] @ memory.states)[:, 0]  # (B, D)
+        state = state._replace(
+            hidden=hidden, cell=cell, context=context, attended=state.attended + alignment
+        )
+        return state, alignment
+
+    def teach(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """All steps with the true tokens (B, U) before them, the start token added.
+
+        Returns log-probabilities (B, U + 1, V) of tokens and end, and alignments (B, U + 1, T).
+        """
+        memory, state = self.begin(states, lengths)
+        embedded = self.dropout(self.embedding(functional.pad(tokens, (1, 0), value=END)))
+        tops, alignments = [], []
+        for gates in self.token_gates(embedded).unbind(1):
+            state, alignment = self.attend(memory, state, gates)
+            tops.append(torch.cat([state.hidden, state.context], 1))
+            alignments.append(alignment)
+        top = torch.stack(tops, 1)  # (B, U + 1, H + D)
+        if self.upper:
+            top, _ = self.upper(self.dropout(top))
+        return torch.log_softmax(self.output(self.dropout(top)), 2), torch.stack(alignments, 1)
+
+    def forward(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
+        """states (B, T, D), lengths (B,), tokens (B, U) -> log-probabilities (B, U + 1, V)."""
+        return self.teach(states, lengths, tokens)[0]
+
+    def loss(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+        """-Σ_u log p(y_u), end included, an utterance (B,); smoothed (Szegedy et al. 2016)."""
+        targets = functional.pad(tokens, (0, 1), value=END) * inside(
+            token_lengths, tokens.shape[1] + 1
+        )
+        true = log_probs.gather(2, targets[:, :, None])[:, :, 0]  # (B, U + 1)
+        smooth = (1 - self.smoothing) * true + self.smoothing * log_probs.mean(2)
+        return -(smooth * inside(token_lengths + 1, smooth.shape[1])).sum(1)
