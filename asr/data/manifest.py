@@ -1,0 +1,232 @@
+"""Manifests: JSON lines, one utterance a line, opened through an index.
+
+    {"id": "s1-007", "audio": "wav/s1-007.flac", "duration": 2.5, "text": "good morning", ...}
+
+Keys: `id`, `audio` (relative to the manifest, or `archive.tar#member`); optional `start` and
+`duration` (seconds), `text`, `speaker`, `lang`, `split`; any others are kept in `extra`. Every
+line is checked while the index is built (asr/data/index.py), so a manifest that opens is sound.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+import re
+import stat
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.data.index import Index, id_hash, open_index
+from asr.errors import InputError
+from asr.files import whole_file
+
+KEYS = ("id", "audio", "start", "duration", "text", "speaker", "lang")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One line of a manifest; times in seconds."""
+
+    id: str
+    audio: str  # as written; see asr.data.audio.audio_path
+    folder: Path  # the manifest's, to which `audio` is relative
+    start: float = 0.0
+    duration: float | None = None  # None: to the end of the file
+    text: str | None = None
+    speaker: str | None = None
+    lang: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line as written: keys without a value left out."""
+        record = {key: getattr(self, key) for key in KEYS}
+        if not self.start:
+            del record["start"]
+        return {key: value for key, value in record.items() if value is not None} | self.extra
+
+
+def parse_line(line: bytes, folder: Path) -> Utterance:
+    """One line as an utterance. Raises ValueError saying what is wrong with it."""
+    try:
+        record = json.loads(line)
+        if b"\\u" in line:  # an escape may hold half a character, which no file can store
+            json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeError:
+        raise ValueError("not valid UTF-8") from None
+    except RecursionError:
+        raise ValueError("not valid JSON (nested too deeply)") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from None
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object {...}")
+    values = {key: record.pop(key, None) for key in KEYS}
+    for key in ("id", "audio"):
+        if values[key] is None:
+            raise ValueError(f"no key '{key}'")
+        if values[key] == "":
+            raise ValueError(f"'{key}' is empty")
+    for key in ("id", "audio", "text", "speaker", "lang"):
+        if values[key] is not None and not isinstance(values[key], str):
+            raise ValueError(f"'{key}' is not a string: {values[key]!r}")
+    for key in ("start", "duration"):
+        value = values[key]
+        if value is None:
+            continue
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"'{key}' is not a number of seconds: {value!r}")
+        if value < 0:
+            raise ValueError(f"'{key}' is negative: {value}")
+    values["start"] = values["start"] or 0.0
+    return Utterance(folder=folder, extra=record, **values)
+
+
+class Manifest(Sequence[Utterance]):
+    """The utterances of one file, each read when asked for; the file is kept open.
+
+    Holds 12 bytes an utterance: offsets int64 (n,) and `durations` float32 (n,), seconds, NaN
+    where unknown. Safe to use from threads and forked processes (positioned reads).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.folder = self.path.parent
+        self._file = open_file(self.path)
+        weakref.finalize(self, os.close, self._file)
+        self._index: Index = open_index(self.path, self._file, parse_line)
+        self.durations: NDArray[np.float32] = self._index.durations
+        self.hash: str = self._index.content_hash
+        """Of the file's content."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> Manifest:
+        """Raises InputError: no such file, no utterance in it, or the first wrong line."""
+        return cls(path)
+
+    def __reduce__(self) -> tuple[type[Manifest], tuple[Path]]:
+        return Manifest, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._index.offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Utterance]: ...
+    def __getitem__(self, index: int | slice) -> Utterance | Sequence[Utterance]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        try:
+            return parse_line(self._line(range(len(self))[operator.index(index)]), self.folder)
+        except ValueError as error:
+            raise InputError(
+                f"changed while in use: {error}", self.path, "Start again with the new file"
+            ) from None
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return (self[i] for i in range(len(self)))
+
+    def _line(self, index: int) -> bytes:
+        begin, end = self._index.span(index)
+        return os.pread(self._file, end - begin, begin)
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """In the order of the file."""
+        return (utterance.id for utterance in self)
+
+    def by_id(self, id: str) -> Utterance:
+        """Raises InputError where there is no such id."""
+        for index in self._index.candidates(id_hash(id)):
+            if self[index].id == id:
+                return self[index]
+        raise InputError(f"no utterance '{id}'", self.path)
+
+    @property
+    def split(self) -> str | None:
+        """ "test" of `manifest.test.jsonl`, or the first line's key `split`."""
+        marked = self[0].extra.get("split")
+        named = re.search(r"\.([^.]+)\.jsonl$", self.path.name)
+        return str(marked) if marked else named[1] if named else None
+
+
+class Manifests(Sequence[Utterance]):
+    """Several manifests one after the other; `durations` (n,) as in Manifest."""
+
+    def __init__(self, parts: Sequence[Manifest]) -> None:
+        self.parts = parts
+        self.durations: NDArray[np.float32] = (
+            parts[0].durations if len(parts) == 1 else np.concatenate([p.durations for p in parts])
+        )
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Utterance]: ...
+    def __getitem__(self, index: int | slice) -> Utterance | Sequence[Utterance]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        position = range(len(self))[operator.index(index)]
+        part = int(np.searchsorted(self._ends, position, side="right"))
+        return self.parts[part][position - int(self._ends[part])]
+
+
+def open_manifests(paths: Iterable[str | Path]) -> Manifests:
+    """Raises InputError as Manifest.open, and where `paths` is empty."""
+    parts = [Manifest.open(path) for path in paths]
+    if not parts:
+        raise InputError("no manifest given", None, "Name at least one manifest.jsonl")
+    return Manifests(parts)
+
+
+def open_file(path: Path) -> int:
+    """A descriptor for reading. Raises InputError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(
+            f"cannot be opened ({error.strerror})", path, "Give a manifest: asr prepare makes one"
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("not a regular file", path, "Give a manifest: asr prepare makes one")
+    return descriptor
+
+
+def split_audio(audio: str) -> tuple[str, str | None]:
+    """`archive.tar#member` -> (archive, member), any other file -> (file, None)."""
+    archive, mark, member = audio.partition(".tar#")
+    return (archive + ".tar", member) if mark else (audio, None)
+
+
+def relative_audio(audio: str, folder: Path, target: Path) -> str:
+    """`audio` as written in a manifest in `folder`, rewritten for a manifest in `target`."""
+    file, member = split_audio(audio)
+    path = os.path.relpath(folder / file, target)
+    return path if member is None else f"{path}#{member}"
+
+
+def write_manifest(path: str | Path, rows: Iterable[Utterance | Mapping[str, Any]]) -> None:
+    """Write all of `rows`, then put the file in place.
+
+    An Utterance's audio is made relative to the new place; a mapping is written as it is.
+    """
+    path = Path(path)
+    with whole_file(path) as file:
+        for row in rows:
+            record = row
+            if isinstance(row, Utterance):
+                audio = relative_audio(row.audio, row.folder, path.parent)
+                record = row.to_dict() | {"audio": audio}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
