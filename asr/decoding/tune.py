@@ -1,0 +1,294 @@
+"""Tuning: LM weights and length bonus with the fewest word errors on a dev set's n-best lists.
+
+    errors(w) = Σ_u E[u, argmax_h S[u, h]·w]
+
+S holds the raw scores of each hypothesis, E its word errors, both computed once; a point w is then
+a matrix product. The surface is a staircase, noisy in w. Therefore the point chosen is the one with
+the fewest errors on average over a box around it (± one step of the coarse grid), the most
+central one of equals; it lies on a plateau rather than in a lucky hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.data.manifest import Manifest
+from asr.decoding.rescore import word_errors
+from asr.errors import InputError
+from asr.hypothesis import NBest, Weights
+
+Floats = NDArray[np.float32]
+
+MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
+BONUS_RANGE = {"words": (-2.0, 6.0), "tokens": (-1.0, 3.0)}
+# points an axis of the coarse grid, and parts of its step in refinement, by the number of axes
+COARSE = {1: 41, 2: 25, 3: 13, 4: 8, 5: 6}
+PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
+EXTENSIONS = 2
+
+
+@dataclass(slots=True)
+class Table:
+    """Raw scores and errors of U utterances with at most H hypotheses each.
+
+    scores (U, H, K): columns as `columns`: "ctc", "att", the LMs' names, "length".
+    errors (U, H): word errors; valid (U, H): False where an utterance has fewer hypotheses.
+    words: of the references.
+    """
+
+    columns: list[str]
+    scores: Floats
+    errors: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+    words: int
+
+    @property
+    def lms(self) -> list[str]:
+        return [name for name in self.columns if name not in ("ctc", "att", "length")]
+
+    @property
+    def oracle(self) -> int:
+        """Errors if the best hypothesis of every list were chosen."""
+        return int(np.where(self.valid, self.errors, np.iinfo(np.int32).max).min(axis=1).sum())
+
+    @property
+    def first(self) -> int:
+        """Errors of the lists' first hypotheses."""
+        return int(self.errors[:, 0].sum())
+
+
+def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
+    """{id: text} of a manifest. Raises InputError if an utterance has no text."""
+    manifest = Manifest.open(path)
+    texts: dict[str, str] = {}
+    for utterance in manifest:
+        if utterance.text is None:
+            raise InputError(f"utterance '{utterance.id}' has no text", path)
+        texts[utterance.id] = utterance.text
+    return texts, manifest
+
+
+def refuse_test(split: str | None, where: Path | str) -> None:
+    """Raises InputError for a test set: weights tuned on it would make its WER meaningless."""
+    if split == "test":
+        raise InputError("is a test set", where, "Tune on a dev set.")
+
+
+def tabulate(utterances: Iterable[NBest], references: Mapping[str, str]) -> Table:
+    """Scores and errors of the utterances that have a reference.
+
+    Raises InputError if there is none, or if some hypotheses lack a score that others have.
+    """
+    lists = [utterance for utterance in utterances if utterance.id in references]
+    if not lists:
+        raise InputError(
+            "no utterance of the n-best list is in the manifest", "--ref", "Give its own manifest."
+        )
+    kinds = {
+        (*(key for key in ("ctc", "att") if key in h.scores), *sorted(h.scores.get("lm", {})))
+        for utterance in lists
+        for h in utterance.nbest
+    }
+    if not kinds:
+        raise InputError("the n-best list has no hypotheses", None, "Decode again.")
+    if len(kinds) > 1:
+        raise InputError("not all hypotheses have the same scores", None, "Decode again.")
+    columns = [*kinds.pop(), "length"]
+    shape = len(lists), max(1, *(len(utterance.nbest) for utterance in lists))
+    table = Table(
+        columns,
+        np.zeros((*shape, len(columns)), np.float32),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.bool_),
+        sum(len(references[utterance.id].split()) for utterance in lists),
+    )
+    for u, utterance in enumerate(lists):
+        errors = word_errors(references[utterance.id], utterance.nbest)
+        table.errors[u, : len(errors)] = errors
+        table.valid[u, : len(errors)] = True
+        for h, hypothesis in enumerate(utterance.nbest):
+            flat = {**hypothesis.scores, **hypothesis.scores.get("lm", {})}
+            table.scores[u, h] = [flat[column] for column in columns]
+    return table
+
+
+def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
+    """Word errors of the best hypotheses by each weight vector: points (P, K) -> (P,)."""
+    utterances, hypotheses, columns = table.scores.shape
+    scores = table.scores.reshape(-1, columns)
+    errors = np.zeros(len(points), np.int64)
+    blocked = np.where(table.valid, 0.0, -np.inf).astype(np.float32)[None]  # (1, U, H)
+    size = max(1, 4_000_000 // max(len(scores), 1))
+    rows = np.arange(utterances)
+    for begin in range(0, len(points), size):
+        totals = points[begin : begin + size] @ scores.T  # (p, U·H)
+        best = (totals.reshape(-1, utterances, hypotheses) + blocked).argmax(axis=2)  # (p, U)
+        errors[begin : begin + size] = table.errors[rows, best].sum(axis=1)
+    return errors
+
+
+@dataclass(slots=True)
+class Space:
+    """The axes searched: `ratio` of ctc to att where a list has both, the LMs, the bonus.
+
+    lows, highs: range of every axis; hard: (lowest, highest) values that an axis can have at all.
+    """
+
+    names: list[str]
+    lows: NDArray[np.float64]
+    highs: NDArray[np.float64]
+    hard: list[tuple[float, float]]
+
+    @classmethod
+    def of(cls, table: Table, length_unit: str) -> Space:
+        axes = [("ratio", 0.0, 1.0, (0.0, 1.0))] if {"ctc", "att"} <= {*table.columns} else []
+        axes += [(name, 0.0, MAX_LM_WEIGHT, (0.0, np.inf)) for name in table.lms]
+        axes += [("bonus", *BONUS_RANGE[length_unit], (-np.inf, np.inf))]
+        names, lows, highs, hard = zip(*axes, strict=True)
+        return cls(list(names), np.array(lows), np.array(highs), list(hard))
+
+    def points(self, table: Table, values: NDArray[np.float64]) -> Floats:
+        """Weight vectors in the table's columns (P, K) from values of the axes (P, A)."""
+        axis = {name: values[:, a] for a, name in enumerate(self.names)}
+        one = np.ones(len(values))
+        ratio = axis.get("ratio")
+        known = {
+            **axis,
+            "ctc": one if ratio is None else ratio,
+            "att": one if ratio is None else 1 - ratio,
+            "length": axis["bonus"],
+        }
+        return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
+
+    def weights(self, table: Table, value: NDArray[np.float64]) -> Weights:
+        point = dict(zip(table.columns, self.points(table, value[None])[0].tolist(), strict=True))
+        point = {name: round(weight, 4) for name, weight in point.items()}
+        return Weights(
+            ctc=point.get("ctc", 0.0),
+            att=point.get("att", 0.0),
+            lm={name: point[name] for name in table.lms},
+            bonus=point["length"],
+        )
+
+
+@dataclass(slots=True)
+class Tuned:
+    """The weights chosen, their errors on the set, and the axes at whose end they lie."""
+
+    weights: Weights
+    errors: int
+    edges: list[str]
+    space: Space
+    value: NDArray[np.float64]
+
+
+def tune(table: Table, length_unit: str) -> Tuned:
+    """Coarse grid (its range grows while the best point lies at an end), then a finer one."""
+    space = Space.of(table, length_unit)
+    count = COARSE[min(len(space.names), max(COARSE))]
+    parts = PARTS[min(len(space.names), max(PARTS))]
+    for extension in range(EXTENSIONS + 1):
+        axes = [np.linspace(*span, count) for span in zip(space.lows, space.highs, strict=True)]
+        value, edges = best_point(table, space, axes, 1)
+        if not edges or extension == EXTENSIONS:
+            break
+        for a, end in edges.items():
+            width = space.highs[a] - space.lows[a]
+            space.lows[a] -= width / 2 if end < 0 else 0
+            space.highs[a] += width / 2 if end > 0 else 0
+    steps = (space.highs - space.lows) / (count - 1)
+    offsets = np.arange(-2 * parts, 2 * parts + 1) / parts
+    fine = [
+        np.unique((v + step * offsets).clip(*hard))
+        for v, step, hard in zip(value, steps, space.hard, strict=True)
+    ]
+    value, _ = best_point(table, space, fine, parts)
+    weights = space.weights(table, value)
+    errors = int(count_errors(table, space.points(table, value[None]))[0])
+    return Tuned(weights, errors, [space.names[a] for a in edges], space, value)
+
+
+def best_point(
+    table: Table, space: Space, axes: Sequence[NDArray[np.float64]], radius: int
+) -> tuple[NDArray[np.float64], dict[int, int]]:
+    """The most central grid point with the fewest errors averaged over a box of ± `radius` points.
+
+    Also the axes where it lies at an end that could be moved: {axis: -1 or +1}.
+    """
+    values = np.array(list(product(*axes)))  # (P, A)
+    shape = tuple(len(axis) for axis in axes)
+    surface = count_errors(table, space.points(table, values)).reshape(shape).astype(np.float64)
+    smooth = box_mean(surface, radius)
+    ties = np.argwhere(smooth <= smooth.min() + 1e-9)  # (n, A)
+    distance = (((ties - ties.mean(axis=0)) / np.array(shape)) ** 2).sum(axis=1)
+    index = ties[
+        np.lexsort((np.abs(values.reshape(*shape, -1)[tuple(ties.T)]).sum(1), distance))[0]
+    ]
+    edges = {}
+    for a, (i, axis) in enumerate(zip(index, axes, strict=True)):
+        low, high = space.hard[a]
+        if i == 0 and axis[0] > low:
+            edges[a] = -1
+        elif i == len(axis) - 1 and axis[-1] < high:
+            edges[a] = 1
+    return np.array([axis[i] for i, axis in zip(index, axes, strict=True)]), edges
+
+
+def wer_report(rates: Mapping[str, float]) -> str:
+    """ "WER first-best 20.00% -> rescored 15.00%, oracle 10.00%: 50% of the gap ..." """
+    before, after, oracle = rates.values()
+    closed = f"{(before - after) / (before - oracle):.0%} of the" if before > oracle else "no"
+    first, second, third = (f"{name} {rate:.2%}" for name, rate in rates.items())
+    return f"WER {first} -> {second}, {third}: {closed} gap to the oracle closed"
+
+
+def box_mean(surface: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
+    """Mean over ± `radius` points along every axis; at the ends over what there is."""
+    for axis in range(surface.ndim):
+        n = surface.shape[axis]
+        first = np.maximum(np.arange(n) - radius, 0)
+        last = np.minimum(np.arange(n) + radius + 1, n)
+        zero = np.zeros_like(surface.take([0], axis))
+        sums = np.concatenate([zero, surface.cumsum(axis)], axis)
+        widths = (last - first).reshape([-1 if a == axis else 1 for a in range(surface.ndim)])
+        surface = (sums.take(last, axis) - sums.take(first, axis)) / widths
+    return surface
+
+
+def plot(table: Table, tuned: Tuned, path: Path) -> None:
+    """WER over each axis and the bonus, the others at their chosen values; one panel an axis.
+
+    Raises InputError if the picture cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names, space = tuned.space.names, tuned.space
+    axes = [np.linspace(*span, 49) for span in zip(space.lows, space.highs, strict=True)]
+    others = names[:-1] or names
+    figure, panels = plt.subplots(1, len(others), figsize=(5 * len(others), 4), squeeze=False)
+    for a, panel in enumerate(panels[0]):
+        values = np.tile(tuned.value, (49 * 49, 1))
+        values[:, a], values[:, -1] = np.array(list(product(axes[a], axes[-1]))).T
+        errors = count_errors(table, space.points(table, values)).reshape(49, 49)
+        image = panel.pcolormesh(axes[-1], axes[a], 100 * errors / max(table.words, 1))
+        panel.plot(tuned.value[-1], tuned.value[a], "r+", markersize=12)
+        panel.set(xlabel="length bonus", ylabel=f"weight of {names[a]}")
+        figure.colorbar(image, ax=panel, label="WER %")
+    partial = path.with_name(path.name + ".part")
+    try:
+        figure.savefig(partial, format=path.suffix.lstrip(".") or "png", bbox_inches="tight")
+        partial.replace(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the picture cannot be written ({error})", path) from error
+    finally:
+        partial.unlink(missing_ok=True)
+        plt.close(figure)
