@@ -88,9 +88,13 @@ def open_index(path: Path, file: int, parse_line: Callable[[bytes, Path], Any]) 
 
 
 def _places(path: Path) -> list[Path]:
+    """Where an index may be, best first. A folder that nobody may write is left alone: root,
+    as in most containers, would be let in."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
-    return [path.with_name(f".{path.name}.index"), Path(cache) / "asr" / f"{name}.index"]
+    in_cache = Path(cache) / "asr" / f"{name}.index"
+    writable = path.parent.stat().st_mode & 0o222
+    return [path.with_name(f".{path.name}.index"), in_cache] if writable else [in_cache]
 
 
 def _read(place: Path, key: dict[str, int]) -> Index | None:
