@@ -6,18 +6,26 @@ CER, a character, the single space between two words included (as jiwer counts).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rapidfuzz.distance import Levenshtein
 
 from asr.errors import InputError
 
 Unit: TypeAlias = Literal["word", "char"]
 Table: TypeAlias = NDArray[np.int64]  # (N, 4): hits, substitutions, deletions, insertions
+Floats: TypeAlias = NDArray[np.float64]
+Edit: TypeAlias = tuple[str, int, int]  # "replace", "delete" or "insert"; positions in both texts
+
+RESAMPLES = 10_000
+SEED = 2004  # Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR", ICASSP 2004
+MOST_UNITS = 5_000  # more utterances than this are drawn in random groups
+FEWEST_SPEAKERS = 10  # below it utterances are drawn instead of speakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +73,161 @@ def split(text: str, unit: Unit = "word") -> Sequence[str]:
     return words if unit == "word" else " ".join(words)
 
 
+def edits(reference: Sequence[str], hypothesis: Sequence[str], nist: bool = False) -> list[Edit]:
+    """What turns the units of `reference` into `hypothesis`, in order.
+
+    The minimal edit distance with the path that rapidfuzz (and so jiwer) takes; with `nist`
+    sclite's weights and path, see asr/nist.py.
+    """
+    if not nist:
+        return [
+            (op.tag, op.src_pos, op.dest_pos) for op in Levenshtein.editops(reference, hypothesis)
+        ]
+    from asr import nist as kernel  # numba takes a while to import
+
+    ids: dict[str, int] = {}
+    said = np.array([ids.setdefault(unit, len(ids)) for unit in reference], np.int32)
+    heard = np.array([ids.setdefault(unit, len(ids)) for unit in hypothesis], np.int32)
+    found: list[Edit] = []
+    i = j = 0
+    for step in kernel.align(said, heard).tolist():
+        if step != kernel.HIT:
+            found.append((("replace", "delete", "insert")[step - 1], i, j))
+        i += step != kernel.INSERTION
+        j += step != kernel.DELETION
+    return found
+
+
 def count_errors(
-    references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word"
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    unit: Unit = "word",
+    nist: bool = False,
 ) -> Table:
-    """Counts of every pair by the minimal edit distance, (N, 4): hits, S, D, I.
+    """Counts of every pair, (N, 4): hits, substitutions, deletions, insertions.
 
     Raises InputError if the two differ in number.
     """
-    check_same_number(references, hypotheses)
+    if len(references) != len(hypotheses):
+        raise InputError(
+            f"{len(references)} references but {len(hypotheses)} hypotheses",
+            remedy="Give each reference one hypothesis, in the same order.",
+        )
     table = np.zeros((len(references), 4), dtype=np.int64)
     for row, reference, hypothesis in zip(table, references, hypotheses, strict=True):
         said, heard = split(reference, unit), split(hypothesis, unit)
-        tags = [tag for tag, _, _ in Levenshtein.editops(said, heard).as_list()]
+        if said == heard:
+            row[0] = len(said)
+            continue
+        tags = [tag for tag, _, _ in edits(said, heard, nist)]
         substitutions, deletions = tags.count("replace"), tags.count("delete")
         hits = len(said) - substitutions - deletions
         row[:] = hits, substitutions, deletions, len(tags) - substitutions - deletions
     return table
 
 
-def check_same_number(references: Sequence[str], hypotheses: Sequence[str]) -> None:
-    if len(references) != len(hypotheses):
-        raise InputError(
-            f"{len(references)} references but {len(hypotheses)} hypotheses",
-            remedy="Give one hypothesis a reference, in the same order.",
+def aligned(
+    reference: Sequence[str], hypothesis: Sequence[str], nist: bool = False
+) -> list[tuple[str | None, str | None]]:
+    """Pairs (reference unit, hypothesis unit); None where one was inserted or deleted."""
+    pairs: list[tuple[str | None, str | None]] = []
+    i = j = 0
+    for tag, edit_i, edit_j in edits(reference, hypothesis, nist):
+        pairs += zip(reference[i:edit_i], hypothesis[j:edit_j], strict=True)
+        i, j = edit_i, edit_j
+        pairs.append(
+            (None if tag == "insert" else reference[i], None if tag == "delete" else hypothesis[j])
         )
+        i += tag != "insert"
+        j += tag != "delete"
+    return [*pairs, *zip(reference[i:], hypothesis[j:], strict=True)]
+
+
+class Comparison(NamedTuple):
+    """System B against A on the same references."""
+
+    difference: float  # rate of B minus rate of A
+    interval: tuple[float, float]
+    p: float  # two-sided
+
+    def verdict(self, a: str, b: str, on: str) -> str:
+        """In plain words, at the level of 5 %."""
+        if self.p >= 0.05:
+            return f"no difference can be shown on {on}"
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        return f"{b if self.difference < 0 else a} is better, {p}"
+
+
+class Bootstrap:
+    """The same 10,000 draws of units, with replacement, for every figure and system.
+
+    A unit is a speaker where all utterances have one and there are at least 10, else an
+    utterance; more than 5,000 units are joined into 5,000 random groups, which leaves the
+    variance of a sum as it is. `draws` (R, U) says how often a resample contains a unit.
+    """
+
+    def __init__(self, speakers: Sequence[str | None]) -> None:
+        random = np.random.default_rng(SEED)
+        names = set(speakers)
+        n = len(speakers)
+        self.units = f"{n:,} utterance" + "s" * (n != 1)
+        self.group = np.arange(n)  # (N,) unit of each utterance
+        self.size = n
+        if None not in names and len(names) >= FEWEST_SPEAKERS:
+            number = {name: index for index, name in enumerate(sorted(map(str, names)))}
+            self.group = np.array([number[str(speaker)] for speaker in speakers])
+            self.size = len(number)
+            self.units = f"{self.size:,} speakers ({self.units})"
+        if self.size > MOST_UNITS:
+            self.group = (random.permutation(self.size) % MOST_UNITS)[self.group]
+            self.size = MOST_UNITS
+            self.units += f", in {MOST_UNITS:,} random groups"
+        self.draws = np.empty((RESAMPLES, self.size), np.uint8)  # a count above 255 can't happen
+        block = max(1, 1_000_000 // max(self.size, 1))
+        for begin in range(0, RESAMPLES if self.size else 0, block):
+            rows = len(self.draws[begin : begin + block])
+            drawn = random.integers(0, self.size, (rows, self.size), dtype=np.int64)
+            drawn += np.arange(rows)[:, None] * self.size
+            counts = np.bincount(drawn.ravel(), minlength=rows * self.size)
+            self.draws[begin : begin + block] = counts.reshape(rows, self.size)
+
+    def sums(self, values: ArrayLike) -> Floats:
+        """Sum of the utterances' values (N,) in every resample, (R,)."""
+        by_unit = np.bincount(self.group, np.asarray(values, np.float64), self.size)
+        blocks = np.array_split(self.draws, max(1, self.draws.size // 1_000_000))
+        return np.concatenate([block @ by_unit for block in blocks])
+
+    def interval(self, errors: ArrayLike, lengths: ArrayLike) -> tuple[float, float] | None:
+        """95 % interval of Σ errors / Σ lengths, given both for each utterance (N,).
+
+        With no error the exact binomial bound; where all resamples agree, as with a single
+        utterance, the interval of a Poisson count (Byar's approximation). None: no length.
+        """
+        total, length = int(np.sum(errors)), int(np.sum(lengths))
+        if length == 0:
+            return None
+        if total == 0:
+            return 0.0, 1.0 - 0.025 ** (1.0 / length)
+        rates = self.sums(errors) / np.maximum(self.sums(lengths), 1.0)
+        low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
+        if high - low > 1e-12:
+            return low, high
+        low = total * (1 - 1 / (9 * total) - 1.96 / (3 * math.sqrt(total))) ** 3
+        total += 1
+        high = total * (1 - 1 / (9 * total) + 1.96 / (3 * math.sqrt(total))) ** 3
+        return max(low, 0.0) / length, high / length
+
+    def compare(self, a: ArrayLike, b: ArrayLike, lengths: ArrayLike) -> Comparison:
+        """Paired test of the errors of two systems, each (N,), with the common lengths (N,).
+
+        p is twice the share of resamples in which the sign of the difference is turned; never
+        below 2^(1-d) with d units that differ, the least that a test of signs can give.
+        """
+        change = np.asarray(b, np.float64) - np.asarray(a, np.float64)
+        rates = self.sums(change) / np.maximum(self.sums(lengths), 1.0)
+        tail = min(int((rates <= 0).sum()), int((rates >= 0).sum()))
+        differing = np.count_nonzero(np.bincount(self.group, change, self.size))
+        p = max(2 * (tail + 1) / (RESAMPLES + 1), 2.0 ** (1 - differing))
+        low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
+        difference = float(change.sum() / max(float(np.sum(lengths)), 1.0))
+        return Comparison(difference, (low, high), min(p, 1.0))
