@@ -1,0 +1,213 @@
+"""Transcripts as other programs read them: one small writer a format, and readers for scoring.
+
+    WRITERS["srt"](hypothesis, name) -> the file's text
+
+`name` is the recording or utterance id. Formats with times need `hypothesis.words`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from asr.errors import InputError
+from asr.hypothesis import Hypothesis, Word
+
+LINE_WIDTH = 42  # characters a subtitle line, two lines a cue
+CUE_SECONDS = 6.0
+CUE_PAUSE = 0.5  # seconds of silence at which a new cue begins
+
+# What sclite reads as something else in a trn file: `{` opens an alternation, `;` and `\` make
+# tags, a final `*` is dropped, `@` is the empty word; in ids also parentheses and spaces. They
+# are written as %XX, and so is a `%` that would look like one of these.
+_CODES = {f"{ord(character):02X}": character for character in "{;\\*@%() "}
+_CODE = re.compile("%(" + "|".join(_CODES) + ")")
+_SPECIAL_IN_WORD = re.compile(r"[{;\\*]|^@$|%(?=" + "|".join(_CODES) + ")")
+_SPECIAL_IN_ID = re.compile(r"[{;\\*() ]|%(?=" + "|".join(_CODES) + ")")
+_NO_SPEAKER = re.compile(r"[^-_]+-*")  # sclite's swb ids: the speaker ends at the first - or _
+_LONGEST_WORD = 9_999  # bytes; sclite never returns from a longer one
+
+
+def _times(hypothesis: Hypothesis, name: str) -> list[Word]:
+    if hypothesis.text and not hypothesis.words:
+        raise InputError("the hypothesis has no word times", name, "Write txt, json or trn.")
+    return hypothesis.words
+
+
+def write_txt(hypothesis: Hypothesis, name: str) -> str:
+    return hypothesis.text + "\n"
+
+
+def write_json(hypothesis: Hypothesis, name: str) -> str:
+    record = {"id": name, "text": hypothesis.text}
+    words = [asdict(word) for word in hypothesis.words]
+    scores = hypothesis.scores
+    return json.dumps({**record, "words": words, "scores": scores}, ensure_ascii=False) + "\n"
+
+
+def write_ctm(hypothesis: Hypothesis, name: str) -> str:
+    """`name channel start duration word [confidence]`, seconds."""
+    lines = []
+    for word in _times(hypothesis, name):
+        line = f"{_field(name)} 1 {word.start:.3f} {word.end - word.start:.3f} {word.word}"
+        lines.append(line if word.confidence is None else f"{line} {word.confidence:.3f}")
+    return "".join(line + "\n" for line in lines)
+
+
+def write_kaldi(hypothesis: Hypothesis, name: str) -> str:
+    """A line of Kaldi's `text`: id, then the words."""
+    return f"{_field(name)} {' '.join(hypothesis.text.split())}".rstrip() + "\n"
+
+
+def _field(name: str) -> str:
+    if name.split() != [name]:
+        raise InputError(f"the id {name!r} has white space", None, "Rename it, or write trn.")
+    return name
+
+
+def write_trn(hypothesis: Hypothesis, name: str) -> str:
+    """A line that sclite (`-i swb`) reads as exactly these words; read_trn reads it back.
+
+    Raises InputError for what no escape can save: control characters, words of 10 kB.
+    """
+    words = [_SPECIAL_IN_WORD.sub(_escape, word) for word in hypothesis.text.split()]
+    for word in words:
+        if "\0" in word or len(word.encode()) > _LONGEST_WORD:
+            raise InputError(f"sclite cannot read the word {word[:40]!r}", name, "Leave it out.")
+    id = _SPECIAL_IN_ID.sub(_escape, name)
+    if id.split() != [id] or "\0" in id:
+        raise InputError(f"sclite cannot read the id {name!r}", None, "Rename the utterance.")
+    return f"{' '.join(words)} ({id}{'-' if _NO_SPEAKER.fullmatch(id) else ''})\n"
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"
+
+
+def cues(words: list[Word]) -> Iterator[tuple[float, float, str]]:
+    """Subtitles (start, end, text): at most two lines of 42 characters and 6 s, none over a pause."""
+    cue: list[Word] = []
+    for word in _pieces(words):
+        if cue and (
+            word.start - cue[-1].end > CUE_PAUSE
+            or word.end - cue[0].start > CUE_SECONDS
+            or len(_lines([*cue, word])) > 2
+        ):
+            yield _cue(cue)
+            cue = []
+        cue.append(word)
+    if cue:
+        yield _cue(cue)
+
+
+def _pieces(words: list[Word]) -> Iterator[Word]:
+    """The words; one longer than a line in parts of equal time, as in languages without spaces."""
+    for word in words:
+        parts = textwrap.wrap(word.word, LINE_WIDTH) or [word.word]
+        step = (word.end - word.start) / len(parts)
+        for index, part in enumerate(parts):
+            start = word.start + index * step
+            yield Word(part, start, start + step)
+
+
+def _lines(cue: list[Word]) -> list[str]:
+    return textwrap.wrap(" ".join(word.word for word in cue), LINE_WIDTH, break_on_hyphens=False)
+
+
+def _cue(cue: list[Word]) -> tuple[float, float, str]:
+    start = cue[0].start
+    end = min(max(cue[-1].end, start + 0.001), start + CUE_SECONDS)
+    return start, end, "\n".join(_lines(cue))
+
+
+def _clock(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+
+
+def write_srt(hypothesis: Hypothesis, name: str) -> str:
+    blocks = [
+        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n"
+        for number, (start, end, text) in enumerate(cues(_times(hypothesis, name)), start=1)
+    ]
+    return "\n".join(blocks)
+
+
+def write_vtt(hypothesis: Hypothesis, name: str) -> str:
+    blocks = ["WEBVTT\n"]
+    for start, end, text in cues(_times(hypothesis, name)):
+        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        blocks.append(f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text}\n")
+    return "\n".join(blocks)
+
+
+WRITERS: dict[str, Callable[[Hypothesis, str], str]] = {
+    "txt": write_txt,
+    "json": write_json,
+    "srt": write_srt,
+    "vtt": write_vtt,
+    "ctm": write_ctm,
+    "trn": write_trn,
+    "kaldi": write_kaldi,
+}
+
+
+def read_kaldi(path: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of each line of Kaldi's `text`; an id alone has an empty text."""
+    for _, line in _read_lines(path):
+        id, *words = line.split()
+        yield id, " ".join(words)
+
+
+def read_trn(path: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of each line `words (id)`, words as sclite reads them, %XX as written here.
+
+    Raises InputError for a line without id, and for alternations `{a / b}` and `@`.
+    """
+    for number, line in _read_lines(path):
+        if line.startswith((";;", "**")):  # comments
+            continue
+        text, opening, id = line.rpartition("(")
+        if not (opening and id.endswith(")")):
+            raise InputError(f"no (id) at the end: {line[:80]!r}", f"{path}:{number}")
+        words = text.split()
+        if re.search(r"[{@;\\*%]", text):
+            words = [_trn_word(word, f"{path}:{number}") for word in words]
+        id = id[:-1]
+        if _NO_SPEAKER.fullmatch(id) and id.endswith("-"):
+            id = id[:-1]
+        yield _CODE.sub(_unescape, id), " ".join(words)
+
+
+def _trn_word(word: str, where: str) -> str:
+    word = re.split(r"(?<!\\);", word)[0].replace("\\", "")
+    word = word[:-1] if word.endswith("*") and len(word) > 1 else word
+    if "{" in word or word == "@":
+        raise InputError(
+            f"alternations and the empty word ({word[:40]!r}) are not known here",
+            where,
+            "Score such a file with sclite itself.",
+        )
+    return _CODE.sub(_unescape, word)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return _CODES[match[1]]
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of the lines that are not blank. Raises InputError."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.strip()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 (byte {error.start})", path, "Convert it.") from None
