@@ -1,0 +1,383 @@
+"""The n-gram automaton: a backoff language model as flat arrays, read by compiled loops.
+
+A state is a context w₁…wₙ of the ARPA file that is extended by some word or has a backoff weight;
+state 0 is the empty context. Its arcs are the words seen after it, sorted. Where a word has no arc,
+
+    log p(w | s) = backoff(s) + log p(w | backoff_state(s))
+
+All logs are natural. The file is mapped into memory: a JSON header with a checksum, then the
+arrays. Indices read from the arrays are checked in the loops, so that a damaged file gives an error
+or a wrong score, never a crash. Reference: K. Heafield, "KenLM: Faster and Smaller Language Model
+Queries", WMT 2011; the scores equal KenLM's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import InputError
+from asr.kernels import njit
+from asr.text.normalize import Normalizer, check_same
+from asr.text.tokenizer import Tokenizer
+
+UNK, BOS, EOS = 0, 1, 2
+RESERVED = ("<unk>", "<s>", "</s>")
+UNITS = ("word", "token")
+FNV_START = np.uint64(14695981039346656037)
+FNV_PRIME = np.uint64(1099511628211)
+
+MAGIC = b"asrngram"
+FORMAT = 1
+ALIGN = 64
+
+
+class NGramArrays(NamedTuple):
+    """S states, A arcs, V words, H (a power of two) slots of the word table; order N."""
+
+    word: NDArray[np.int32]  # (A,) word of the arc; sorted within a state
+    logprob: NDArray[np.float32]  # (A,) natural log
+    next: NDArray[np.int32]  # (A,) state after the arc
+    begin: NDArray[np.int32]  # (S + 1,) first arc of each state; arc i < V is word i after state 0
+    backoff: NDArray[np.float32]  # (S,) natural log
+    backoff_state: NDArray[np.int32]  # (S,) a shorter context, of a smaller number
+    hash_keys: NDArray[np.uint64]  # (H,) FNV-1a of the word, open addressing; 0 is an empty slot
+    hash_ids: NDArray[np.int32]  # (H,)
+    level: NDArray[np.int32]  # (N,) the states of n words begin at level[n]
+
+
+@njit
+def fnv(h: np.uint64, byte: int) -> np.uint64:
+    """One step of the FNV-1a hash; begin with FNV_START."""
+    return (np.uint64(h) ^ np.uint64(byte)) * FNV_PRIME
+
+
+@njit
+def hash_word(word: NDArray[np.uint8]) -> np.uint64:
+    """The FNV-1a hash of a word's UTF-8 bytes."""
+    h = FNV_START
+    for byte in word:
+        h = fnv(h, byte)
+    return h
+
+
+@njit
+def lookup(a: NGramArrays, key: np.uint64) -> int:
+    """The id of the word whose hash is `key`, or 0 (<unk>)."""
+    mask = np.uint64(a.hash_keys.size - 1)
+    slot = key & mask
+    for _ in range(a.hash_keys.size):
+        if a.hash_keys[slot] == key:
+            word = int(a.hash_ids[slot])
+            return word if 0 <= word < a.begin[1] else UNK
+        if a.hash_keys[slot] == 0:
+            return UNK
+        slot = (slot + np.uint64(1)) & mask
+    return UNK
+
+
+@njit
+def find(a: NGramArrays, state: int, word: int) -> int:
+    """The arc of `word` in a state, or -1."""
+    low = max(a.begin[state], 0)
+    high = min(a.begin[state + 1], a.word.size)
+    while low < high:
+        middle = (low + high) >> 1
+        if a.word[middle] < word:
+            low = middle + 1
+        else:
+            high = middle
+    if low < min(a.begin[state + 1], a.word.size) and a.word[low] == word:
+        return low
+    return -1
+
+
+@njit
+def advance(a: NGramArrays, state: int, word: int) -> tuple[float, int, int]:
+    """(natural log probability of the word, next state, length of the n-gram found)."""
+    states = a.backoff.size
+    if not 0 <= word < a.begin[1]:
+        word = UNK
+    if not 0 <= state < states:
+        state = 0
+    logprob = 0.0
+    arc = -1
+    while state > 0:
+        arc = find(a, state, word)
+        if arc >= 0:
+            break
+        logprob += a.backoff[state]
+        shorter = a.backoff_state[state]
+        state = shorter if 0 <= shorter < state else 0
+    if state == 0:
+        arc = word
+    length = 1
+    while length < a.level.size and state >= a.level[length]:
+        length += 1
+    following = a.next[arc]
+    if not 0 <= following < states:
+        following = 0
+    return logprob + a.logprob[arc], following, length
+
+
+@njit
+def final(a: NGramArrays, state: int) -> float:
+    """The natural log probability of the sentence end."""
+    return advance(a, state, EOS)[0]
+
+
+@njit
+def _score(
+    a: NGramArrays,
+    text: NDArray[np.uint8],
+    logprob: NDArray[np.float64],
+    length: NDArray[np.int32],
+    word: NDArray[np.int32],
+) -> int:
+    """Score a sentence (UTF-8, words divided by single spaces); the words scored, with the end."""
+    state = a.next[BOS]
+    h = FNV_START
+    count = 0
+    for i in range(text.size + 1):
+        if i < text.size and text[i] != 32:
+            h = fnv(h, text[i])
+            continue
+        if h != FNV_START:
+            word[count] = lookup(a, h)
+            logprob[count], state, length[count] = advance(a, state, word[count])
+            count += 1
+            h = FNV_START
+    word[count] = EOS
+    logprob[count], state, length[count] = advance(a, state, EOS)
+    return count + 1
+
+
+class Scores(NamedTuple):
+    """What each word of a sentence of n words got; the last is the sentence end."""
+
+    logprob: NDArray[np.float64]  # (n + 1,) natural log
+    length: NDArray[np.int32]  # (n + 1,) words of the n-gram found
+    word: NDArray[np.int32]  # (n + 1,) word id; 0 is unknown
+
+
+class NGram:
+    """A language model; `open` reads ours or an ARPA file.
+
+    normalizer and tokenizer_hash are None where the file does not tell (ARPA).
+    """
+
+    def __init__(
+        self,
+        arrays: NGramArrays,
+        words: NDArray[np.uint8],
+        header: dict[str, Any],
+        path: Path,
+    ) -> None:
+        self.arrays = arrays
+        self.path = path
+        self._words = words
+        self._header = header
+        self.name = Path(path.name.removesuffix(".gz")).stem
+        self.order: int = header["order"]
+        self.unit: str = header["unit"]
+        self.tokenizer_hash: str | None = header["tokenizer_hash"]
+        self.hash: str = header["hash"]
+        self.counts: list[int] = header["counts"]
+        rules = header["normalizer"]
+        self.normalizer = None if rules is None else Normalizer.from_dict(rules)
+
+    @classmethod
+    def open(cls, path: Path | str, unit: str | None = None) -> NGram:
+        """Map our file into memory, or convert an ARPA file in memory (then `unit` is needed).
+
+        Raises InputError: missing, not a language model, damaged, of another unit.
+        """
+        path = Path(path)
+        if path.name.endswith((".arpa", ".arpa.gz")):
+            if unit is None:
+                raise InputError(
+                    "an ARPA file does not say what its units are",
+                    path,
+                    "Give --lm-unit word or --lm-unit token.",
+                )
+            return cls.from_arpa(path, unit)
+        model = _open(path)
+        if unit is not None and unit != model.unit:
+            raise InputError(f"is a language model of {model.unit}s, not of {unit}s", path)
+        return model
+
+    @classmethod
+    def from_arpa(
+        cls,
+        path: Path | str,
+        unit: str,
+        normalizer: Normalizer | None = None,
+        tokenizer_hash: str | None = None,
+    ) -> NGram:
+        """Convert an ARPA file (gz too); InputError names the line of what is wrong in it."""
+        from asr.lm.arpa import read_arpa
+
+        if unit not in UNITS:
+            raise InputError(f"no unit '{unit}'", path, "It is word or token.")
+        arrays, words, counts = read_arpa(Path(path))
+        header = {
+            "order": len(counts),
+            "unit": unit,
+            "normalizer": normalizer and normalizer.to_dict(),
+            "tokenizer_hash": tokenizer_hash,
+            "counts": counts,
+            "hash": _content_hash(arrays, words),
+        }
+        return cls(arrays, words, header, Path(path))
+
+    def save(self, path: Path | str) -> None:
+        """Write the file; it appears under its name only when it is complete."""
+        path = Path(path)
+        sections: dict[str, tuple[str, int, int]] = {}  # name: (dtype, items, offset)
+        named = {**self.arrays._asdict(), "words": self._words}
+        offset = 0
+        for name, array in named.items():
+            sections[name] = (array.dtype.str, array.size, offset)
+            offset += -(-array.nbytes // ALIGN) * ALIGN
+        header = json.dumps({**self._header, "sections": sections, "size": offset}).encode()
+        prefix = MAGIC + np.array([FORMAT, len(header), zlib.crc32(header)], "<u4").tobytes()
+        partial = path.with_name(path.name + ".part")
+        try:
+            with open(partial, "wb") as file:
+                file.write(_padded(prefix + header))
+                for array in named.values():
+                    file.write(_padded(array.tobytes()))
+            os.replace(partial, path)
+        except OSError as error:
+            raise InputError(f"cannot be written ({error.strerror})", path) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def verify(self) -> None:
+        """Read the whole model and compare its checksum; InputError where it is damaged."""
+        if _content_hash(self.arrays, self._words) != self.hash:
+            raise InputError("is damaged (wrong checksum)", self.path, "Make it again.")
+
+    def check_fits(self, tokenizer: Tokenizer) -> None:
+        """Raise InputError unless this model can be used beside a model with that tokenizer.
+
+        What an ARPA file does not tell is not checked.
+        """
+        if self.normalizer is not None:
+            check_same(self.normalizer, tokenizer.normalizer, str(self.path), "the tokenizer")
+        if self.unit == "token" and self.tokenizer_hash not in (None, tokenizer.hash):
+            raise InputError(
+                "is a language model of another tokenizer's tokens",
+                self.path,
+                "Train it with `asr lm train --unit token --tokenizer` and the model's tokenizer.",
+            )
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """The words in the order of their ids: <unk>, <s>, </s>, then the others."""
+        return self._words.tobytes().decode("utf-8", "replace").split("\n")
+
+    def id(self, word: str) -> int:
+        """The id of a word; 0 where it is unknown."""
+        key = hash_word(np.frombuffer(word.encode(), np.uint8))
+        return int(lookup(self.arrays, np.uint64(key)))
+
+    def start(self) -> int:
+        """The state at the beginning of a sentence."""
+        return int(self.arrays.next[BOS])
+
+    def advance(self, state: int, word: str | int) -> tuple[float, int]:
+        """(natural log probability of the word, next state)."""
+        word = self.id(word) if isinstance(word, str) else word
+        logprob, state, _ = advance(self.arrays, state, word)
+        return float(logprob), int(state)
+
+    def final(self, state: int) -> float:
+        """The natural log probability of the sentence end."""
+        return float(final(self.arrays, state))
+
+    def scores(self, words: Sequence[str]) -> Scores:
+        """Scores of a whole sentence, its end included."""
+        text = np.frombuffer(" ".join(words).encode(), np.uint8)
+        most = len(words) + 1
+        scores = Scores(np.empty(most), np.empty(most, np.int32), np.empty(most, np.int32))
+        count = _score(self.arrays, text, *scores)
+        return Scores(scores.logprob[:count], scores.length[:count], scores.word[:count])
+
+    def score(self, words: Sequence[str]) -> float:
+        """The natural log probability of a sentence, its end included."""
+        return float(self.scores(words).logprob.sum())
+
+    def full_scores(self, words: Sequence[str]) -> list[tuple[float, int, bool]]:
+        """(natural log probability, n-gram length, is it unknown) of each word and of the end."""
+        scores = self.scores(words)
+        unknown = (scores.word == UNK).tolist()
+        return list(zip(scores.logprob.tolist(), scores.length.tolist(), unknown, strict=True))
+
+
+def _padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % ALIGN)
+
+
+def _content_hash(arrays: NGramArrays, words: NDArray[np.uint8]) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for array in (*arrays, words):
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _consistent(a: NGramArrays) -> bool:
+    """What the loops rely on without looking again."""
+    return (
+        a.word.size == a.logprob.size == a.next.size
+        and a.begin.size - 1 == a.backoff.size == a.backoff_state.size
+        and a.hash_keys.size == a.hash_ids.size == 1 << (a.hash_ids.size.bit_length() - 1)
+        and bool(a.begin[0] == 0 and EOS < a.begin[1] <= a.word.size)
+    )
+
+
+def _open(path: Path) -> NGram:
+    """Map a file of ours; checked are the header's checksum, the sizes and what loops rely on."""
+    try:
+        with open(path, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # ValueError: an empty file
+        reason = getattr(error, "strerror", None) or "it is empty"
+        raise InputError(
+            f"cannot be read ({reason})", path, "`asr lm train` makes language models."
+        ) from error
+    if content[: len(MAGIC)] != MAGIC or len(content) < len(MAGIC) + 12:
+        raise InputError(
+            "is not a language model", path, "Give what `asr lm train` wrote, or an .arpa[.gz]."
+        )
+    version, size, checksum = np.frombuffer(content, "<u4", 3, len(MAGIC)).tolist()
+    if version > FORMAT:
+        raise InputError("is a language model of a newer format", path, "Update asr.")
+    start = len(MAGIC) + 12
+    raw = content[start : start + size]
+    damaged = InputError("is damaged or cut off", path, "Make or copy it again.")
+    if zlib.crc32(raw) != checksum:
+        raise damaged
+    header = json.loads(raw)
+    base = -(-(start + size) // ALIGN) * ALIGN
+    if len(content) != base + header["size"]:
+        raise damaged
+    sections = {
+        name: np.frombuffer(content, dtype, items, base + offset)
+        for name, (dtype, items, offset) in header["sections"].items()
+    }
+    words = sections.pop("words")
+    arrays = NGramArrays(**sections)
+    if not _consistent(arrays):
+        raise damaged
+    return NGram(arrays, words, header, path)
