@@ -6,12 +6,12 @@ skipped and listed; 130 interrupted.
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
-from asr.errors import InputError, nearest
+from asr.commands.lazy import LazyGroup
+from asr.errors import InputError
 
 # name: (module in asr/commands, what it does); kept here so that --help imports nothing else
 COMMANDS = {
@@ -31,32 +31,7 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
-    """A group that imports a command's module only when that command runs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"asr.commands.{COMMANDS[name][0]}")
-        command: click.Command = module.command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"no command '{args[0]}'. {nearest(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="asr")
 def cli() -> None:
     """Train a speech recogniser on your recordings, decode it with a language model, score it,
