@@ -1,0 +1,427 @@
+"""ARPA files to the arrays of the n-gram automaton, by compiled loops.
+
+All n-grams are nodes, numbered by order, then by (context, last word): node i < V is the 1-gram of
+word i. The children of a node are the n-grams that it begins with one word less. A node is the arc
+of its last word; it is a state too if it has children or a backoff weight.
+"""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+import re
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import InputError
+from asr.kernels import njit
+from asr.lm.ngram import FNV_START, RESERVED, NGramArrays, find, fnv, hash_word
+
+LN10 = float(np.log(10.0))
+UNKNOWN_LOG10 = -100.0  # <unk> of a file that has none, as in KenLM
+MOST = 6
+
+OK, NUMBER, FIELDS, WORD, POSITIVE = range(5)  # what the reading loop finds
+REASONS = {
+    NUMBER: "a log probability is expected",
+    FIELDS: "wrong number of words",
+    WORD: "has a word that is not among the 1-grams",
+    POSITIVE: "a log probability above 0",
+}
+
+
+class _Words(NamedTuple):
+    """The table of words (open addressing) and where the words stand in the text."""
+
+    keys: NDArray[np.uint64]  # (H,)
+    ids: NDArray[np.int32]  # (H,)
+
+
+class _Nodes(NamedTuple):
+    """All n-grams, A of them; B those below the highest order."""
+
+    word: NDArray[np.int32]  # (A,)
+    logprob: NDArray[np.float32]  # (A,)
+    backoff: NDArray[np.float32]  # (A,)
+    begin: NDArray[np.int64]  # (B + 1,) first child
+
+
+@njit
+def _skip(text: NDArray[np.uint8], i: int) -> int:
+    """The first byte from i on that is not a space, tab or carriage return."""
+    while i < text.size and (text[i] == 32 or text[i] == 9 or text[i] == 13):
+        i += 1
+    return i
+
+
+@njit
+def _field_end(text: NDArray[np.uint8], i: int) -> int:
+    while i < text.size and text[i] != 32 and not 9 <= text[i] <= 13:
+        i += 1
+    return i
+
+
+@njit
+def _number(text: NDArray[np.uint8], i: int, end: int) -> tuple[bool, float]:
+    """Parse [-+]digits[.digits][e[-+]digits] in text[i:end]: (is it a number, value)."""
+    sign = 1.0
+    if i < end and (text[i] == 45 or text[i] == 43):
+        sign = -1.0 if text[i] == 45 else 1.0
+        i += 1
+    mantissa, scale, digits, fraction = 0.0, 0, 0, False
+    while i < end:
+        digit = int(text[i]) - 48
+        if 0 <= digit <= 9:
+            mantissa = mantissa * 10.0 + digit
+            digits += 1
+            scale -= 1 if fraction else 0
+        elif text[i] == 46 and not fraction:
+            fraction = True
+        else:
+            break
+        i += 1
+    if i < end - 1 and text[i] | 32 == 101:
+        negative = text[i + 1] == 45
+        i += 2 if negative or text[i + 1] == 43 else 1
+        power, start = 0, i
+        while i < end and 48 <= text[i] <= 57:
+            power = min(power * 10 + int(text[i]) - 48, 1000)
+            i += 1
+        digits = 0 if i == start else digits
+        scale += -power if negative else power
+    value = mantissa / 10.0**-scale if scale < 0 else mantissa * 10.0**scale
+    return digits > 0 and i == end, sign * value
+
+
+@njit
+def _read(
+    text: NDArray[np.uint8],
+    i: int,
+    table: _Words,
+    words: NDArray[np.int32],
+    values: NDArray[np.float32],
+    keys: NDArray[np.uint64],
+    spans: NDArray[np.int64],
+) -> tuple[int, int, int]:
+    """Read n lines from byte i on: (status, lines read, byte after them).
+
+    words (n, k): ids by the table; for k = 1 keys (n,) and spans (n, 2) instead: hash and place of
+    each word. values (n, 2): log probability and backoff, natural logs.
+    """
+    mask = np.uint64(table.keys.size - 1)
+    n, order = words.shape
+    for row in range(n):
+        for column in range(2):
+            i = _skip(text, i)
+            end = _field_end(text, i)
+            if column == 1 and i == end:  # no backoff
+                values[row, 1] = 0.0
+                break
+            good, value = _number(text, i, end)
+            if not good:
+                return (NUMBER if column == 0 else FIELDS), row, i
+            if column == 0 and value > 0.0:
+                return POSITIVE, row, i
+            values[row, column] = value * LN10
+            i = end
+            if column == 1:
+                break
+            for k in range(order):
+                i = start = _skip(text, i)
+                h = FNV_START
+                while i < text.size and text[i] != 32 and not 9 <= text[i] <= 13:
+                    h = fnv(h, text[i])
+                    i += 1
+                if i == start:
+                    return FIELDS, row, i
+                if order == 1:
+                    keys[row], spans[row, 0], spans[row, 1] = h, start, i
+                    continue
+                slot = h & mask
+                while table.keys[slot] != h and table.keys[slot] != 0:
+                    slot = (slot + np.uint64(1)) & mask
+                if table.keys[slot] == 0:
+                    return WORD, row, start
+                words[row, k] = table.ids[slot]
+        i = _skip(text, i)
+        if i >= text.size or text[i] != 10:
+            return FIELDS, row, i
+        i += 1
+    return OK, n, i
+
+
+@njit
+def _fill(table: _Words, keys: NDArray[np.uint64]) -> int:
+    """Put word i under keys[i]; a word that is there already, or -1."""
+    mask = np.uint64(table.keys.size - 1)
+    for word in range(keys.size):
+        slot = keys[word] & mask
+        while table.keys[slot] != 0:
+            if table.keys[slot] == keys[word]:
+                return word
+            slot = (slot + np.uint64(1)) & mask
+        table.keys[slot] = keys[word]
+        table.ids[slot] = word
+    return -1
+
+
+@njit
+def _parents(nodes: _Nodes, words: NDArray[np.int32], parent: NDArray[np.int64]) -> int:
+    """Find the node of each n-gram's context; a row that has none, or -1."""
+    for row in range(words.shape[0]):
+        node = int(words[row, 0])
+        for k in range(1, words.shape[1] - 1):
+            low, high = nodes.begin[node], nodes.begin[node + 1]
+            end = high
+            while low < high:
+                middle = (low + high) >> 1
+                if nodes.word[middle] < words[row, k]:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low == end or nodes.word[low] != words[row, k]:
+                return row
+            node = low
+        parent[row] = node
+    return -1
+
+
+@njit
+def _place(
+    nodes: _Nodes,
+    below: int,
+    first: int,
+    parent: NDArray[np.int64],
+    last: NDArray[np.int32],
+    values: NDArray[np.float32],
+) -> int:
+    """Put one order's n-grams at nodes first..., sorted by (parent, last word).
+
+    below: the first node of the order below. Returns a row that is there twice, or -1.
+    """
+    begin = nodes.begin
+    begin[below : first + 1] = 0
+    for row in range(parent.size):
+        begin[parent[row]] += 1
+    total = first
+    for node in range(below, first):
+        count = begin[node]
+        begin[node] = total
+        total += count
+    begin[first] = total
+    rows = np.empty(parent.size, np.int64)
+    cursor = begin[below : first + 1].copy()
+    for row in range(parent.size):
+        rows[cursor[parent[row] - below] - first] = row
+        cursor[parent[row] - below] += 1
+    for node in range(below, first):
+        group = rows[begin[node] - first : begin[node + 1] - first]
+        if group.size > 32:
+            group[:] = group[np.argsort(last[group], kind="mergesort")]
+            continue
+        for i in range(1, group.size):
+            row, j = group[i], i
+            while j > 0 and last[group[j - 1]] > last[row]:
+                group[j] = group[j - 1]
+                j -= 1
+            group[j] = row
+    for i in range(rows.size):
+        row = rows[i]
+        if i > 0 and parent[row] == parent[rows[i - 1]] and last[row] == last[rows[i - 1]]:
+            return row
+        nodes.word[first + i] = last[row]
+        nodes.logprob[first + i] = values[row, 0]
+        nodes.backoff[first + i] = values[row, 1]
+    return -1
+
+
+@njit
+def _number_states(nodes: _Nodes, states: NDArray[np.int32]) -> int:
+    """Number the nodes below the highest order that are states, from 1; the others get 0."""
+    count = 0
+    for node in range(states.size):
+        if nodes.begin[node + 1] > nodes.begin[node] or nodes.backoff[node] != 0.0:
+            count += 1
+            states[node] = count
+    return count
+
+
+@njit
+def _link(a: NGramArrays, nodes: _Nodes, states: NDArray[np.int32]) -> None:
+    """Fill begin, backoff, next and backoff_state; states as by _number_states."""
+    a.begin[0], a.begin[-1] = 0, a.word.size
+    for node in range(states.size):
+        if states[node] > 0:
+            a.begin[states[node]] = nodes.begin[node]
+            a.backoff[states[node]] = nodes.backoff[node]
+    for state in range(a.backoff.size):
+        for arc in range(a.begin[state], a.begin[state + 1]):
+            suffix = 0  # the longest state that is a proper suffix of this n-gram
+            shorter = int(a.backoff_state[state])
+            while state > 0:
+                same = find(a, shorter, a.word[arc])
+                if same >= 0:
+                    suffix = a.next[same]
+                    break
+                shorter = a.backoff_state[shorter]
+            own = states[arc] if arc < states.size else 0
+            if own > 0:
+                a.backoff_state[own] = suffix
+            a.next[arc] = own if own > 0 else suffix
+
+
+class _Reader:
+    """One ARPA file; every mistake in it is raised with its line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content = _content(path)
+        self.text = np.frombuffer(self.content, np.uint8)
+        head = re.compile(rb"^\\data\\\s*\n((?:\s*ngram\s+\d+\s*=\s*\d+[ \t\r]*\n)+)", re.MULTILINE)
+        match = head.search(self.content)
+        if match is None:
+            raise InputError("is not an ARPA file (no \\data\\ section)", path)
+        counts = [int(n) for n in re.findall(rb"=\s*(\d+)", match[1])]
+        self.position = match.end()
+        self.counts = counts
+        if len(counts) > MOST or 0 in counts or sum(counts) >= 1 << 31:
+            raise InputError(
+                f"announces {counts} n-grams; orders 1 to {MOST} can be used, none empty", path
+            )
+
+    def line(self, position: int) -> str:
+        return f"{self.path}:{bytes(self.content[:position]).count(10) + 1}"
+
+    def expect(self, title: str) -> None:
+        """Go past a section's title."""
+        match = re.compile(rb"\s*(\S*)[ \t\r]*\n?").match(self.content, self.position)
+        if match is None or match[1].decode("utf-8", "replace") != title:
+            raise self.cut_off(f"'{title}' is expected", self.position)
+        self.position = match.end()
+
+    def cut_off(self, reason: str, position: int) -> InputError:
+        if not bytes(self.content[position:]).strip():
+            reason = f"the file is cut off: {reason}"
+        return InputError(reason, self.line(position), "Make or copy the ARPA file again.")
+
+    def section(
+        self, order: int, table: _Words
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], NDArray[np.int64]]:
+        """words (n, order), values (n, 2); for order 1 the words' keys (n,) and spans (n, 2)."""
+        self.expect(f"\\{order}-grams:")
+        n = self.counts[order - 1]
+        words, values = np.empty((n, order), np.int32), np.empty((n, 2), np.float32)
+        size = n if order == 1 else 0
+        keys, spans = np.empty(size, np.uint64), np.empty((size, 2), np.int64)
+        status, rows, end = _read(self.text, self.position, table, words, values, keys, spans)
+        if status == NUMBER:
+            raise self.cut_off(f"{n} {order}-grams are announced, {rows} are there", end)
+        if status != OK:
+            raise self.cut_off(f"{order}-gram: {REASONS[status]}", end)
+        self.start, self.position = self.position, end
+        return words, values, keys, spans
+
+    def wrong_row(self, row: int, what: str) -> InputError:
+        """The mistake `what` in the row-th n-gram of the section read last."""
+        first = bytes(self.content[: self.start]).count(10) + 1
+        return InputError(what, f"{self.path}:{first + row}", "Make the ARPA file again.")
+
+
+def _content(path: Path) -> bytes | mmap.mmap:
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as stream:
+                return stream.read()
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError("the gz file is cut off or damaged", path, "Copy it again.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is empty"
+        raise InputError(f"cannot be read ({reason})", path) from error
+
+
+def _vocabulary(reader: _Reader) -> tuple[_Words, _Nodes, NDArray[np.uint8]]:
+    """Read the 1-grams: the table of words, the nodes with the first order filled, the words."""
+    nothing = _Words(np.zeros(1, np.uint64), np.zeros(1, np.int32))
+    _, values, keys, spans = reader.section(1, nothing)
+    keys[keys == _key("<UNK>")] = _key("<unk>")
+    special = [np.flatnonzero(keys == _key(word)) for word in RESERVED]
+    for word, found in zip(RESERVED[1:], special[1:], strict=True):
+        if found.size == 0:
+            raise InputError(f"has no {word} among its 1-grams", reader.path)
+    if special[0].size == 0:
+        reader.counts[0] += 1
+        special[0] = np.array([keys.size])
+        keys = np.append(keys, _key("<unk>"))
+        spans = np.append(spans, [[0, 0]], axis=0)
+        values = np.append(values, np.array([[UNKNOWN_LOG10 * LN10, 0]], np.float32), axis=0)
+    first = np.concatenate([found[:1] for found in special])
+    order = np.concatenate([first, np.setdiff1d(np.arange(keys.size), first)])
+    size = 1 << (3 * keys.size // 2).bit_length()
+    table = _Words(np.zeros(size, np.uint64), np.zeros(size, np.int32))
+    twice = _fill(table, keys[order])
+    if twice >= 0:
+        raise reader.wrong_row(int(order[twice]), "this 1-gram is there twice")
+    spelt = [bytes(reader.content[i:j]) for i, j in spans[order[len(RESERVED) :]].tolist()]
+    words = b"\n".join([*(word.encode() for word in RESERVED), *spelt])
+    total = sum(reader.counts)
+    nodes = _Nodes(
+        np.empty(total, np.int32),
+        np.empty(total, np.float32),
+        np.empty(total, np.float32),
+        np.full(sum(reader.counts[:-1]) + 1, order.size, np.int64),
+    )
+    nodes.word[: order.size] = np.arange(order.size)
+    nodes.logprob[: order.size] = values[order, 0]
+    nodes.backoff[: order.size] = values[order, 1]
+    return table, nodes, np.frombuffer(words, np.uint8)
+
+
+def _key(word: str) -> np.uint64:
+    return np.uint64(hash_word(np.frombuffer(word.encode(), np.uint8)))
+
+
+def read_arpa(path: Path) -> tuple[NGramArrays, NDArray[np.uint8], list[int]]:
+    """The automaton, the words (UTF-8, divided by newlines) and the n-grams of each order.
+
+    Raises InputError, with the line, for whatever is wrong in the file.
+    """
+    reader = _Reader(path)
+    table, nodes, words = _vocabulary(reader)
+    counts = reader.counts
+    first = np.concatenate([[0], np.cumsum(counts)])  # node of each order
+    for order in range(2, len(counts) + 1):
+        grams, values, _, _ = reader.section(order, table)
+        parent = np.empty(len(grams), np.int64)
+        row = _parents(nodes, grams, parent)
+        if row >= 0:
+            raise reader.wrong_row(row, f"the context of this {order}-gram is no {order - 1}-gram")
+        row = _place(nodes, first[order - 2], first[order - 1], parent, grams[:, -1].copy(), values)
+        if row >= 0:
+            raise reader.wrong_row(row, f"this {order}-gram is there twice")
+    reader.expect("\\end\\")
+    states = np.zeros(nodes.begin.size - 1, np.int32)
+    size = _number_states(nodes, states) + 1
+    arrays = NGramArrays(
+        nodes.word,
+        nodes.logprob,
+        np.zeros(nodes.word.size, np.int32),
+        np.zeros(size + 1, np.int32),
+        np.zeros(size, np.float32),
+        np.zeros(size, np.int32),
+        table.keys,
+        table.ids,
+        np.array(
+            [0, *(1 + np.count_nonzero(states[: first[n]]) for n in range(len(counts) - 1))],
+            np.int32,
+        ),
+    )
+    _link(arrays, nodes, states)
+    for array in arrays:
+        array.flags.writeable = False  # as when mapped from a file: one type for the loops
+    return arrays, words, counts
