@@ -45,12 +45,14 @@ class Hypothesis:
 
     scores: "ctc" and "att" natural logs, "lm" {name: natural log, sentence end included},
     "length" a count (of words; of tokens where every LM is of tokens), "total" the weighted sum.
+    frames: of CTC, the frame of each token's most probable emission.
     """
 
     text: str
     tokens: list[int] = field(default_factory=list)
     scores: dict[str, Any] = field(default_factory=dict)
     words: list[Word] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
 
     @property
     def total(self) -> float:
@@ -72,6 +74,7 @@ def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:
         tokens=list(record.get("tokens", [])),
         scores=dict(record.get("scores", {})),
         words=[Word(**word) for word in record.get("words", [])],
+        frames=list(record.get("frames", [])),
     )
 
 

@@ -27,6 +27,17 @@ from asr.lm.ngram import FNV_START, NGram, NGramArrays, advance, final, fnv, loo
 BOUNDARIES = ("|", " ", "▁")  # tokens that are nothing but a word boundary
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<blank>")  # never output, in whatever position
 
+
+def is_boundary(token: str) -> bool:
+    """Does the token end the word before it?"""
+    return token in BOUNDARIES or token.startswith("▁")
+
+
+def letters(token: str) -> str:
+    """What the token adds to a word: nothing for boundaries and tokens that are never output."""
+    return "" if token in BOUNDARIES or token in SPECIAL else token.removeprefix("▁")
+
+
 Ints = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float64]
@@ -192,9 +203,7 @@ class Fusion:
     def _arrays(self) -> FusionArrays:
         token_lm = self.lms[self.token_name] if self.token_name else None
         word_lm = self.lms[self.word_name] if self.word_name else None
-        letters = [b"" if t in SPECIAL else _letters(t).encode() for t in self.tokens]
-        if self.tokens:
-            letters[0] = b""
+        spelling = [letters(t).encode() for t in ["", *self.tokens[1:]]]
         ids = {w: i for i, w in enumerate(token_lm.vocabulary)} if token_lm else {}
         token_ids = [ids.get(t, ids.get("|", 0) if t == " " else 0) for t in self.tokens]
         bonus = float(self.weights.bonus)
@@ -210,10 +219,10 @@ class Fusion:
             token_bonus=bonus if per_token else 0.0,
             unk_penalty=float(self.unk_penalty),
             token_ids=np.array(token_ids, np.int32),
-            boundary=np.array([t in BOUNDARIES or t.startswith("▁") for t in self.tokens], bool),
+            boundary=np.array([is_boundary(t) for t in self.tokens], bool),
             allowed=np.array([i > 0 and t not in SPECIAL for i, t in enumerate(self.tokens)], bool),
-            letters=np.frombuffer(b"".join(letters) or b"\0", np.uint8).copy(),
-            letters_begin=np.cumsum([0, *map(len, letters)]).astype(np.int32),
+            letters=np.frombuffer(b"".join(spelling) or b"\0", np.uint8).copy(),
+            letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
         )
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -258,10 +267,6 @@ class Fusion:
         return Increments(scores[0], scores[1], length, scores[2])
 
 
-def _letters(token: str) -> str:
-    return "" if token in BOUNDARIES else token.removeprefix("▁")
-
-
 def _readonly(arrays: NGramArrays) -> NGramArrays:
     """The same arrays as plain read-only views: one type, so one compilation, for every LM."""
     views = [np.asarray(array).view(np.ndarray) for array in arrays]
@@ -279,4 +284,5 @@ _NOTHING = NGramArrays(
     backoff_state=np.zeros(1, np.int32),
     hash_keys=np.zeros(1, np.uint64),
     hash_ids=np.zeros(1, np.int32),
+    level=np.zeros(1, np.int32),
 )
