@@ -89,7 +89,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def cues(words: list[Word]) -> Iterator[tuple[float, float, str]]:
-    """Subtitles (start, end, text): at most two lines of 42 characters and 6 s, none over a pause."""
+    """Subtitles (start, end, text): at most two lines of 42 characters, 6 s, no pause inside."""
     cue: list[Word] = []
     for word in _pieces(words):
         if cue and (

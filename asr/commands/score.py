@@ -1,0 +1,196 @@
+"""`asr score`: error rates with intervals, comparison, confusions and alignments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asr import console
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.scoring import References, System, Transcripts
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("ref", type=FILE)
+@click.argument("hyp", type=FILE, nargs=-1, required=True)
+@click.option("--compare", type=FILE, help="Test each HYP against this system, on the same units.")
+@click.option("--labels", help="Names of the systems, separated by commas.")
+@click.option("--sclite", is_flag=True, help="Word counts as `sctk sclite -s` gives them.")
+@click.option(
+    "--normalizer",
+    metavar="NAME",
+    help="Normalise both sides; default: the one that the n-best file names, else none.",
+)
+@click.option("--alignments", default=0, metavar="N", help="Show the N worst utterances.")
+@click.option(
+    "--format",
+    type=click.Choice(["trn", "kaldi", "manifest", "nbest"]),
+    help="Of files whose suffix is neither .trn nor .jsonl; default: Kaldi text.",
+)
+@click.option("--json", "json_file", type=FILE, help="Write all figures to this file.")
+@click.option("--trn", "trn_folder", type=FILE, help="Write ref.trn and hyp.trn for sclite here.")
+def command(
+    ref: Path,
+    hyp: tuple[Path, ...],
+    compare: Path | None,
+    labels: str | None,
+    sclite: bool,
+    normalizer: str | None,
+    alignments: int,
+    format: str | None,
+    json_file: Path | None,
+    trn_folder: Path | None,
+) -> None:
+    """Word and character error rates of HYP against REF, paired by id.
+
+    REF and HYP are manifests, n-best files, trn or Kaldi text. A missing hypothesis counts as
+    deletions; ids that REF lacks are listed and not scored (exit status 3).
+
+    \b
+    Examples:
+      asr score data/manifest.test.jsonl test.nbest.jsonl --alignments 5
+      asr score data/manifest.test.jsonl greedy.jsonl beam.jsonl lm.jsonl --compare greedy.jsonl
+      asr score ref.trn hyp.trn --sclite --json score.json
+    """
+    from asr.scoring import References, choose_normalizer, read_transcripts, score_system
+
+    paths = list(hyp) if compare is None or compare in hyp else [*hyp, compare]
+    source = read_transcripts(ref, format)
+    hypotheses = [read_transcripts(path, format) for path in paths]
+    chosen = choose_normalizer(normalizer, hypotheses)
+    references = References.of(source, chosen)
+    systems = [
+        score_system(label, transcripts, references, chosen, sclite)
+        for label, transcripts in zip(_labels(labels, hypotheses), hypotheses, strict=True)
+    ]
+    base = None if compare is None else systems[paths.index(compare)]
+    result = _figures(references, systems, base)
+    result |= {"normalizer": chosen.name, "alignment": "sclite" if sclite else "minimal"}
+    if trn_folder:
+        _write_trn(trn_folder, references, systems)
+    if json_file:
+        _write_json(json_file, result)
+    _print_report(references, systems, result, sclite, alignments)
+    skipped = list(source.skipped)
+    for system in systems:
+        skipped += [(id, f"not in {ref} ({system.label})") for id in system.surplus]
+    console.end_with_skipped(skipped, len(skipped) + len(references.ids))
+
+
+def _labels(labels: str | None, hypotheses: list[Transcripts]) -> list[str]:
+    """Given by --labels, else by the n-best files or the files' names."""
+    if labels is not None:
+        names = [name.strip() for name in labels.split(",")]
+        if len(names) != len(hypotheses):
+            raise InputError(f"{len(names)} labels for {len(hypotheses)} systems", "--labels")
+        return names
+    names = [str(one.meta.get("label") or one.path.stem) for one in hypotheses]
+    return names if len(set(names)) == len(names) else [str(one.path) for one in hypotheses]
+
+
+def _figures(references: References, systems: list[System], base: System | None) -> dict[str, Any]:
+    """What --json writes: the first system's figures, all `systems` and their `comparisons`."""
+    from asr.scoring import record
+
+    records = [record(references, system) for system in systems]
+    result: dict[str, Any] = {**records[0], "units": references.bootstrap.units}
+    if len(systems) > 1:
+        result["systems"] = records
+    if base is not None:
+        lengths = base.words[:, :3].sum(axis=1)
+        result["comparisons"] = []
+        for system in systems:
+            if system is not base:
+                pair = references.bootstrap.compare(base.errors, system.errors, lengths)
+                verdict = pair.verdict(base.label, system.label, references.bootstrap.units)
+                result["comparisons"].append(
+                    {"a": base.label, "b": system.label, **pair._asdict(), "verdict": verdict}
+                )
+    return result
+
+
+def _print_report(
+    references: References,
+    systems: list[System],
+    result: dict[str, Any],
+    sclite: bool,
+    alignments: int,
+) -> None:
+    from asr import scoring_report as report
+
+    for system in systems:
+        _warn(system)
+    words = result["wer"]["words"]
+    weights = "sclite's weights" if sclite else "minimal edit distance"
+    parts = [
+        f"{len(references.ids):,} utterances, {words:,} words;"
+        f" normaliser {result['normalizer']}; {weights}",
+        report.systems_table(result.get("systems", [result]))
+        + f"\n95 % intervals: bootstrap over {result['units']}, 10,000 resamples",
+        "\n".join(report.comparison_line(pair) for pair in result.get("comparisons", [])),
+    ]
+    if len(systems) == 1:
+        parts.append(report.speakers_table(references, systems[0]))
+        parts.append(report.confusions_table(references, systems[0], sclite))
+    for system in systems if alignments else []:
+        heading = f"{system.label}\n" if len(systems) > 1 else ""
+        parts.append(heading + report.alignments(references, system, alignments, sclite))
+    click.echo("\n\n".join(part for part in parts if part))
+
+
+def _warn(system: System) -> None:
+    """What a reader of the figures must know."""
+    if system.tuned_on_this:
+        console.say(
+            f"warning: {system.label}: the LM weights were tuned on this very set; "
+            "its error rate says nothing about other recordings. Score a test set."
+        )
+    if system.missing:
+        shown = ", ".join(system.missing[:10]) + (", …" if len(system.missing) > 10 else "")
+        console.say(
+            f"warning: {system.label}: {len(system.missing)} utterances have no hypothesis; "
+            f"all their words count as deletions: {shown}"
+        )
+    if system.failed:
+        console.say(f"warning: {system.label}: {system.failed} utterances failed in decoding")
+
+
+def _write_trn(folder: Path, references: References, systems: list[System]) -> None:
+    """ref.trn and hyp.trn, of several systems hyp.LABEL.trn; every id in each."""
+    from asr.formats import write_trn
+    from asr.hypothesis import Hypothesis
+
+    files = {"ref.trn": references.texts}
+    for system in systems:
+        label = system.label.replace("/", "_")
+        files["hyp.trn" if len(systems) == 1 else f"hyp.{label}.trn"] = system.texts
+    for name, texts in files.items():
+        pairs = zip(references.ids, texts, strict=True)
+        _write(folder / name, "".join(write_trn(Hypothesis(text), id) for id, text in pairs))
+
+
+def _write_json(path: Path, result: dict[str, Any]) -> None:
+    import json
+
+    _write(path, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def _write(path: Path, content: str) -> None:
+    """The file appears under its name only when it is complete."""
+    import os
+
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", path) from None
+    finally:
+        partial.unlink(missing_ok=True)
