@@ -1,0 +1,207 @@
+"""`asr train`: from a configuration and manifests to a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asr.commands.options import FILE
+from asr.console import end_with_skipped, say
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.config import Experiment
+    from asr.models.recognizer import Recognizer
+    from asr.text.tokenizer import Tokenizer
+    from asr.training.loop import DevSet, Trainer, TrainingSet
+
+
+def show_options(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """All options of a configuration on stdout, as YAML."""
+    if value:
+        from asr.config import all_options
+
+        click.echo(all_options())
+        context.exit()
+
+
+@click.command()
+@click.argument("config", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The experiment folder.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an option.")
+@click.option("--init", type=FILE, help="Start from the weights of this model or experiment.")
+@click.option("--device", help="Same as --set train.device: cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, help="Same as --set train.threads. Default: all cores.")
+@click.option(
+    "--options",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_options,
+    help="Print all options of a configuration with their defaults, as YAML.",
+)
+def command(
+    config: Path,
+    output: Path,
+    changes: tuple[str, ...],
+    init: Path | None,
+    device: str | None,
+    threads: int | None,
+) -> None:
+    """Train the model that the YAML file CONFIG describes; ends with OUTPUT/model.
+
+    A run that was stopped continues when the same command is given again. All options of CONFIG
+    are printed by `asr train --options`; paths in it are relative to it.
+
+    \b
+    Examples:
+      asr train conf/ctc.yaml -o exp/ctc
+      asr train conf/las.yaml -o exp/las --set model.encoder.layers=4 --set train.epochs=20
+      asr train --options > conf/new.yaml
+    """
+    from asr.config import load_experiment
+
+    shortcuts = {"train.init": init, "train.device": device, "train.threads": threads}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    experiment = load_experiment(config, (*changes, *given))
+    finished = check_folder(output, experiment)
+    if finished:
+        say(f"{output} is finished: its model is {finished}")
+        return
+    trainer = prepare(experiment, output)
+    trainer.run()
+    end_with_skipped(list(trainer.unreadable.items()), len(trainer.train.utterances))
+
+
+def check_folder(folder: Path, experiment: Experiment) -> Path | None:
+    """The model of a finished experiment. Raises InputError where `folder` holds another one."""
+    from asr.config import differences
+
+    saved = folder / "config.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is not a folder", folder, "Choose another one with -o.")
+    if not saved.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(
+                "is neither empty nor an experiment", folder, "Choose another folder with -o."
+            )
+        return None
+    if changed := differences(saved, experiment):
+        raise InputError(
+            f"was begun with another configuration ({'; '.join(changed)})",
+            folder,
+            "Choose another folder with -o, or undo the change to continue.",
+        )
+    return folder / "model" if (folder / "model").exists() else None
+
+
+def prepare(experiment: Experiment, folder: Path) -> Trainer:
+    """All parts of a run, checked; the experiment folder is made last."""
+    import torch
+
+    from asr.config import save_experiment
+    from asr.models.recognizer import Recognizer
+    from asr.training.loop import Trainer
+
+    options = experiment.train
+    try:
+        device = torch.device(options.device)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device '{options.device}' cannot be used ({reason})", "train.device", "Use cpu."
+        ) from error
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    tokenizer = find_tokenizer(experiment, folder)
+    torch.manual_seed(experiment.seed)
+    model = Recognizer(experiment.model, tokenizer.size)
+    if options.init:
+        initialise(model, tokenizer, Path(options.init))
+    train, dev = open_sets(experiment, tokenizer, model)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(folder / "tokenizer")
+        write_left_out(folder / "skipped.jsonl", train.left_out + train.unreadable)
+        save_experiment(experiment, folder / "config.yaml")
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", folder) from error
+    size = sum(p.numel() for p in model.parameters())
+    say(
+        f"{size / 1e6:.1f} M parameters, {tokenizer.size} tokens; training on {len(train.kept)} "
+        f"utterances, {train.seconds / 3600:.2f} h"
+    )
+    if train.left_out:
+        say(f"left out {len(train.left_out)} utterances, listed in {folder / 'skipped.jsonl'}")
+    return Trainer(model.to(device), tokenizer, train, dev, options, experiment.seed, folder)
+
+
+def find_tokenizer(experiment: Experiment, folder: Path) -> Tokenizer:
+    """The experiment's own when it is continued; else a given one, or one made from the texts."""
+    from asr.data.manifest import open_manifests
+    from asr.text.normalize import get_normalizer
+    from asr.text.tokenizer import Tokenizer
+
+    options = experiment.tokenizer
+    if (folder / "tokenizer").exists():
+        return Tokenizer.load(folder / "tokenizer")
+    if options.path:
+        return Tokenizer.load(options.path)
+    normalizer = get_normalizer(options.normalizer)
+    lexicon = None
+    if options.lexicon:
+        from asr.lm.lexicon import read_lexicon
+
+        lexicon = read_lexicon(Path(options.lexicon))
+    texts = (u.text for u in open_manifests(experiment.data.train) if u.text)
+    return Tokenizer.train(options.type, texts, options.size, normalizer, lexicon)
+
+
+def open_sets(
+    experiment: Experiment, tokenizer: Tokenizer, model: Recognizer
+) -> tuple[TrainingSet, DevSet]:
+    """The training set, filtered, and the dev set, complete."""
+    from asr.data.loader import BatchMaker, Fit, TrainingSet
+    from asr.data.manifest import open_manifests
+    from asr.training.loop import DevSet
+
+    data, seed = experiment.data, experiment.seed
+    train, dev = open_manifests(data.train), open_manifests(data.dev)
+    fit, rate = Fit(model.output_lengths, model.min_frames), experiment.model.sample_rate
+    return (
+        TrainingSet(train, BatchMaker(tokenizer, rate, seed, fit, data), train.durations),
+        DevSet(
+            dev,
+            dev.durations,
+            BatchMaker(tokenizer, rate, seed, fit),
+            data.batch_seconds,
+            experiment.train.max_dev_seconds,
+            data.workers,
+        ),
+    )
+
+
+def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
+    """Copy the weights of the same name and shape from a model folder; say which were left."""
+    from asr.models.recognizer import Recognizer as Saved
+    from asr.text.tokenizer import Tokenizer as SavedTokenizer
+
+    source = source / "model" if (source / "model").is_dir() else source
+    weights = Saved.load(source).state_dict()
+    own = model.state_dict()
+    left = [n for n, w in own.items() if n not in weights or weights[n].shape != w.shape]
+    same = SavedTokenizer.load(source).hash == tokenizer.hash
+    if not same and not left:
+        raise InputError("its tokenizer is another one", source, "Set tokenizer.path to its own.")
+    model.load_state_dict({n: w for n, w in weights.items() if n in own and n not in left}, False)
+    say(f"weights from {source}" + (f"; new ones: {', '.join(left)}" if left else ""))
+
+
+def write_left_out(path: Path, left_out: list[tuple[str, str]]) -> None:
+    import json
+
+    lines = [json.dumps({"id": i, "reason": r}, ensure_ascii=False) + "\n" for i, r in left_out]
+    path.write_text("".join(lines), encoding="utf-8")

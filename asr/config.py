@@ -1,0 +1,203 @@
+"""The configuration of an experiment: one YAML file, checked; `--set KEY=VALUE` for anything.
+
+`Experiment` is the modules' own options composed. Paths are relative to the YAML file, those of
+`--set` to the current folder; `${oc.env:NAME}` is an environment variable.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+from yaml import YAMLError
+
+from asr.data.loader import DataOptions
+from asr.errors import InputError, nearest
+from asr.models.recognizer import RecognizerOptions
+from asr.training.loop import TrainOptions
+
+
+@dataclass
+class TokenizerOptions:
+    """A tokenizer's file, or how to make one from the training texts."""
+
+    # tokenizer.json or its folder (`asr tokenizer` makes it); the rest is then without effect
+    path: str | None = None
+    # "char", "bpe", "unigram" or "lexicon"
+    type: str = "char"
+    # pieces of bpe and unigram
+    size: int | None = None
+    # "basic", "english", "none" or a list of rules
+    normalizer: Any = "basic"
+    # pronunciations, for type lexicon
+    lexicon: str | None = None
+
+
+@dataclass
+class Experiment:
+    """All options of `asr train`."""
+
+    # of everything that is drawn at random
+    seed: int = 1
+    data: DataOptions = field(default_factory=DataOptions)
+    tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
+    model: RecognizerOptions = field(default_factory=RecognizerOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+PATHS = ("data.train", "data.dev", "tokenizer.path", "tokenizer.lexicon", "train.init")
+# a run may be continued on another machine with these changed
+OF_THE_MACHINE = {"train.device", "train.threads", "data.workers", "train.checkpoint_minutes"}
+
+
+def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment:
+    """Read a configuration and apply `changes` ("train.epochs=5", values in YAML).
+
+    Raises InputError naming the file and the key: unknown (with the nearest known), of a wrong
+    type, missing, impossible.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot be read ({error})", path, "Give a YAML file.") from error
+    known = OmegaConf.structured(Experiment)
+    where: object = path
+    try:
+        config = OmegaConf.merge(known, _resolved(OmegaConf.create(text), path.parent))
+        for change in changes:
+            where = f"--set {change}"
+            if "=" not in change:
+                raise InputError("is not KEY=VALUE", where)
+            config = OmegaConf.merge(config, _resolved(OmegaConf.from_dotlist([change]), Path()))
+        where = path
+        experiment: Experiment = OmegaConf.to_object(config)  # type: ignore[assignment]
+    except YAMLError as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"is not YAML ({what})", where) from error
+    except OmegaConfBaseException as error:
+        raise _told(error, where) from error
+    except InputError as error:  # an option's own check
+        if error.where is None:
+            raise InputError(error.what, where, error.remedy) from error
+        raise
+    return experiment
+
+
+def _resolved(config: Any, folder: Path) -> DictConfig:
+    """With environment variables put in, and paths made absolute by `folder`."""
+    if not isinstance(config, DictConfig):
+        raise InputError("is not a mapping of options", None, "`asr train --options` shows one.")
+    OmegaConf.resolve(config)
+    for key in PATHS:
+        value = OmegaConf.select(config, key) if _has(config, key) else None
+        if isinstance(value, str):
+            absolute: Any = os.path.abspath(folder / value)
+            OmegaConf.update(config, key, [absolute] if key.startswith("data.") else absolute)
+        elif OmegaConf.is_list(value):
+            absolute = [os.path.abspath(folder / v) if isinstance(v, str) else v for v in value]
+            OmegaConf.update(config, key, absolute)
+    return config
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    section, _, _ = key.partition(".")
+    return isinstance(config.get(section), DictConfig)
+
+
+def _told(error: OmegaConfBaseException, where: object) -> InputError:
+    """omegaconf's error in a sentence of ours."""
+    key = error.full_key or ""
+    reason = str(error.msg or error).splitlines()[0]
+    if isinstance(error, ConfigKeyError):
+        return InputError(f"unknown option '{key}'", where, nearest_option(key))
+    if isinstance(error, MissingMandatoryValue):
+        return InputError(f"option '{key}' is missing", where)
+    if isinstance(error, InterpolationResolutionError):
+        reason = reason.removeprefix("KeyError raised while resolving interpolation: ").strip('"')
+        return InputError(reason, where, "Set it, or write the path.")
+    return InputError(f"option '{key}': {reason}" if key else reason, where)
+
+
+def nearest_option(key: str) -> str:
+    """The known option most like `key`: by its whole name, or else by its last part."""
+    names = [name for name, _ in flat(OmegaConf.to_container(OmegaConf.structured(Experiment)))]
+    for name in names:
+        if name.rpartition(".")[2] == key.rpartition(".")[2]:
+            return f"Did you mean '{name}'?"
+    hint = nearest(key, names)
+    return hint if not hint.startswith("Known") else "`asr train --options` lists them."
+
+
+def save_experiment(experiment: Experiment, path: Path) -> None:
+    """Write the configuration as it runs; it appears only when it is complete."""
+    partial = path.with_suffix(".part")
+    try:
+        partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(experiment)), encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def differences(path: Path, experiment: Experiment) -> list[str]:
+    """Options in which a saved configuration differs: "key: old -> new"; the machine's do not
+    count."""
+    old = dict(flat(OmegaConf.to_container(OmegaConf.load(path))))
+    new = dict(flat(OmegaConf.to_container(OmegaConf.structured(experiment))))
+    return [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in OF_THE_MACHINE
+    ]
+
+
+def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("train.epochs", 30), ... of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def all_options() -> str:
+    """All options with their defaults and comments, as YAML."""
+    return "\n".join(_described(Experiment, OmegaConf.structured(Experiment)))
+
+
+def _described(kind: type, values: DictConfig, indent: str = "") -> Iterator[str]:
+    kinds = get_type_hints(kind)
+    for name, comment in _comments(kind).items():
+        if is_dataclass(kinds[name]):
+            yield f"{indent}{name}:"
+            yield from _described(kinds[name], values[name], indent + "  ")  # type: ignore[arg-type]
+        else:
+            value = OmegaConf.to_container(values)[name]  # type: ignore[index, call-overload]
+            shown = "null" if value is None else json.dumps(value).strip('"')
+            yield f"{indent}{name}: {shown}".ljust(36) + f"  # {comment}"
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """The comment of each field of a dataclass, behind it or in the lines above it."""
+    comments: dict[str, str] = {}
+    above: list[str] = []
+    for line in inspect.getsource(kind).splitlines():
+        if match := re.match(r"    # (.*)", line):
+            above.append(match[1])
+        elif match := re.match(r"    (\w+): [^#]*?(?:  # (.*))?$", line):
+            comments[match[1]] = match[2] or " ".join(above)
+            above = []
+    return {f.name: comments[f.name] for f in fields(kind)}

@@ -1,0 +1,266 @@
+"""Batches of waveforms: which utterances are trained on, reading, augmentation, padding.
+
+Worker processes make whole batches. What is in a batch depends on (seed, epoch, utterances) only,
+so the number of workers changes nothing but the speed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import MISSING
+from torch.utils.data import DataLoader, Dataset
+
+from asr.data.audio import audio_info, load
+from asr.data.augment import SpecAugment, augment, draw_masks, generator
+from asr.data.manifest import Utterance
+from asr.data.sampler import Sampler
+from asr.errors import AudioError, InputError
+from asr.text.tokenizer import Tokenizer
+
+Skipped = list[tuple[str, str]]  # (utterance id, reason)
+Seconds = NDArray[np.float32]
+
+
+@dataclass
+class DataOptions:
+    """What is trained on, and how it is varied."""
+
+    # manifests to train on (relative to this file; ${oc.env:NAME} is an environment variable)
+    train: list[str] = MISSING
+    # manifests that choose the best checkpoints
+    dev: list[str] = MISSING
+    # audio in a batch, padding included (seconds)
+    batch_seconds: float = 120.0
+    # longer utterances are left out of training (seconds)
+    max_seconds: float = 30.0
+    # processes that read audio; 0: none, the training process reads
+    workers: int = 1
+    # first epochs that go from short utterances to long ones; helps CTC and attention to start
+    sorted_epochs: int = 1
+    # speed factors, one drawn for each utterance and epoch (Ko et al. 2015); [1.0]: unchanged
+    speed: list[float] = field(default_factory=lambda: [0.9, 1.0, 1.1])
+    # louder or softer by up to this much (dB); 0: unchanged
+    gain: float = 6.0
+    specaugment: SpecAugment = field(default_factory=SpecAugment)
+
+    def __post_init__(self) -> None:
+        if not self.train or not self.dev:
+            raise InputError("data.train and data.dev need at least one manifest each")
+        if not 0 < self.max_seconds <= self.batch_seconds:
+            raise InputError(
+                f"data.max_seconds={self.max_seconds:g} must be above 0 and at most "
+                f"data.batch_seconds={self.batch_seconds:g}"
+            )
+        if self.workers < 0 or self.sorted_epochs < 0:
+            raise InputError("data.workers and data.sorted_epochs must not be negative")
+        if not self.speed or not all(0.5 <= factor <= 2 for factor in self.speed):
+            raise InputError("data.speed needs one or more factors from 0.5 to 2")
+        if not 0 <= self.gain <= 60:
+            raise InputError(f"data.gain={self.gain:g} is outside 0 to 60 dB")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether the model's frames suffice for a text.
+
+    output_lengths: samples -> frames of the model; min_frames: tokens -> frames that they need.
+    """
+
+    output_lengths: Callable[[int], int]
+    min_frames: Callable[[Sequence[int]], int]
+
+    def problem(self, samples: int, tokens: Sequence[int]) -> str | None:
+        """Why `tokens` cannot be aligned to `samples`, with both numbers; None if they can."""
+        frames = int(self.output_lengths(samples))
+        needed = max(1, self.min_frames(tokens))
+        if frames >= needed:
+            return None
+        return f"too short: {frames} frames, the text needs {needed}"
+
+
+@dataclass
+class Batch:
+    """Padded arrays of B utterances; waveforms in [-1, 1], masks as in `augment.draw_masks`."""
+
+    ids: list[str]
+    samples: NDArray[np.float32]  # (B, N)
+    lengths: NDArray[np.int64]  # (B,)
+    tokens: NDArray[np.int64]  # (B, U), padded with 0
+    token_lengths: NDArray[np.int64]  # (B,)
+    time_masks: NDArray[np.float32] | None  # (B, M, 2)
+    frequency_masks: NDArray[np.float32] | None  # (B, M, 2)
+    seconds: float  # of audio, padding not counted
+    unreadable: Skipped
+
+    def tensors(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """The arguments of `Recognizer.losses`, on `device`."""
+        names = ("samples", "lengths", "tokens", "token_lengths", "time_masks", "frequency_masks")
+        arrays = {name: getattr(self, name) for name in names}
+        return {n: torch.from_numpy(a).to(device) for n, a in arrays.items() if a is not None}
+
+
+@dataclass
+class BatchMaker(Dataset[Batch]):
+    """Reads and pads the utterances of a batch; augments them where `options` are given.
+
+    Arrays, not tensors, come back from the workers: they need no shared memory, which is small in
+    many containers.
+    """
+
+    tokenizer: Tokenizer
+    sample_rate: int
+    seed: int
+    fit: Fit
+    options: DataOptions | None = None
+
+    def __getitem__(self, item: tuple[int, Sequence[Utterance]]) -> Batch:
+        epoch, utterances = item
+        waves: list[NDArray[np.float32]] = []
+        batch = Batch([], *[np.empty(0)] * 4, None, None, 0.0, [])
+        tokens, masks = [], []
+        for utterance in utterances:
+            random = generator(self.seed, epoch, utterance.id)
+            ids = self.tokenizer.encode(utterance.text or "")
+            try:
+                wave = self._read(utterance, ids, random)
+            except AudioError as error:
+                batch.unreadable.append((utterance.id, str(error)))
+                continue
+            seconds = len(wave) / self.sample_rate
+            if self.options:
+                masks.append(draw_masks(seconds, self.options.specaugment, random))
+            batch.ids.append(utterance.id)
+            batch.seconds += seconds
+            waves.append(wave)
+            tokens.append(np.array(ids, np.int64))
+        batch.samples, batch.lengths = pad(waves, np.float32)
+        batch.tokens, batch.token_lengths = pad(tokens, np.int64)
+        if masks:
+            batch.time_masks, batch.frequency_masks = (
+                np.stack(m) for m in zip(*masks, strict=True)
+            )
+        return batch
+
+    def _read(
+        self, utterance: Utterance, tokens: Sequence[int], random: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """The waveform as it is trained on. Raises AudioError where it cannot be used."""
+        wave = load(utterance, self.sample_rate)
+        if self.options is None:
+            return wave
+        if problem := self.fit.problem(len(wave), tokens):
+            raise AudioError(problem)
+        fits = lambda samples: self.fit.problem(samples, tokens) is None  # noqa: E731
+        return augment(wave, self.options.speed, self.options.gain, random, fits)
+
+
+def pad(
+    rows: Sequence[NDArray[np.generic]], dtype: type
+) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    """Rows of unequal length as an array (B, longest) padded with 0, and their lengths (B,)."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    padded = np.zeros((len(rows), lengths.max(initial=0)), dtype)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return padded, lengths
+
+
+def read_batches(
+    maker: BatchMaker, plan: Iterable[tuple[int, Sequence[Utterance]]], workers: int
+) -> Iterator[Batch]:
+    """The batches of a plan of (epoch, utterances), in its order, made ahead by `workers`."""
+    loader: Iterable[Batch] = DataLoader(
+        maker,
+        sampler=plan,  # type: ignore[arg-type]  # any iterable of items will do
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        collate_fn=_same,
+        worker_init_fn=_ignore_signals,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise InputError(
+            "a process that reads audio was killed, probably for want of memory",
+            "data.workers",
+            "Lower data.workers or data.batch_seconds, then run the same command to continue.",
+        ) from error
+
+
+def _same(batch: Batch) -> Batch:
+    return batch
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C goes to the whole process group; the training process alone decides what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class TrainingSet:
+    """The utterances to train on, and their batches from any position.
+
+    left_out: what the filters took (over-long, no text, impossible for CTC), with reasons;
+    unreadable: audio whose header could not be read. Raises InputError if nothing is left.
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance], maker: BatchMaker, seconds: Seconds
+    ) -> None:
+        options = maker.options
+        assert options is not None
+        self.utterances, self.maker, self.workers = utterances, maker, options.workers
+        self.left_out: Skipped = []
+        self.unreadable: Skipped = []
+        kept, durations = [], []
+        for index, utterance in enumerate(utterances):
+            try:
+                duration = float(seconds[index])
+                if np.isnan(duration):
+                    duration = audio_info(utterance).seconds - utterance.start
+            except AudioError as error:
+                self.unreadable.append((utterance.id, str(error)))
+                continue
+            if reason := self._unfit(utterance, duration, options.max_seconds):
+                self.left_out.append((utterance.id, reason))
+            else:
+                kept.append(index)
+                durations.append(duration)
+        if not kept:
+            name, reason = (self.left_out + self.unreadable)[0]
+            raise InputError(
+                f"none of {len(utterances)} utterances can be trained on (first: {name}: {reason})",
+                ", ".join(options.train),
+            )
+        self.kept = np.array(kept)
+        self.seconds = float(np.sum(durations))
+        self.sampler = Sampler(
+            np.array(durations), options.batch_seconds, maker.seed, options.sorted_epochs
+        )
+
+    def _unfit(self, utterance: Utterance, seconds: float, longest: float) -> str | None:
+        if seconds > longest:
+            return f"{seconds:.1f} s is longer than data.max_seconds={longest:g}"
+        tokens = self.maker.tokenizer.encode(utterance.text or "")
+        if not tokens:
+            return "no text"
+        return self.maker.fit.problem(int(seconds * self.maker.sample_rate), tokens)
+
+    def batches(self, epoch: int, consumed: int, epochs: int) -> Iterator[Batch]:
+        """All batches from `consumed` of `epoch` on to the end of epoch `epochs` - 1."""
+
+        def plan() -> Iterator[tuple[int, list[Utterance]]]:
+            for e in range(epoch, epochs):
+                for batch in self.sampler.batches(e)[consumed if e == epoch else 0 :]:
+                    yield e, [self.utterances[i] for i in self.kept[batch].tolist()]
+
+        return read_batches(self.maker, plan(), self.workers)
