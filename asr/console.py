@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 from rich.console import Console
@@ -18,6 +19,15 @@ from rich.progress import (
 )
 
 Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds of audio that were decoded, and seconds that reading and decoding took."""
+
+    audio_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
 
 DONE, MISTAKE, SKIPPED, INTERRUPTED = 0, 2, 3, 130
 

@@ -7,13 +7,15 @@ utterance of the manifest, best hypothesis first. A failure is an empty list wit
 from __future__ import annotations
 
 import json
-import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asr.errors import InputError
+from asr.files import whole_file
 
 
 @dataclass(slots=True)
@@ -92,22 +94,20 @@ class NBest:
 
 
 def write_nbest(path: Path | str, meta: Mapping[str, Any], utterances: Iterable[NBest]) -> None:
-    """Write an n-best file; it appears under its name only when it is complete."""
+    """Write an n-best file; it appears under its name only when it is complete.
+
+    `meta` is read after all utterances, so it may hold what is known only then.
+    """
     path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(json.dumps({"meta": dict(meta)}, ensure_ascii=False) + "\n")
-            for utterance in utterances:
-                record = {"id": utterance.id, "nbest": [asdict(h) for h in utterance.nbest]}
-                if utterance.error:
-                    record["error"] = utterance.error
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", path) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
+        for utterance in utterances:
+            record = {"id": utterance.id, "nbest": [asdict(h) for h in utterance.nbest]}
+            if utterance.error:
+                record["error"] = utterance.error
+            body.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.write(json.dumps({"meta": dict(meta)}, ensure_ascii=False) + "\n")
+        body.seek(0)
+        shutil.copyfileobj(body, file)
 
 
 def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:

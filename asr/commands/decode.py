@@ -1,0 +1,215 @@
+"""`asr decode`: a manifest, or saved outputs of any toolkit, into an n-best file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import click
+
+from asr.commands.options import (
+    FILE,
+    SearchArguments,
+    check_weights,
+    machine_options,
+    open_transcriber,
+    search_options,
+)
+from asr.console import Stopwatch, end_with_skipped, say, track
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.decoding.fusion import Fusion
+    from asr.decoding.language_models import LanguageModels
+    from asr.hypothesis import NBest
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("manifest", type=FILE, required=False)
+@click.option("-o", "--output", type=FILE, required=True, help="The n-best file.")
+@click.option("--nbest", default=1, show_default=True, help="Hypotheses an utterance.")
+@search_options
+@click.option("--label", help="Name of this system in the tables of `asr score`.")
+@click.option("--save-outputs", type=FILE, help="Also write the CTC log-probabilities, as .npz.")
+@click.option("--tokens", type=FILE, help="Of an OUTPUTS.npz: one a line, line 0 the blank.")
+@click.option("--frame-shift", default=0.04, help="Seconds between frames of an OUTPUTS.npz.")
+@machine_options
+def command(
+    model: Path,
+    manifest: Path | None,
+    output: Path,
+    nbest: int,
+    label: str | None,
+    save_outputs: Path | None,
+    tokens: Path | None,
+    frame_shift: float,
+    device: str,
+    threads: int | None,
+    **arguments: Unpack[SearchArguments],
+) -> None:
+    """Decode MANIFEST with a model or experiment folder MODEL.
+
+    In place of MODEL and MANIFEST stands an OUTPUTS.npz, arrays (T, V) of natural
+    log-probabilities under their utterance ids, with --tokens.
+
+    \b
+    Examples:
+      asr decode exp/ctc data/manifest.test.jsonl -o greedy.jsonl --beam 1
+      asr decode exp/las data/manifest.dev.jsonl -o dev.jsonl --lm word.lm --nbest 100
+      asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl --lm word.lm --weights W.json
+      asr decode outputs.npz --tokens tokens.txt -o test.jsonl --lm word.arpa --lm-weight 0.8
+    """
+    if model.suffix == ".npz":
+        if manifest is not None or save_outputs is not None:
+            raise click.UsageError("an OUTPUTS.npz takes neither MANIFEST nor --save-outputs")
+        decode_file(model, tokens, output, nbest, label, frame_shift, threads, arguments)
+        return
+    if manifest is None:
+        raise click.UsageError("Missing argument 'MANIFEST'")
+    if tokens is not None:
+        raise click.UsageError("--tokens goes with an OUTPUTS.npz")
+    from asr.data.manifest import Manifest
+    from asr.hypothesis import write_nbest
+    from asr.outputs import OutputsWriter, write_tokens
+    from asr.transcriber import model_folder, model_hash
+
+    utterances = Manifest.open(manifest)
+    transcriber = open_transcriber(model, device, threads, nbest, arguments)
+    if save_outputs and not transcriber.recognizer.has_ctc:
+        raise InputError("the model has no CTC head, so there are no outputs", "--save-outputs")
+    say("compiling the search (once for each version)")
+    transcriber.warm_up()
+    skipped: list[tuple[str, str]] = []
+    stopwatch = Stopwatch()
+    meta: dict[str, Any] = {
+        "model": str(model),
+        "model_hash": model_hash(model_folder(model)),
+        "head": transcriber.head,
+        "manifest": describe_manifest(utterances),
+        "normalizer": transcriber.tokenizer.normalizer.to_dict(),
+        "tokenizer_hash": transcriber.tokenizer.hash,
+        **describe_search(transcriber.fusion, transcriber.lms, label),
+        "threads": transcriber.threads,
+    }
+
+    def results() -> Iterator[NBest]:
+        decoded = transcriber.decode_utterances(utterances, stopwatch)
+        with OutputsWriter(save_outputs) as outputs:
+            for result, log_probs in track(decoded, "decoding", total=len(utterances)):
+                if result.error:
+                    skipped.append((result.id, result.error))
+                elif log_probs is not None:
+                    outputs.add(result.id, log_probs)
+                yield result
+            meta.update(asdict(stopwatch))
+            if len(skipped) == len(utterances):
+                raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", manifest)
+
+    write_nbest(output, meta, results())
+    if save_outputs:
+        write_tokens(save_outputs.with_suffix(".tokens.txt"), transcriber.tokenizer.pieces)
+    tell(len(utterances), output, stopwatch)
+    end_with_skipped(skipped, len(utterances))
+
+
+def tell(count: int, output: Path, stopwatch: Stopwatch) -> None:
+    seconds, audio = stopwatch.decode_seconds, stopwatch.audio_seconds
+    factor = f", real-time factor {seconds / audio:.4f}" if audio else ""
+    say(f"{count} utterances decoded in {seconds:.1f} s{factor} -> {output}")
+
+
+def describe_manifest(manifest: Any) -> dict[str, Any]:
+    return {"path": str(manifest.path), "hash": manifest.hash, "split": manifest.split}
+
+
+def describe_search(fusion: Fusion, lms: LanguageModels, label: str | None) -> dict[str, Any]:
+    """The part of the meta record that every n-best file has."""
+    return {
+        "weights": asdict(fusion.weights),
+        "length": fusion.length_unit,
+        "lms": {
+            name: {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
+            for name, lm in lms.models.items()
+        },
+        "unk_penalty": lms.unk_penalty,
+        "tuned_on": lms.tuned_on,
+        "tokens": fusion.tokens,
+        "label": label,
+    }
+
+
+def decode_file(
+    path: Path,
+    tokens: Path | None,
+    output: Path,
+    nbest: int,
+    label: str | None,
+    frame_shift: float,
+    threads: int | None,
+    arguments: SearchArguments,
+) -> None:
+    """Decode saved CTC outputs; needs no torch."""
+    if tokens is None:
+        raise click.UsageError("an OUTPUTS.npz needs --tokens tokens.txt")
+    if arguments["head"] == "las":
+        raise click.UsageError("an OUTPUTS.npz has outputs of a CTC head only")
+    check_weights(
+        arguments["weights"],
+        arguments["lm_weight"],
+        arguments["length_bonus"],
+        arguments["unk_penalty"],
+    )
+    from asr.decoding.ctc_decoder import read_tokens
+    from asr.decoding.ctc_search import search_batch
+    from asr.decoding.fusion import Fusion
+    from asr.decoding.language_models import open_lms
+    from asr.decoding.options import SearchOptions
+    from asr.hypothesis import NBest, Weights, write_nbest
+    from asr.outputs import Outputs
+
+    outputs = Outputs(path)
+    lms = open_lms(
+        arguments["lm"],
+        unit=arguments["lm_unit"],
+        lm_weights=arguments["lm_weight"],
+        bonus=arguments["length_bonus"],
+        unk_penalty=arguments["unk_penalty"],
+        weights_file=arguments["weights"],
+    )
+    weights = Weights(lms.weights.ctc or 1.0, 0.0, lms.weights.lm, lms.weights.bonus)
+    fusion = Fusion(read_tokens(tokens), lms.models, weights, lms.unk_penalty)
+    beam = arguments["beam"]
+    options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
+    meta: dict[str, Any] = {
+        "outputs": str(path),
+        "head": "ctc",
+        **describe_search(fusion, lms, label),
+        "threads": threads or os.cpu_count() or 1,
+    }
+    skipped: list[tuple[str, str]] = []
+    stopwatch = Stopwatch()
+
+    def results() -> Iterator[NBest]:
+        for name, log_probs in track(iter(outputs), "decoding", total=len(outputs)):
+            started = time.perf_counter()
+            try:
+                found = search_batch([log_probs], fusion, options, 1, frame_shift)[0]
+                result = NBest(name, found)
+            except InputError as error:
+                skipped.append((name, str(error)))
+                result = NBest(name, [], str(error))
+            stopwatch.decode_seconds += time.perf_counter() - started
+            stopwatch.audio_seconds += len(log_probs) * frame_shift
+            yield result
+        meta.update(asdict(stopwatch))
+        if len(skipped) == len(outputs):
+            raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", path)
+
+    write_nbest(output, meta, results())
+    tell(len(outputs), output, stopwatch)
+    end_with_skipped(skipped, len(outputs))

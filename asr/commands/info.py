@@ -1,0 +1,58 @@
+"""`asr info`: what a model folder or a language model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from asr.commands.options import FILE
+
+
+@click.command()
+@click.argument("path", metavar="MODEL|LM", type=FILE)
+def command(path: Path) -> None:
+    """Describe a model or experiment folder, or a language model (its whole checksum is verified).
+
+    \b
+    Examples:
+      asr info exp/ctc
+      asr info word.lm
+    """
+    facts = describe_model(path) if path.is_dir() else describe_lm(path)
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.ljust(width)}  {value}")
+
+
+def describe_model(path: Path) -> dict[str, object]:
+    from asr.models.recognizer import Recognizer
+    from asr.text.tokenizer import Tokenizer
+    from asr.transcriber import model_folder, model_hash
+
+    folder = model_folder(path)
+    facts = Recognizer.load(folder).describe()
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.check_size(facts["vocabulary"], folder)
+    facts["heads"] = ", ".join(facts["heads"])
+    facts["parameters"] = f"{facts['parameters']:,}"
+    facts["sample_rate"] = f"{facts['sample_rate']} Hz"
+    facts["frame_shift"] = f"{1000 * facts['frame_shift']:g} ms"
+    facts["tokenizer"] = f"{tokenizer.type}, {tokenizer.size} pieces"
+    facts["normalizer"] = tokenizer.normalizer.name
+    return {**facts, "hash": model_hash(folder)}
+
+
+def describe_lm(path: Path) -> dict[str, object]:
+    from asr.lm.ngram import NGram
+
+    lm = NGram.open(path, "word" if ".arpa" in path.suffixes else None)
+    lm.verify()
+    counts = {f"{n}-grams": f"{count:,}" for n, count in enumerate(lm.counts, start=1)}
+    return {
+        "unit": lm.unit,
+        "order": lm.order,
+        **counts,
+        "normalizer": lm.normalizer.name if lm.normalizer else "unknown",
+        "hash": lm.hash,
+    }

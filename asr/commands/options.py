@@ -1,0 +1,89 @@
+"""Options that several commands share, and the transcriber that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from asr.transcriber import Transcriber
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+class SearchArguments(TypedDict):
+    """What `search_options` hand to a command."""
+
+    head: str | None
+    beam: int | None
+    lm: tuple[Path, ...]
+    lm_unit: str
+    lm_weight: tuple[float, ...]
+    length_bonus: float
+    unk_penalty: float
+    weights: Path | None
+
+
+def options(*decorators: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Several options as one decorator, shown by --help in the order given."""
+
+    def decorate(function: Function) -> Function:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+search_options = options(
+    click.option("--head", type=click.Choice(["ctc", "las"]), help="Default: las if there is one."),
+    click.option("--beam", type=int, help="Hypotheses kept; 1 without an LM is greedy. [20]"),
+    click.option("--lm", type=FILE, multiple=True, help="LM file or .arpa[.gz]; may be repeated."),
+    click.option(
+        "--lm-unit",
+        type=click.Choice(["word", "token"]),
+        default="word",
+        show_default=True,
+        help="Unit of an ARPA file.",
+    ),
+    click.option("--lm-weight", type=float, multiple=True, help="One for each --lm. [0.5]"),
+    click.option("--length-bonus", default=0.0, help="For each word (token, with token LMs). [0]"),
+    click.option("--unk-penalty", default=0.0, help="Natural log added for an unknown word. [0]"),
+    click.option("--weights", type=FILE, help="File of `asr tune`, instead of the numbers above."),
+)
+
+machine_options = options(
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+    click.option("--threads", type=click.IntRange(min=1), help="Default: all cores."),
+)
+
+
+def check_weights(
+    weights: Path | None, lm_weight: Sequence[float], length_bonus: float, unk_penalty: float
+) -> None:
+    """A weights file sets all numbers; giving some beside it is a mistake."""
+    if weights and (lm_weight or length_bonus or unk_penalty):
+        raise click.UsageError("--weights sets all weights: leave out the single ones")
+
+
+def open_transcriber(
+    model: Path, device: str, threads: int | None, nbest: int, arguments: SearchArguments
+) -> Transcriber:
+    """The transcriber for a model folder and the shared options."""
+    check_weights(
+        arguments["weights"],
+        arguments["lm_weight"],
+        arguments["length_bonus"],
+        arguments["unk_penalty"],
+    )
+    import torch
+
+    from asr.transcriber import load
+
+    if threads:
+        torch.set_num_threads(threads)
+    return load(model, nbest=nbest, device=device, threads=threads, **arguments)

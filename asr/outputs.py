@@ -1,0 +1,88 @@
+"""Saved outputs of a CTC network: an .npz of log-probabilities (T, V) under the utterance ids."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import InputError
+from asr.files import whole_file
+
+Floats = NDArray[np.float32]
+
+
+class OutputsWriter:
+    """Writes arrays one by one, so that they need not fit into memory; without a path, nothing.
+
+    The file appears under its name only when the block ends without error; numpy.load opens it.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._zip: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> OutputsWriter:
+        if self.path is not None:
+            self._part = self.path.with_name(self.path.name + ".part")
+            try:
+                self._zip = zipfile.ZipFile(self._part, "w")
+            except OSError as error:
+                raise InputError(f"cannot be written ({error.strerror})", self.path) from error
+        return self
+
+    def add(self, name: str, log_probs: Floats) -> None:
+        """log_probs (T, V), natural logs."""
+        if self._zip is not None:
+            with self._zip.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.save(file, np.ascontiguousarray(log_probs, np.float32))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._zip is not None and self.path is not None:
+            self._zip.close()
+            if kind is None:
+                os.replace(self._part, self.path)
+            self._part.unlink(missing_ok=True)
+
+
+def write_tokens(path: Path, pieces: Sequence[str]) -> None:
+    """One token a line, line 0 the blank."""
+    with whole_file(path) as file:
+        file.writelines(f"{piece}\n" for piece in pieces)
+
+
+class Outputs:
+    """The arrays of an .npz file, each read when it is asked for. Raises InputError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = np.load(path)
+            self.ids: list[str] = list(self._file.files)
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror or error})", path) from error
+        except (ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise InputError("is not an .npz file", path, "numpy.savez writes them.") from error
+        if not self.ids:
+            raise InputError("holds no arrays", path)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[tuple[str, Floats]]:
+        for name in self.ids:
+            try:
+                array = self._file[name]
+            except (ValueError, OSError, zipfile.BadZipFile) as error:
+                raise InputError(f"the array '{name}' cannot be read", self.path) from error
+            yield name, np.ascontiguousarray(array, np.float32)

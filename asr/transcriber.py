@@ -1,0 +1,276 @@
+"""From audio to hypotheses: a model, a search, and language models. What commands and Python use.
+
+transcriber = asr.load("exp/ctc", lm="word.lm")
+transcriber.transcribe("talk.wav").text
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asr.console import Stopwatch
+from asr.data.audio import load as load_audio
+from asr.data.audio import read_audio
+from asr.data.manifest import Utterance
+from asr.decoding import ctc_search, las_search
+from asr.decoding.align import word_times
+from asr.decoding.fusion import Fusion
+from asr.decoding.language_models import LanguageModels, open_lms
+from asr.decoding.options import SearchOptions
+from asr.errors import AudioError, InputError, nearest
+from asr.hypothesis import Hypothesis, NBest, Weights
+from asr.models.recognizer import Recognizer
+from asr.text.tokenizer import Tokenizer
+
+HEADS = ("ctc", "las")
+WINDOW = 512  # utterances sorted by length and decoded together; bounds memory
+BATCH_SECONDS = 60.0  # of audio a batch, padding included
+
+Samples = NDArray[np.float32]
+
+
+class Outputs(NamedTuple):
+    """What the networks say about B waveforms: T states of D numbers, V tokens."""
+
+    states: torch.Tensor  # (B, T, D)
+    lengths: torch.Tensor  # (B,)
+    ctc: torch.Tensor | None  # (B, T, V) natural logs, on the CPU; None without a CTC head
+
+    def log_probs(self, row: int) -> Samples | None:
+        """The CTC outputs of one utterance, (T, V)."""
+        if self.ctc is None:
+            return None
+        probs: Samples = self.ctc[row, : int(self.lengths[row])].numpy()
+        return probs
+
+
+def model_folder(path: Path | str) -> Path:
+    """The model folder of `path`, which is one or is an experiment folder that holds one."""
+    path = Path(path)
+    inner = path / "model"
+    if not path.is_dir():
+        raise InputError("no such model or experiment folder", path, "`asr train` makes them.")
+    if not (path / "config.json").exists() and (path / "checkpoints").exists():
+        if not inner.is_dir():
+            raise InputError(
+                "the training has not finished, so there is no model yet",
+                path,
+                "Start the same `asr train` command again: it continues.",
+            )
+        return inner
+    return path
+
+
+class Transcriber:
+    """Decodes waveforms with one head of a model; see `load`."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        tokenizer: Tokenizer,
+        *,
+        head: str | None = None,
+        options: SearchOptions | None = None,
+        lms: LanguageModels | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.recognizer, self.tokenizer = recognizer, tokenizer
+        self.options = options or SearchOptions()
+        self.threads = threads or os.cpu_count() or 1
+        self.head = choose_head(recognizer, head)
+        self.lms = lms or LanguageModels({}, Weights())
+        weights = self.lms.weights
+        if not weights.ctc and not weights.att:
+            own = {"ctc": 1.0} if self.head == "ctc" else {"att": 1.0}
+            weights = Weights(**own, lm=weights.lm, bonus=weights.bonus)
+        self.weights = weights
+        for lm in self.lms.models.values():
+            lm.check_fits(tokenizer)
+        self.fusion = Fusion(tokenizer.pieces, self.lms.models, weights, self.lms.unk_penalty)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.recognizer.options.sample_rate
+
+    @torch.inference_mode()
+    def outputs(self, waveforms: Sequence[Samples]) -> Outputs:
+        """Run the networks over a batch of waveforms (N,) at the model's sample rate."""
+        device = next(self.recognizer.parameters()).device
+        lengths = torch.tensor([len(w) for w in waveforms])
+        samples = torch.zeros(len(waveforms), int(lengths.max()))
+        for row, waveform in zip(samples, waveforms, strict=True):
+            row[: len(waveform)] = torch.from_numpy(waveform)
+        states, frames = self.recognizer.encode(samples.to(device), lengths.to(device))
+        ctc = self.recognizer.ctc_log_probs(states).float().cpu() if self.has_ctc else None
+        return Outputs(states, frames.cpu(), ctc)
+
+    @torch.inference_mode()
+    def search(self, outputs: Outputs) -> list[list[Hypothesis]]:
+        """n-best hypotheses of each utterance, best first, with word times."""
+        rows = range(len(outputs.lengths))
+        if self.head == "ctc":
+            batch = [p for row in rows if (p := outputs.log_probs(row)) is not None]
+            return ctc_search.search_batch(
+                batch, self.fusion, self.options, self.threads, self.frame_shift
+            )
+        found = las_search.search(
+            self.recognizer,
+            outputs.states,
+            outputs.lengths,
+            self.fusion,
+            self.options,
+            self.tokenizer.pieces,
+            outputs.ctc,
+        )
+        for row in rows:
+            log_probs = outputs.log_probs(row)
+            for best in found[row][:1]:
+                if log_probs is None:
+                    break
+                # CTC places words better than attention does, where it can align them at all
+                with suppress(InputError):
+                    best.words = word_times(
+                        best.tokens, self.tokenizer.pieces, log_probs, self.frame_shift
+                    )
+        return found
+
+    @property
+    def has_ctc(self) -> bool:
+        return self.recognizer.has_ctc
+
+    @property
+    def frame_shift(self) -> float:
+        """Seconds between states."""
+        return self.recognizer.frame_shift
+
+    def decode(self, waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
+        """n-best hypotheses of each waveform (N,), float32 in [-1, 1] at `sample_rate`."""
+        return self.search(self.outputs(waveforms)) if waveforms else []
+
+    def transcribe(self, source: str | Path | Samples) -> Hypothesis:
+        """The best hypothesis of an audio file, or of samples (N,) at the model's `sample_rate`.
+
+        Raises AudioError for audio that is unusable.
+        """
+        samples = source if isinstance(source, np.ndarray) else self.read(source)
+        found = self.decode([np.ascontiguousarray(samples, np.float32)])[0]
+        if not found:
+            raise AudioError("the network's outputs are not numbers", None)
+        return found[0]
+
+    def warm_up(self) -> None:
+        """Run everything once, so that compiling is not part of what is timed next."""
+        noise = np.random.default_rng(0).standard_normal(self.sample_rate, np.float32)
+        self.decode([noise * 0.1])
+
+    def read(self, audio: str | Path) -> Samples:
+        return read_audio(audio, self.sample_rate)
+
+    def decode_utterances(
+        self, utterances: Sequence[Utterance], stopwatch: Stopwatch
+    ) -> Iterator[tuple[NBest, Samples | None]]:
+        """NBest of every utterance in the order given, and its CTC outputs where there are any.
+
+        Unusable audio gives an NBest with an error. `stopwatch` adds up audio and decoding time.
+        """
+        for begin in range(0, len(utterances), WINDOW):
+            window = [utterances[i] for i in range(begin, min(begin + WINDOW, len(utterances)))]
+            results: dict[int, tuple[NBest, Samples | None]] = {}
+            readable: list[tuple[int, Samples]] = []
+            started = time.perf_counter()
+            for index, utterance in enumerate(window):
+                try:
+                    readable.append((index, load_audio(utterance, self.sample_rate)))
+                except AudioError as error:
+                    results[index] = NBest(utterance.id, [], str(error)), None
+            for batch in batches(readable, BATCH_SECONDS * self.sample_rate):
+                outputs = self.outputs([samples for _, samples in batch])
+                for row, ((index, _), found) in enumerate(
+                    zip(batch, self.search(outputs), strict=True)
+                ):
+                    wrong = None if found else "the network's outputs are not numbers"
+                    results[index] = NBest(window[index].id, found, wrong), outputs.log_probs(row)
+            stopwatch.decode_seconds += time.perf_counter() - started
+            stopwatch.audio_seconds += sum(len(s) for _, s in readable) / self.sample_rate
+            for index in range(len(window)):
+                yield results[index]
+
+
+def batches(
+    waveforms: Sequence[tuple[int, Samples]], most: float
+) -> Iterator[list[tuple[int, Samples]]]:
+    """Waveforms sorted by length in batches of at most `most` samples, padding included."""
+    batch: list[tuple[int, Samples]] = []
+    for item in sorted(waveforms, key=lambda item: len(item[1])):
+        if batch and len(item[1]) * (len(batch) + 1) > most:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def model_hash(folder: Path) -> str:
+    """A short hash of the weights of a model folder."""
+    with open(folder / "model.safetensors", "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def choose_head(recognizer: Recognizer, head: str | None) -> str:
+    """The head to decode with: the one asked for, else the speller if there is one."""
+    there = {"ctc": recognizer.has_ctc, "las": recognizer.has_speller}
+    if head is None:
+        return "las" if there["las"] else "ctc"
+    if head not in HEADS:
+        raise InputError(f"no head '{head}'", "--head", nearest(head, HEADS))
+    if not there[head]:
+        other = next(name for name in HEADS if there[name])
+        raise InputError(f"the model has no {head} head", "--head", f"Use --head {other}.")
+    return head
+
+
+def load(
+    folder: Path | str,
+    *,
+    head: str | None = None,
+    beam: int | None = None,
+    nbest: int = 1,
+    lm: Path | str | Sequence[Path | str] = (),
+    lm_unit: str = "word",
+    lm_weight: float | Sequence[float] = (),
+    length_bonus: float = 0.0,
+    unk_penalty: float = 0.0,
+    weights: Path | str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Transcriber:
+    """A Transcriber from a model or experiment folder.
+
+    lm: files of `asr lm train`, or ARPA whose unit is lm_unit; lm_weight one for each (default
+    0.5); length_bonus for each word; weights: a file of `asr tune` instead of these numbers.
+    Raises InputError where a file is missing, broken, or does not belong to the model.
+    """
+    path = model_folder(folder)
+    recognizer = Recognizer.load(path, device)
+    tokenizer = Tokenizer.load(path)
+    tokenizer.check_size(recognizer.vocabulary, path)
+    lms = open_lms(
+        [lm] if isinstance(lm, (str, Path)) else lm,
+        unit=lm_unit,
+        lm_weights=[lm_weight] if isinstance(lm_weight, (int, float)) else lm_weight,
+        bonus=length_bonus,
+        unk_penalty=unk_penalty,
+        weights_file=weights,
+    )
+    options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
+    return Transcriber(recognizer, tokenizer, head=head, options=options, lms=lms, threads=threads)
