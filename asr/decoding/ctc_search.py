@@ -18,10 +18,11 @@ of what is returned are summed anew over all alignments, those that the beam los
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from asr.errors import InputError
 from asr.hypothesis import Hypothesis
 from asr.kernels import njit
 
+LogProbs = NDArray[np.floating[Any]]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -78,7 +80,7 @@ class Candidates(NamedTuple):
 class Counters(NamedTuple):
     """The scalars that a step changes."""
 
-    count: NDArray[np.int64]  # nodes, hypotheses, 1 where all mass is in `blank`
+    counts: NDArray[np.int64]  # nodes, hypotheses, 1 where all mass is in `blank`
     log_scale: Doubles  # (1,)
 
 
@@ -162,8 +164,8 @@ def _child(tree: Any, counters: Any, fusion: Any, node: Any, token: Any) -> Any:
     """The node of a prefix extended by a token, made with its language model scores if new."""
     child, place = _find(tree, node, token)
     if child == 0:
-        child = np.int32(counters.count[0])
-        counters.count[0] += 1
+        child = np.int32(counters.counts[0])
+        counters.counts[0] += 1
         token_score, word_score, words, ts, ws, wh = lm.extend(
             fusion, tree.token_state[node], tree.word_state[node], tree.word_hash[node], token
         )
@@ -204,7 +206,7 @@ def _grow(
     Language model log probabilities are at most zero, so a prefix whose total without the new one
     is below the cut needs no look-up.
     """
-    active = counters.count[1]
+    active = counters.counts[1]
     best, worst = -np.inf, np.inf
     for i in range(active):
         best, worst = max(best, out.score[i]), min(worst, out.score[i])
@@ -248,7 +250,7 @@ def _select(tree: Any, beam: Any, counters: Any, pruning: Any, count: Any, out: 
             kept += 1
     if kept > pruning.beam:
         least = max(least, _kth_largest(out.order[:kept], pruning.beam))
-    for i in range(counters.count[1]):
+    for i in range(counters.counts[1]):
         tree.slot[beam.node[i]] = -1
     active, top = 0, 0.0
     for i in range(count):
@@ -262,7 +264,7 @@ def _select(tree: Any, beam: Any, counters: Any, pruning: Any, count: Any, out: 
         beam.blank[i] /= top
         beam.token[i] /= top
         beam.mass[i] /= top
-    counters.count[1], counters.count[2] = active, 0
+    counters.counts[1], counters.counts[2] = active, 0
     counters.log_scale[0] += np.log(top)
 
 
@@ -273,7 +275,7 @@ def _advance(
     """Consume frames; how many were done: fewer than given where the tree has no more room."""
     picked = np.empty(log_probs.shape[1], np.int64)
     scratch = np.empty(log_probs.shape[1], np.float32)
-    count = counters.count
+    count = counters.counts
     for t in range(len(log_probs)):
         row = log_probs[t]
         if row[0] > pruning.log_skip:
@@ -333,7 +335,7 @@ def _move(tree: Any, beam: Any, count: Any, new: Any, nodes: Any, to: Any) -> No
 @njit
 def _totals(tree: Any, beam: Any, counters: Any, fusion: Any, ctc_weight: Any) -> Any:
     """Total of each hypothesis of the beam, were the sentence to end here."""
-    totals = np.empty(counters.count[1])
+    totals = np.empty(counters.counts[1])
     for i in range(len(totals)):
         node = beam.node[i]
         token_score, word_score, words = lm.finish(
@@ -387,11 +389,14 @@ class Search:
 
 def _new_tree(nodes: int) -> Tree:
     return Tree(
-        *(np.empty(nodes, np.int32) for _ in range(4)),
-        np.empty(nodes, np.uint64),
-        np.empty(nodes),
-        np.empty(nodes, np.int32),
-        np.zeros(2 * nodes, np.int32),
+        parent=np.empty(nodes, np.int32),
+        token=np.empty(nodes, np.int32),
+        token_state=np.empty(nodes, np.int32),
+        word_state=np.empty(nodes, np.int32),
+        word_hash=np.empty(nodes, np.uint64),
+        score=np.empty(nodes),
+        slot=np.empty(nodes, np.int32),
+        table=np.zeros(2 * nodes, np.int32),
     )
 
 
@@ -422,7 +427,7 @@ def begin(fusion: Fusion, options: SearchOptions) -> Search:
     return Search(fusion, options, pruning, tree, beam, out, counters)
 
 
-def check(log_probs: NDArray[np.floating[Any]], arrays: FusionArrays) -> Floats:
+def check(log_probs: LogProbs, arrays: FusionArrays) -> Floats:
     """The frames as the kernels want them, (T, V) float32; InputError says what is wrong."""
     frames = np.ascontiguousarray(log_probs, np.float32)
     size = len(arrays.allowed)
@@ -447,7 +452,7 @@ def check(log_probs: NDArray[np.floating[Any]], arrays: FusionArrays) -> Floats:
     return frames
 
 
-def step(search: Search, log_probs: NDArray[np.floating[Any]]) -> None:
+def step(search: Search, log_probs: LogProbs) -> None:
     """Consume the next frames, (T, V) natural log probabilities, T ≥ 0.
 
     Raises InputError: wrong shape, NaN, +inf, probabilities of a frame that do not sum to one.
@@ -473,7 +478,7 @@ def step(search: Search, log_probs: NDArray[np.floating[Any]]) -> None:
 
 def _make_room(search: Search) -> None:
     """Drop the prefixes that no hypothesis needs; a larger tree where that frees too little."""
-    count = search.counters.count
+    count = search.counters.counts
     new, nodes = _needed(search.tree, search.beam, count)
     least = 2 * (int(nodes) + int(count[1]) * search.pruning.tokens_per_frame)
     size = len(search.tree.parent)
@@ -482,33 +487,30 @@ def _make_room(search: Search) -> None:
     search.tree = tree
 
 
-def finish(search: Search, frame_shift: float = 1.0) -> list[Hypothesis]:
+def finish(search: Search, frame_shift: float | None = None) -> list[Hypothesis]:
     """The n best hypotheses of distinct texts, best first; the search may go on afterwards.
 
-    Scores are those of the module's formula, `ctc` summed over all alignments. Times of words are
-    in seconds if `frame_shift` is in seconds, else in frames.
+    Scores are those of the module's formula, `ctc` summed over all alignments. With `frame_shift`
+    (seconds; 1 for times in frames) hypotheses have words with their times.
     """
     fusion = search.fusion
-    totals = _totals(
-        search.tree, search.beam, search.counters, fusion.arrays, search.pruning.ctc_weight
-    )
+    weight = search.pruning.ctc_weight
+    totals = _totals(search.tree, search.beam, search.counters, fusion.arrays, weight)
     found: dict[str, Ints] = {}
     for i in np.argsort(-totals, kind="stable"):
         if len(found) == search.options.nbest:
             break
         tokens = _tokens(search.tree, search.beam.node[i])
         found.setdefault(fusion.text(tokens.tolist()), tokens)
-    size = len(fusion.tokens)
-    frames = np.concatenate(search.chunks) if search.chunks else np.zeros((0, size), np.float32)
-    hypotheses = describe(frames, fusion, found, frame_shift)
-    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.total)
+    frames = np.concatenate([np.empty((0, len(fusion.tokens)), np.float32), *search.chunks])
+    return describe(frames, fusion, found, frame_shift)
 
 
 def describe(
-    log_probs: Floats, fusion: Fusion, texts: dict[str, Ints], frame_shift: float
+    log_probs: Floats, fusion: Fusion, texts: dict[str, Ints], frame_shift: float | None
 ) -> list[Hypothesis]:
-    """Hypotheses with exact scores and word times, from texts and their tokens; log_probs (T, V)"""
-    flat = np.concatenate([*texts.values(), np.zeros(0, np.int32)]).astype(np.int32)
+    """Hypotheses, best first, of texts and their tokens, exactly scored; log_probs (T, V)."""
+    flat = np.concatenate([np.empty(0, np.int32), *texts.values()])
     bounds = np.cumsum([0, *map(len, texts.values())])
     ctc = forward(log_probs, flat, bounds)
     start, end, peak = align(log_probs, flat, bounds)
@@ -516,48 +518,71 @@ def describe(
     hypotheses = []
     for n, (text, tokens) in enumerate(texts.items()):
         token_score, word_score, words = _fusion_scores(fusion.arrays, tokens, *state)
-        scores = {fusion.token_name: float(token_score), fusion.word_name: float(word_score)}
+        raw = {fusion.token_name: float(token_score), fusion.word_name: float(word_score)}
         ids, part = tokens.tolist(), slice(bounds[n], bounds[n + 1])
-        hypothesis = Hypothesis(
-            text=text,
-            tokens=ids,
-            scores={
-                "ctc": float(ctc[n]),
-                "lm": {name: score for name, score in scores.items() if name},
-                "length": len(ids) if fusion.length_unit == "tokens" else int(words),
-            },
-            words=group_words([fusion.tokens[t] for t in ids], start[part], end[part], frame_shift),
-            frames=peak[part].tolist(),
-        )
+        scores = {
+            "ctc": float(ctc[n]),
+            "lm": {name: score for name, score in raw.items() if name},
+            "length": len(ids) if fusion.length_unit == "tokens" else int(words),
+        }
+        hypothesis = Hypothesis(text, ids, scores, frames=peak[part].tolist())
         hypothesis.scores["total"] = hypothesis.rate(fusion.weights)
+        if frame_shift:
+            pieces = [fusion.tokens[t] for t in ids]
+            hypothesis.words = group_words(pieces, start[part], end[part], frame_shift)
         hypotheses.append(hypothesis)
-    return hypotheses
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.total)
+
+
+def greedy(log_probs: LogProbs, fusion: Fusion, frame_shift: float | None = None) -> Hypothesis:
+    """The most probable token of each frame, (T, V), repeats and blanks removed; exact scores."""
+    frames = check(log_probs, fusion.arrays)
+    usable = np.concatenate([[True], fusion.arrays.allowed[1:]])
+    best = np.where(usable, frames, -np.inf).argmax(1)
+    tokens = best[np.diff(best, prepend=0) != 0]
+    tokens = tokens[tokens > 0].astype(np.int32)
+    return describe(frames, fusion, {fusion.text(tokens.tolist()): tokens}, frame_shift)[0]
 
 
 def search(
-    log_probs: NDArray[np.floating[Any]],
+    log_probs: LogProbs,
     fusion: Fusion,
     options: SearchOptions,
-    frame_shift: float = 1.0,
+    frame_shift: float | None = None,
 ) -> list[Hypothesis]:
-    """The n best hypotheses of one utterance: `begin`, `step` and `finish` at once."""
+    """The n best hypotheses of one utterance: `begin`, `step` and `finish` at once.
+
+    A beam of 1 where only the CTC score counts is `greedy`.
+    """
+    weights = fusion.weights
+    if options.beam == options.nbest == 1 and not weights.bonus and not any(weights.lm.values()):
+        return [greedy(log_probs, fusion, frame_shift)]
     running = begin(fusion, options)
     step(running, log_probs)
     return finish(running, frame_shift)
 
 
 def search_batch(
-    batch: Iterable[NDArray[np.floating[Any]]],
+    batch: Iterable[LogProbs],
     fusion: Fusion,
     options: SearchOptions,
-    threads: int = 1,
-    frame_shift: float = 1.0,
+    threads: int | None = None,
+    frame_shift: float | None = None,
 ) -> list[list[Hypothesis]]:
-    """`search` of each utterance, several at once in threads (the kernels hold no lock)."""
-    if threads < 1:
+    """`search` of each utterance, several at once in threads (the kernels hold no lock).
+
+    threads: None is one a core. InputError names the utterance by its place.
+    """
+    if threads is not None and threads < 1:
         raise InputError(f"is {threads}; it must be at least 1", "threads")
-    settings = (repeat(fusion), repeat(options), repeat(frame_shift))
-    if threads == 1:
-        return list(map(search, batch, *settings))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(search, batch, *settings))
+
+    def one(index: int, log_probs: LogProbs) -> list[Hypothesis]:
+        try:
+            return search(log_probs, fusion, options, frame_shift)
+        except InputError as error:
+            raise InputError(
+                error.what, f"utterance {index}, {error.where}", error.remedy
+            ) from None
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        return list(pool.map(one, count(), batch))
