@@ -1,0 +1,178 @@
+"""Free Spoken Digit Dataset (Jackson et al., DOI 10.5281/zenodo.1342401): English digits, 8 kHz.
+
+Single digits, and strings of digits joined from one speaker's recordings. Sets: of the four
+training speakers indices 10-49 train, 5-9 dev, 0-4 test; `unseen` is another speaker, all of him.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from asr.data.audio import Samples, read_native
+from asr.data.manifest import Manifest, Utterance
+from asr.errors import InputError
+from asr.files import whole_file
+
+URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPEAKERS, UNSEEN = ("jackson", "lucas", "nicolas", "theo"), "yweweler"
+COMPLETE = ".complete"  # marks a finished download
+PAUSE = (0.05, 0.5)  # seconds, before, between and after the digits of a string
+FLOOR_FRAME = 0.02  # seconds; a recording's noise is measured in its quietest such frames
+NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
+
+
+def import_fsdd(source: Path) -> dict[str, list[Utterance]]:
+    """set -> recordings, from a clone of the repository or from manifests with a key `index`.
+
+    Raises InputError where `source` is neither, or a set has no recording.
+    """
+    sets: dict[str, list[Utterance]] = {name: [] for name in ("train", "dev", "test", "unseen")}
+    for utterance in _recordings(source):
+        index = int(utterance.extra["index"])
+        name = "test" if index < 5 else "dev" if index < 10 else "train"
+        if utterance.speaker in SPEAKERS:
+            sets[name].append(utterance)
+        elif utterance.speaker == UNSEEN:  # a test set too, and marked as one
+            extra = utterance.extra | {"split": "test"}
+            sets["unseen"].append(replace(utterance, extra=extra))
+    for name, utterances in sets.items():
+        if not utterances:
+            raise InputError(f"no recording for '{name}'", source, "Download the corpus again")
+    return sets
+
+
+def _recordings(source: Path) -> Iterator[Utterance]:
+    for path in sorted(source.glob("manifest.*.jsonl")):
+        for utterance in Manifest.open(path):
+            if not isinstance(utterance.extra.get("index"), int):
+                raise InputError(f"'{utterance.id}' has no key 'index'", path, "Use FSDD's own")
+            yield utterance
+    for path in sorted((source / "recordings").glob("*.wav")):
+        if name := NAME.fullmatch(path.name):
+            digit, speaker, index = int(name[1]), name[2], int(name[3])
+            audio, extra = f"recordings/{path.name}", {"index": index}
+            yield Utterance(
+                path.stem, audio, source, text=WORDS[digit], speaker=speaker, lang="en", extra=extra
+            )
+
+
+def join_strings(
+    recordings: Sequence[Utterance],
+    count: int,
+    lengths: tuple[int, int],
+    folder: Path,
+    seed: int,
+) -> Iterator[Utterance]:
+    """`count` strings of lengths[0] to lengths[1] digits, written as FLAC to `folder`.
+
+    Speakers take turns; digits, recordings and pauses are drawn from `seed` and the folder's
+    name. `extra["parts"]` = [{word, start, end}] in seconds. Raises AudioError.
+    """
+    split = recordings[0].extra.get("split", folder.name)
+    rng = np.random.default_rng([seed, zlib.crc32(folder.name.encode())])
+    voices: dict[str, dict[str, list[Utterance]]] = {}
+    for r in recordings:
+        voices.setdefault(str(r.speaker), {}).setdefault(str(r.text), []).append(r)
+    loaded: dict[str, tuple[Samples, int]] = {}
+    for number in range(count):
+        speaker = sorted(voices)[number % len(voices)]
+        words = rng.choice(sorted(voices[speaker]), rng.integers(lengths[0], lengths[1] + 1))
+        chosen = [voices[speaker][w][rng.integers(len(voices[speaker][w]))] for w in words]
+        for r in chosen:
+            if r.id not in loaded:
+                samples, rate = read_native(r.audio, r.start, r.duration, r.folder)
+                loaded[r.id] = samples.mean(axis=1), rate
+        rate = loaded[chosen[0].id][1]
+        joined, bounds = _join([loaded[r.id][0] for r in chosen], rate, rng)
+        id = f"{folder.name}-{speaker}-{number:05d}"
+        content = io.BytesIO()
+        soundfile.write(content, joined, rate, format="FLAC", subtype="PCM_16")
+        with whole_file(folder / f"{id}.flac", "wb") as file:
+            file.write(content.getbuffer())
+        parts: list[dict[str, Any]] = [
+            {"word": str(word), "start": round(begin / rate, 4), "end": round(end / rate, 4)}
+            for word, (begin, end) in zip(words, bounds, strict=True)
+        ]
+        yield Utterance(
+            id,
+            f"{id}.flac",
+            folder,
+            duration=round(len(joined) / rate, 4),
+            text=" ".join(words),
+            speaker=speaker,
+            lang="en",
+            extra={"parts": parts, "split": split},
+        )
+
+
+def _join(
+    digits: Sequence[Samples], rate: int, rng: np.random.Generator
+) -> tuple[Samples, list[tuple[int, int]]]:
+    """Samples (N,) with pauses at both ends and between, and the samples [begin, end) of each
+    digit. A pause is noise as loud as the quietest frames of the digit beside it."""
+    pieces: list[Samples] = []
+    bounds: list[tuple[int, int]] = []
+    for digit in (*digits, None):
+        size = round(rng.uniform(*PAUSE) * rate)
+        level = _noise_level(digits[-1] if digit is None else digit, rate)
+        pieces.append((rng.standard_normal(size) * level).astype(np.float32))
+        if digit is not None:
+            begin = sum(map(len, pieces))
+            bounds.append((begin, begin + len(digit)))
+            pieces.append(digit)
+    return np.clip(np.concatenate(pieces), -1, 1), bounds
+
+
+def _noise_level(samples: Samples, rate: int) -> float:
+    """RMS of the quietest tenth of the frames."""
+    size = round(FLOOR_FRAME * rate)
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    return float(np.quantile(np.sqrt((frames**2).mean(axis=1)), 0.1)) if len(frames) else 0.0
+
+
+def download(url: str, folder: Path, report: Callable[[int, int], None]) -> None:
+    """The archive's recordings into `folder`, nothing if they are there.
+
+    `report(bytes so far, bytes or 0)` while it loads. Raises InputError.
+    """
+    if (folder / COMPLETE).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / "archive.zip.part"
+    try:
+        with urllib.request.urlopen(url, timeout=60) as source, open(archive, "wb") as file:
+            size, done = int(source.headers.get("Content-Length") or 0), 0
+            while block := source.read(1 << 18):
+                file.write(block)
+                done += len(block)
+                report(done, size)
+        (folder / "recordings").mkdir(exist_ok=True)
+        with zipfile.ZipFile(archive) as members:
+            for member in members.namelist():
+                name = Path(member).name  # nothing else of the path is used
+                if NAME.fullmatch(name) and member.endswith(f"recordings/{name}"):
+                    with (
+                        members.open(member) as packed,
+                        open(folder / "recordings" / name, "wb") as file,
+                    ):
+                        shutil.copyfileobj(packed, file)
+        (folder / COMPLETE).touch()
+    except (OSError, ValueError) as error:
+        raise InputError(f"download failed ({error})", url, "Try again, or give --url") from None
+    except zipfile.BadZipFile:
+        raise InputError("not a zip archive", url, "Try again, or give another --url") from None
+    finally:
+        archive.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""CSV and TSV files with a line of column names, those of Common Voice included."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr.data.corpora.common import Skipped, read_lines
+from asr.data.manifest import KEYS, Utterance
+from asr.errors import InputError, nearest
+
+NAMES = {  # key of a manifest: columns that hold it, where the user names none
+    "audio": ("audio", "path", "file", "filename", "wav", "wav_filename"),
+    "text": ("text", "sentence", "transcript", "transcription"),
+    "speaker": ("speaker", "client_id", "speaker_id"),
+    "id": ("id", "utterance_id"),
+    "lang": ("lang", "locale", "language"),
+    "start": ("start",),
+    "duration": ("duration",),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file; `columns`: key of a manifest -> the column the user names for it."""
+
+    path: Path
+    columns: dict[str, str]
+    audio_folder: Path
+
+    def utterances(self, skipped: Skipped) -> Iterator[Utterance]:
+        """One a row; unknown columns are kept. Skips rows without audio. Raises InputError: no
+        such column, a row with more cells than columns, a time that is not one, an id twice."""
+        columns: dict[str, str] | None = None
+        ids: dict[str, int] = {}
+        for number, row in self._rows():
+            columns = columns or self._choose(list(row))
+            values = {key: row.pop(column).strip() for key, column in columns.items()}
+            if not values["audio"]:
+                skipped.append((f"{self.path}:{number}", "no audio named"))
+                continue
+            id = values.pop("id", "") or self._new_id(values["audio"], ids)
+            if id in ids:
+                what = f"duplicate id '{id}' (first in line {ids[id]})"
+                raise InputError(what, f"{self.path}:{number}", "Name another column: --id-column")
+            ids[id] = number
+            extra = {k: v for k, v in row.items() if v and k not in KEYS}
+            yield self._utterance(id, values, extra, number)
+
+    def _utterance(
+        self, id: str, values: dict[str, str], extra: dict[str, Any], number: int
+    ) -> Utterance:
+        times = {}
+        for key in ("start", "duration"):
+            cell = values.pop(key, "")
+            try:
+                times[key] = float(cell) if cell else None
+                if times[key] is not None and not 0 <= float(cell) < 1e9:
+                    raise ValueError
+            except ValueError:
+                raise InputError(f"'{cell}' is no {key}", f"{self.path}:{number}") from None
+        return Utterance(
+            id=id,
+            folder=self.audio_folder,
+            audio=values["audio"],
+            text=values["text"],
+            start=times["start"] or 0.0,
+            duration=times["duration"],
+            speaker=values.get("speaker") or None,
+            lang=values.get("lang") or None,
+            extra=extra,
+        )
+
+    @staticmethod
+    def _new_id(audio: str, taken: dict[str, int]) -> str:
+        stem = str(Path(audio).with_suffix(""))
+        later = (f"{stem}-{i}" for i in range(2, len(taken) + 3))
+        return stem if stem not in taken else next(id for id in later if id not in taken)
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """(line number, column -> cell). TSV has no quoting that one could rely on: a quote in a
+        sentence of Common Voice is just a quote, unless the cell is quoted as a whole."""
+        lines = (line for _, line in read_lines(self.path))
+        head = next(lines, "")
+        delimiter = max("\t,;", key=head.count)
+        tabs = delimiter == "\t"
+        style: dict[str, Any] = {"delimiter": delimiter, "strict": not tabs}
+        style["quoting"] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        names = next(csv.reader([head], **style), [])
+        reader = csv.reader((line + "\n" for line in lines), **style)
+        try:
+            for cells in reader:
+                number = reader.line_num + 1
+                if len(cells) > len(names):
+                    what = f"{len(cells)} cells in a table of {len(names)} columns"
+                    raise InputError(what, f"{self.path}:{number}", "Quote cells that hold commas")
+                if tabs:
+                    cells = [_unquoted(cell) for cell in cells]
+                if any(cells):
+                    cells += [""] * (len(names) - len(cells))
+                    yield number, dict(zip(names, cells, strict=True))
+        except csv.Error as error:
+            raise InputError(
+                f"broken CSV ({error})", f"{self.path}:{reader.line_num + 1}"
+            ) from None
+
+    def _choose(self, names: list[str]) -> dict[str, str]:
+        chosen = {}
+        for key, usual in NAMES.items():
+            wanted = self.columns.get(key)
+            if wanted is not None and wanted not in names:
+                raise InputError(f"no column '{wanted}'", self.path, nearest(wanted, names))
+            found = wanted or next((name for name in usual if name in names), None)
+            if found:
+                chosen[key] = found
+            elif key in ("audio", "text"):
+                remedy = f"Name it: --{key}-column. Columns: {', '.join(names)}"
+                raise InputError(f"no column for {key}", self.path, remedy)
+        return chosen
+
+
+def _unquoted(cell: str) -> str:
+    whole = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if whole else cell
+
+
+def import_table(
+    path: Path, skipped: Skipped, columns: dict[str, str], audio_folder: Path | None = None
+) -> Iterator[Utterance]:
+    """Audio is relative to `audio_folder`, else to the table's folder or its `clips` (Common
+    Voice). Raises InputError; see Table."""
+    clips = path.parent / "clips"
+    folder = audio_folder or (clips if clips.is_dir() else path.parent)
+    return Table(path, columns, folder).utterances(skipped)
