@@ -18,13 +18,21 @@ class SearchOptions:
     token_threshold: float = 9.0  # a token this far below the frame's most likely one is not tried
     tokens_per_frame: int = 40  # most tokens tried in a frame
     blank_skip: float = 0.9999  # a frame whose blank is more probable than this extends nothing
+    end_margin: float = 4.0  # LAS: the end is tried at most this far below the best token
+    length_ratio: float = 1.0  # LAS: most tokens for each state of the encoder
 
     def __post_init__(self) -> None:
         for name in ("beam", "nbest", "tokens_per_frame"):
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"is {value}; it must be at least 1", name.replace("_", "-"))
-        for name in ("beam_threshold", "token_threshold", "blank_skip"):
+        for name in (
+            "beam_threshold",
+            "token_threshold",
+            "blank_skip",
+            "end_margin",
+            "length_ratio",
+        ):
             value = getattr(self, name)
             if math.isnan(value) or value <= 0:
                 raise InputError(f"is {value}; it must be positive", name.replace("_", "-"))
@@ -37,4 +45,5 @@ EXHAUSTIVE = SearchOptions(
     token_threshold=math.inf,
     tokens_per_frame=1_000_000,
     blank_skip=1.0,
+    end_margin=math.inf,
 )

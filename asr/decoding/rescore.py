@@ -93,7 +93,7 @@ class Rescorer:
     """Adds `lm`'s raw score under `name`, counts lengths in `length_unit` and sorts by total.
 
     lm: None only re-weights the scores that are there.
-    unk_penalty: natural log added for every unknown word (or token).
+    unk_penalty: natural log added for every unknown word, as in the search.
     pieces: the text of token ids, for LMs of tokens.
     """
 
@@ -136,7 +136,9 @@ class Rescorer:
         unknown = sum(oov for _, _, oov in entries)
         self.units += len(words)
         self.unknown += unknown
-        score = sum(logprob for logprob, _, _ in entries) + self.unk_penalty * unknown
+        score = sum(logprob for logprob, _, _ in entries)
+        if self.lm.unit == "word":
+            score += self.unk_penalty * unknown
         scores["lm"] = {**scores.get("lm", {}), self.name: score}
 
     def check_coverage(self) -> None:

@@ -1,0 +1,287 @@
+"""Beam search for attention models, all utterances and beams of a batch in one tensor.
+
+    total = w_att·log p(tokens, end | x) + Σ_i w_i·lm_i + bonus·length + w_ctc·log p_ctc(tokens | x)
+
+B utterances still open, K beams each, N = B·K rows, T states, V tokens. A step advances all rows by
+one token; of the B·(K·V) sums the best K an utterance go on, and those of the best K that end the
+sentence are finished. An utterance leaves when nothing open can enter its n-best list any more. The
+CTC score, where there is one, is the exact sum over alignments of each finished hypothesis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr.decoding.fusion import BOUNDARIES, Fusion, States
+from asr.decoding.options import SearchOptions
+from asr.decoding.rescore import sort_nbest
+from asr.errors import InputError
+from asr.hypothesis import Hypothesis, Weights, Word
+from asr.models.ctc import ctc_loss
+from asr.models.recognizer import Recognizer
+from asr.models.speller import END, Memory, Speller, SpellerState
+
+# With a bonus an open hypothesis can still gain on a finished one: so many words are waited for.
+HOPED_WORDS = 5
+IMPOSSIBLE = -1e4  # "ctc" of more tokens than the states can hold (JSON has no infinity)
+
+
+class Finished(NamedTuple):
+    """A finished hypothesis; `frames`: the state that each token attended to most."""
+
+    total: float
+    raw: list[float]  # att, token LM, word LM, length
+    tokens: list[int]
+    frames: list[int]
+
+
+@dataclass(slots=True)
+class Beams:
+    """The open hypotheses, U tokens long. A row without hypothesis has the total -inf."""
+
+    owner: Tensor  # (B,) the utterance's place in the batch
+    memory: Memory  # rows (N, ...)
+    state: SpellerState  # rows (N, ...)
+    lm: States  # (N,) each
+    total: Tensor  # (N,) float64
+    raw: Tensor  # (N, 4) float64: att, token LM, word LM, length
+    tokens: Tensor  # (N, U)
+    frames: Tensor  # (N, U)
+    finished: Tensor  # (B, n) the best totals finished so far, best first; -inf: none yet
+
+
+@torch.inference_mode()
+def search(
+    recognizer: Recognizer,
+    states: Tensor,
+    lengths: Tensor,
+    fusion: Fusion | None,
+    options: SearchOptions,
+    pieces: Sequence[str],
+    ctc_log_probs: Tensor | None = None,
+) -> list[list[Hypothesis]]:
+    """n-best lists, best first, of states (B, T, D) and lengths (B,); beam 1 without LM is greedy.
+
+    fusion: LMs and the weights of all scores; None: the attention model alone.
+    ctc_log_probs: (B, T, V); if given, hypotheses have the score "ctc", and `fusion.weights.ctc`
+    counts. The list of an utterance whose outputs are NaN is empty.
+    Raises InputError for a model without a speller, or where att has no weight.
+    """
+    if recognizer.speller is None:
+        raise InputError("the model has no speller (ctc_weight 1)", None, "Use --head ctc.")
+    fusion = fusion or Fusion(pieces, weights=Weights(att=1.0))
+    if fusion.weights.att <= 0:
+        raise InputError("the attention score has no weight", "weights", "Set att above 0.")
+    done: list[list[Finished]] = [[] for _ in lengths]
+    run = Search(recognizer.speller, fusion, options, lengths, ctc_log_probs is not None)
+    beams = run.begin(states)
+    step = 0
+    while len(beams.owner):
+        beams = run.step(beams, step, done)
+        step += 1
+    results = []
+    for b, finished in enumerate(done):
+        nbest = run.hypotheses(finished, recognizer.frame_shift)
+        if ctc_log_probs is not None and nbest:
+            add_ctc(nbest, ctc_log_probs[b, : int(lengths[b])])
+        best: dict[str, Hypothesis] = {}  # of equal texts the best is kept
+        for hypothesis in sort_nbest(nbest, fusion.weights):
+            best.setdefault(hypothesis.text, hypothesis)
+        results.append(list(best.values())[: options.nbest])
+    return results
+
+
+class Search:
+    """The steps of the search above; holds what stays the same from step to step."""
+
+    def __init__(
+        self,
+        speller: Speller,
+        fusion: Fusion,
+        options: SearchOptions,
+        lengths: Tensor,
+        with_ctc: bool,
+    ) -> None:
+        self.speller, self.fusion, self.options, self.lengths = speller, fusion, options, lengths
+        self.beam = max(options.beam, options.nbest)
+        # How many finished hypotheses are sought: the CTC score may choose among all beams.
+        wanted = self.beam if with_ctc and fusion.weights.ctc > 0 else options.nbest
+        self.wanted = min(wanted, self.beam)
+        self.hope = HOPED_WORDS * max(fusion.weights.bonus, 0.0)
+        self.limit = (lengths * options.length_ratio).ceil()  # (B,) most tokens
+
+    def begin(self, states: Tensor) -> Beams:
+        """The empty hypothesis of every utterance that has states, in the first of K rows."""
+        owner = self.lengths.nonzero()[:, 0]
+        rows = owner.repeat_interleave(self.beam)
+        memory, state = self.speller.begin(states[owner], self.lengths[owner])
+        index = torch.arange(len(owner), device=states.device).repeat_interleave(self.beam)
+        total = torch.full((len(owner), self.beam), -torch.inf, dtype=torch.float64)
+        total[:, 0] = 0.0
+        empty = torch.zeros(len(rows), 0, dtype=torch.long, device=states.device)
+        return Beams(
+            owner,
+            memory.select(index),
+            state.select(index),
+            self.fusion.begin(len(rows)),
+            total.flatten().to(states.device),
+            torch.zeros(len(rows), 4, dtype=torch.float64, device=states.device),
+            empty,
+            empty,
+            total.new_full((len(owner), self.wanted), -torch.inf).to(states.device),
+        )
+
+    def step(self, beams: Beams, step: int, done: list[list[Finished]]) -> Beams:
+        """All hypotheses one token on; those that end go to `done`, utterances may leave."""
+        previous = beams.tokens[:, -1] if step else beams.tokens.new_full((len(beams.total),), END)
+        log_probs, state, alignment = self.speller.step(beams.memory, beams.state, previous)
+        log_probs = log_probs.double()
+        ending = self.fusion.finish_all(*beams.lm)
+        scores = self.sums(beams, log_probs, ending.weighted, step)  # (N, V)
+        vocabulary = scores.shape[1]
+        best, index = scores.view(len(beams.owner), -1).topk(2 * self.beam)  # (B, 2K)
+        floor = torch.maximum(best[:, :1], beams.finished[:, :1]) - self.options.beam_threshold
+        best = best.masked_fill(best < floor, -torch.inf)
+        first = torch.arange(len(beams.owner), device=best.device)[:, None] * self.beam
+        parent, token = first + index // vocabulary, index % vocabulary  # (B, 2K)
+
+        # 1. Ends among the best K are finished.
+        ends = (token == END) & best.isfinite()
+        ends[:, self.beam :] = False
+        raws = np.stack([ending.token, ending.word, ending.length], axis=1)
+        raw = beams.raw + torch.cat([log_probs[:, :1], self.tensor(raws)], 1)  # (N, 4)
+        self.finish(beams, raw, parent[ends], best[ends], done)
+        totals = torch.cat([beams.finished, best.masked_fill(~ends, -torch.inf)], 1)
+        finished = totals.topk(self.wanted).values  # (B, n)
+
+        # 2. The best K of the others go on, in utterances that can still improve their list.
+        order = (token == END).byte().sort(dim=1, stable=True).indices[:, : self.beam]
+        best = best.gather(1, order)
+        stay = (best[:, 0] > -torch.inf) & (best[:, 0] + self.hope > finished[:, -1])
+        rows = parent.gather(1, order)[stay].flatten()
+        chosen = token.gather(1, order)[stay].flatten()
+        return self.advance(
+            beams,
+            state,
+            torch.stack([rows, chosen, alignment.argmax(1)[rows]]),
+            log_probs[rows, chosen],
+            best[stay].flatten(),
+            stay,
+            finished[stay],
+        )
+
+    def sums(
+        self, beams: Beams, log_probs: Tensor, ending: NDArray[np.float64], step: int
+    ) -> Tensor:
+        """Totals (N, V) after each possible next token, END included; -inf where forbidden.
+
+        END may only come where it is nearly the best token (Hannun et al. 2019), else a language
+        model that likes short sentences cuts them off; at the bound of the length it must come.
+        """
+        increments = self.tensor(self.fusion.score_all(*beams.lm))
+        increments[:, END] = self.tensor(ending)
+        scores = beams.total[:, None] + self.fusion.weights.att * log_probs + increments
+        least = log_probs[:, END + 1 :].amax(1) - self.options.end_margin
+        last = (step >= self.limit[beams.owner]).repeat_interleave(self.beam)  # (N,)
+        scores[:, END].masked_fill_((log_probs[:, END] < least) & ~last, -torch.inf)
+        scores[:, END + 1 :].masked_fill_(last[:, None], -torch.inf)
+        return scores
+
+    def finish(
+        self, beams: Beams, raw: Tensor, rows: Tensor, totals: Tensor, done: list[list[Finished]]
+    ) -> None:
+        """Put the hypotheses `rows` (n,), which end now with `totals` (n,), into `done`."""
+        owners = beams.owner[rows // self.beam].tolist()
+        columns = (totals, raw[rows], beams.tokens[rows], beams.frames[rows])
+        for owner, *parts in zip(owners, *(c.tolist() for c in columns), strict=True):
+            done[owner].append(Finished(*parts))
+
+    def advance(
+        self,
+        beams: Beams,
+        state: SpellerState,
+        moves: Tensor,
+        log_probs: Tensor,
+        total: Tensor,
+        stay: Tensor,
+        finished: Tensor,
+    ) -> Beams:
+        """The beams after the moves (3, n): row extended, its new token, the frame attended to.
+
+        log_probs, total (n,) of the moves; stay (B,) marks the utterances that go on.
+        """
+        rows, tokens, frames = moves
+        parents = rows.cpu().numpy()
+        before = States(*(part[parents] for part in beams.lm))
+        lm, added = self.fusion.take(*before, tokens.cpu().numpy())
+        raws = self.tensor(np.stack([added.token, added.word, added.length], axis=1))
+        memory = beams.memory
+        if not bool(stay.all()):
+            memory = memory.select(stay.repeat_interleave(self.beam).nonzero()[:, 0])
+        return Beams(
+            beams.owner[stay],
+            memory,
+            state.select(rows),
+            lm,
+            total,
+            beams.raw[rows] + torch.cat([log_probs[:, None], raws], 1),
+            torch.cat([beams.tokens[rows], tokens[:, None]], 1),
+            torch.cat([beams.frames[rows], frames[:, None]], 1),
+            finished,
+        )
+
+    def hypotheses(self, finished: list[Finished], frame_shift: float) -> list[Hypothesis]:
+        """The finished hypotheses, the best 2·K at most, with their raw scores."""
+        nbest = []
+        for total, raw, tokens, frames in sorted(finished, key=lambda f: -f.total)[: 2 * self.beam]:
+            lm = {self.fusion.token_name: raw[1], self.fusion.word_name: raw[2]}
+            scores = {
+                "att": raw[0],
+                "lm": {name: score for name, score in lm.items() if name},
+                "length": int(raw[3]),
+                "total": total,
+            }
+            words = group_words(tokens, frames, self.fusion, frame_shift)
+            nbest.append(Hypothesis(self.fusion.text(tokens), tokens, scores, words))
+        return nbest
+
+    def tensor(self, array: NDArray[np.float64] | NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(array).to(self.lengths.device, torch.float64)
+
+
+def group_words(
+    tokens: Sequence[int], frames: Sequence[int], fusion: Fusion, frame_shift: float
+) -> list[Word]:
+    """Words from the first to the last state that their tokens attended to (seconds)."""
+    groups: list[list[int]] = [[]]  # positions
+    for position, token in enumerate(tokens):
+        if fusion.arrays.boundary[token]:
+            groups.append([])
+        if fusion.tokens[token] not in BOUNDARIES:
+            groups[-1].append(position)
+    words = []
+    for group in filter(None, groups):
+        attended = [frames[position] for position in group]
+        text = fusion.text([tokens[position] for position in group])
+        words.append(Word(text, min(attended) * frame_shift, (max(attended) + 1) * frame_shift))
+    return words
+
+
+def add_ctc(nbest: Sequence[Hypothesis], log_probs: Tensor) -> None:
+    """Give each hypothesis its score "ctc": log Σ over alignments, from log_probs (T, V)."""
+    token_lengths = torch.tensor([len(hypothesis.tokens) for hypothesis in nbest])
+    tokens = torch.zeros(len(nbest), max(1, int(token_lengths.max())), dtype=torch.long)
+    for row, hypothesis in zip(tokens, nbest, strict=True):
+        row[: len(hypothesis.tokens)] = torch.tensor(hypothesis.tokens, dtype=torch.long)
+    repeated = log_probs.cpu().expand(len(nbest), -1, -1)
+    lengths = torch.full((len(nbest),), len(log_probs))
+    scores = -ctc_loss(repeated, lengths, tokens, token_lengths)
+    for hypothesis, score in zip(nbest, scores.tolist(), strict=True):
+        hypothesis.scores["ctc"] = max(score, IMPOSSIBLE)
