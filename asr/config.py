@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigKeyError,
     InterpolationResolutionError,
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from asr.data.loader import DataOptions
 from asr.errors import InputError, nearest
@@ -103,19 +103,14 @@ def _resolved(config: Any, folder: Path) -> DictConfig:
         raise InputError("is not a mapping of options", None, "`asr train --options` shows one.")
     OmegaConf.resolve(config)
     for key in PATHS:
-        value = OmegaConf.select(config, key) if _has(config, key) else None
+        value = OmegaConf.select(config, key)
         if isinstance(value, str):
             absolute: Any = os.path.abspath(folder / value)
             OmegaConf.update(config, key, [absolute] if key.startswith("data.") else absolute)
-        elif OmegaConf.is_list(value):
+        elif isinstance(value, ListConfig):
             absolute = [os.path.abspath(folder / v) if isinstance(v, str) else v for v in value]
             OmegaConf.update(config, key, absolute)
     return config
-
-
-def _has(config: DictConfig, key: str) -> bool:
-    section, _, _ = key.partition(".")
-    return isinstance(config.get(section), DictConfig)
 
 
 def _told(error: OmegaConfBaseException, where: object) -> InputError:
@@ -183,7 +178,7 @@ def _described(kind: type, values: DictConfig, indent: str = "") -> Iterator[str
     for name, comment in _comments(kind).items():
         if is_dataclass(kinds[name]):
             yield f"{indent}{name}:"
-            yield from _described(kinds[name], values[name], indent + "  ")  # type: ignore[arg-type]
+            yield from _described(kinds[name], values[name], indent + "  ")
         else:
             value = OmegaConf.to_container(values)[name]  # type: ignore[index, call-overload]
             shown = "null" if value is None else json.dumps(value).strip('"')

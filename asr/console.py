@@ -41,7 +41,8 @@ def say(message: str) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A rich Progress on stderr with count, rate and ETA; tasks may set the field `note`."""
+    """A rich Progress on stderr with count, rate and ETA; tasks may set the field `note`. Not shown
+    where stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -51,7 +52,7 @@ def progress() -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=stderr, transient=not stderr.is_terminal) as bar:
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
         yield bar
 
 

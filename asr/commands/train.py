@@ -13,9 +13,10 @@ from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.config import Experiment
+    from asr.data.loader import DevSet, TrainingSet
     from asr.models.recognizer import Recognizer
     from asr.text.tokenizer import Tokenizer
-    from asr.training.loop import DevSet, Trainer, TrainingSet
+    from asr.training.loop import Trainer
 
 
 def show_options(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -164,9 +165,8 @@ def open_sets(
     experiment: Experiment, tokenizer: Tokenizer, model: Recognizer
 ) -> tuple[TrainingSet, DevSet]:
     """The training set, filtered, and the dev set, complete."""
-    from asr.data.loader import BatchMaker, Fit, TrainingSet
+    from asr.data.loader import BatchMaker, DevSet, Fit, TrainingSet
     from asr.data.manifest import open_manifests
-    from asr.training.loop import DevSet
 
     data, seed = experiment.data, experiment.seed
     train, dev = open_manifests(data.train), open_manifests(data.dev)
@@ -175,11 +175,10 @@ def open_sets(
         TrainingSet(train, BatchMaker(tokenizer, rate, seed, fit, data), train.durations),
         DevSet(
             dev,
-            dev.durations,
             BatchMaker(tokenizer, rate, seed, fit),
-            data.batch_seconds,
+            dev.durations,
+            data,
             experiment.train.max_dev_seconds,
-            data.workers,
         ),
     )
 

@@ -21,7 +21,7 @@ Samples = NDArray[np.float32]
 
 @dataclass
 class SpecAugment:
-    """Masks over time and frequency (Park et al. 2019, arXiv:1904.08779); the model applies them."""
+    """Masks over time and frequency (Park et al. 2019); the model applies them."""
 
     # time masks an utterance; 0: none
     time_masks: int = 2

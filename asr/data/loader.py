@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from asr.data.sampler import Sampler
 from asr.errors import AudioError, InputError
 from asr.text.tokenizer import Tokenizer
 
-Skipped = list[tuple[str, str]]  # (utterance id, reason)
+Samples = NDArray[np.float32]
 Seconds = NDArray[np.float32]
+Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequency
+Skipped = list[tuple[str, str]]  # (utterance id, reason)
 
 
 @dataclass
@@ -121,48 +124,44 @@ class BatchMaker(Dataset[Batch]):
 
     def __getitem__(self, item: tuple[int, Sequence[Utterance]]) -> Batch:
         epoch, utterances = item
-        waves: list[NDArray[np.float32]] = []
-        batch = Batch([], *[np.empty(0)] * 4, None, None, 0.0, [])
-        tokens, masks = [], []
+        ids: list[str] = []
+        rows: list[tuple[Samples, NDArray[np.int64], Masks | None]] = []
+        unreadable: Skipped = []
         for utterance in utterances:
-            random = generator(self.seed, epoch, utterance.id)
-            ids = self.tokenizer.encode(utterance.text or "")
             try:
-                wave = self._read(utterance, ids, random)
+                rows.append(self._read(epoch, utterance))
+                ids.append(utterance.id)
             except AudioError as error:
-                batch.unreadable.append((utterance.id, str(error)))
-                continue
-            seconds = len(wave) / self.sample_rate
-            if self.options:
-                masks.append(draw_masks(seconds, self.options.specaugment, random))
-            batch.ids.append(utterance.id)
-            batch.seconds += seconds
-            waves.append(wave)
-            tokens.append(np.array(ids, np.int64))
-        batch.samples, batch.lengths = pad(waves, np.float32)
-        batch.tokens, batch.token_lengths = pad(tokens, np.int64)
-        if masks:
-            batch.time_masks, batch.frequency_masks = (
-                np.stack(m) for m in zip(*masks, strict=True)
-            )
-        return batch
+                unreadable.append((utterance.id, str(error)))
+        samples, lengths = pad([wave for wave, _, _ in rows], np.float32)
+        tokens, token_lengths = pad([tokens for _, tokens, _ in rows], np.int64)
+        masks = [masks for _, _, masks in rows if masks]
+        time, frequency = (np.stack(m) for m in zip(*masks, strict=True)) if masks else (None, None)
+        seconds = float(lengths.sum()) / self.sample_rate
+        return Batch(
+            ids, samples, lengths, tokens, token_lengths, time, frequency, seconds, unreadable
+        )
 
     def _read(
-        self, utterance: Utterance, tokens: Sequence[int], random: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """The waveform as it is trained on. Raises AudioError where it cannot be used."""
-        wave = load(utterance, self.sample_rate)
-        if self.options is None:
-            return wave
-        if problem := self.fit.problem(len(wave), tokens):
-            raise AudioError(problem)
-        fits = lambda samples: self.fit.problem(samples, tokens) is None  # noqa: E731
-        return augment(wave, self.options.speed, self.options.gain, random, fits)
+        self, epoch: int, utterance: Utterance
+    ) -> tuple[Samples, NDArray[np.int64], Masks | None]:
+        """Waveform, tokens and masks. Raises AudioError where the audio cannot be used."""
+        tokens = self.tokenizer.encode(utterance.text or "")
+        wave, masks = load(utterance, self.sample_rate), None
+        if self.options:
+            if problem := self.fit.problem(len(wave), tokens):
+                raise AudioError(problem)
+
+            def fits(samples: int) -> bool:
+                return self.fit.problem(samples, tokens) is None
+
+            random = generator(self.seed, epoch, utterance.id)
+            wave = augment(wave, self.options.speed, self.options.gain, random, fits)
+            masks = draw_masks(len(wave) / self.sample_rate, self.options.specaugment, random)
+        return wave, np.array(tokens, np.int64), masks
 
 
-def pad(
-    rows: Sequence[NDArray[np.generic]], dtype: type
-) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+def pad(rows: Sequence[NDArray[Any]], dtype: type) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Rows of unequal length as an array (B, longest) padded with 0, and their lengths (B,)."""
     lengths = np.array([len(row) for row in rows], np.int64)
     padded = np.zeros((len(rows), lengths.max(initial=0)), dtype)
@@ -175,9 +174,9 @@ def read_batches(
     maker: BatchMaker, plan: Iterable[tuple[int, Sequence[Utterance]]], workers: int
 ) -> Iterator[Batch]:
     """The batches of a plan of (epoch, utterances), in its order, made ahead by `workers`."""
-    loader: Iterable[Batch] = DataLoader(
+    loader: DataLoader[Batch] = DataLoader(
         maker,
-        sampler=plan,  # type: ignore[arg-type]  # any iterable of items will do
+        sampler=plan,  # any iterable of items will do
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
@@ -196,7 +195,7 @@ def read_batches(
         ) from error
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
     return batch
 
 
@@ -264,3 +263,31 @@ class TrainingSet:
                     yield e, [self.utterances[i] for i in self.kept[batch].tolist()]
 
         return read_batches(self.maker, plan(), self.workers)
+
+
+class DevSet:
+    """The utterances that choose the checkpoints: all, or `most_seconds` of them, unaugmented.
+
+    texts: id -> reference.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        maker: BatchMaker,
+        seconds: Seconds,
+        options: DataOptions,
+        most_seconds: float,
+    ) -> None:
+        seconds = np.nan_to_num(seconds, nan=5.0)  # only sorts and cuts batches
+        order = np.random.default_rng(maker.seed).permutation(len(seconds))
+        if most_seconds:
+            order = order[: max(1, int(np.searchsorted(seconds[order].cumsum(), most_seconds)))]
+        self.utterances = [utterances[i] for i in order.tolist()]
+        self.texts = {u.id: u.text or "" for u in self.utterances}
+        self.maker, self.workers = maker, options.workers
+        self.sampler = Sampler(seconds[order], options.batch_seconds, maker.seed, sorted_epochs=1)
+
+    def batches(self) -> Iterator[Batch]:
+        plan = [(0, [self.utterances[i] for i in b.tolist()]) for b in self.sampler.batches(0)]
+        return read_batches(self.maker, plan, self.workers)

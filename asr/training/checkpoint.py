@@ -73,8 +73,13 @@ class Checkpoints:
         return None
 
     def average(self, steps: list[int]) -> dict[str, torch.Tensor]:
-        """The mean of the model weights of these steps; what is not floating is the first's."""
-        models = [read(self.path(step))["model"] for step in steps]
+        """The mean of the model weights of these steps, damaged ones left out; what is not
+        floating is the first's."""
+        paths = [self.path(step) for step in steps]
+        for path in paths:
+            if not is_whole(path):
+                say(f"{path} is damaged; left out of the average")
+        models = [read(path)["model"] for path in paths if is_whole(path)]
         return {
             name: torch.stack([model[name].double() for model in models]).mean(0).to(value.dtype)
             if value.is_floating_point()

@@ -13,20 +13,17 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from asr.console import INTERRUPTED, leave, progress, say
-from asr.data.loader import Batch, BatchMaker, TrainingSet, read_batches
-from asr.data.manifest import Utterance
-from asr.data.sampler import Sampler
+from asr.data.loader import Batch, DevSet, TrainingSet
 from asr.errors import InputError, nearest
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
@@ -107,33 +104,6 @@ class Stop:
             signal.signal(number, handler)
 
 
-class DevSet:
-    """The utterances that choose the checkpoints, in batches of like durations."""
-
-    def __init__(
-        self,
-        utterances: Sequence[Utterance],
-        durations: np.ndarray[Any, np.dtype[np.float32]],
-        maker: BatchMaker,
-        batch_seconds: float,
-        most_seconds: float,
-        workers: int,
-    ) -> None:
-        typical = float(np.nanmean(durations)) if np.isfinite(durations).any() else 5.0
-        durations = np.nan_to_num(durations, nan=typical)
-        order = np.random.default_rng(maker.seed).permutation(len(durations))
-        if most_seconds:
-            order = order[: max(1, int(np.searchsorted(durations[order].cumsum(), most_seconds)))]
-        self.utterances = [utterances[i] for i in order.tolist()]
-        self.sampler = Sampler(durations[order], batch_seconds, maker.seed, sorted_epochs=1)
-        self.maker, self.workers = maker, workers
-        self.texts = {u.id: u.text or "" for u in self.utterances}
-
-    def batches(self) -> Iterator[Batch]:
-        plan = [(0, [self.utterances[i] for i in b.tolist()]) for b in self.sampler.batches(0)]
-        return read_batches(self.maker, plan, self.workers)
-
-
 class Trainer:
     """One run in an experiment folder, new or continued.
 
@@ -156,8 +126,10 @@ class Trainer:
         matrices = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others}],
-            weight_decay=0.0,
+            [
+                {"params": matrices, "weight_decay": options.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ]
         )
         self.step = self.epoch = self.batch = 0  # batch: consumed in this epoch
         self.history: list[dict[str, Any]] = []  # of each epoch: step, wer, ...
@@ -277,7 +249,7 @@ class Trainer:
         torch.manual_seed(seed_of(self.seed, self.step))
         self.model.train()
         losses = self.model.losses(**batch.tensors(next(self.model.parameters()).device))
-        (losses["total"].sum() / len(batch.ids)).backward()
+        torch.autograd.backward(losses["total"].sum() / len(batch.ids))
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip))
         if math.isfinite(norm):
             self.optimizer.step()
@@ -329,6 +301,9 @@ class Trainer:
 
     def _end_epoch(self, figures: dict[str, float]) -> None:
         assert self.metrics is not None
+        if not self.step:
+            name, reason = next(iter(self.unreadable.items()))
+            raise InputError(f"no audio of the training set can be used (first: {name}: {reason})")
         values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.epoch_sums)}
         values |= {f"dev_{name}": value for name, value in figures.items()} | self._speed()
         self.metrics.write("epoch", self.step, values)
