@@ -44,6 +44,14 @@ class AudioInfo(NamedTuple):
     seconds: float
 
 
+class Recording(NamedTuple):
+    """Samples (N, channels) of an utterance, and how long the whole file is."""
+
+    samples: Samples
+    sample_rate: int
+    file_seconds: float
+
+
 def seconds_to_samples(seconds: float, rate: int) -> int:
     """The one rounding rule: to the nearest sample, halves up. Adjoining cuts never overlap,
     since a cut ends at the rounding of its end, not of its length."""
@@ -65,7 +73,7 @@ def read_audio(
 ) -> Samples:
     """Mono samples (N,) float32, full scale 1.0, at `sample_rate` Hz; `start` and `duration` in
     seconds. Raises AudioError: missing, empty, not audio, truncated, too short, NaN samples."""
-    samples, rate = read_native(audio, start, duration, folder)
+    samples, rate, _ = read_native(audio, start, duration, folder)
     mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     if rate == sample_rate:
         return mono
@@ -78,8 +86,8 @@ def read_native(
     start: float = 0.0,
     duration: float | None = None,
     folder: Path | None = None,
-) -> tuple[Samples, int]:
-    """(samples (N, channels), sample rate) as stored; arguments and errors as `read_audio`."""
+) -> Recording:
+    """As stored; arguments and errors as `read_audio`."""
     where = audio_path(audio, folder)
     with _opened(where) as file:
         rate, frames = file.samplerate, _promised_frames(file)
@@ -103,7 +111,7 @@ def read_native(
         raise AudioError("empty: no samples", where, "Remove this utterance")
     if not np.isfinite(samples).all():
         raise AudioError("has samples that are not numbers (NaN or infinite)", where)
-    return samples, rate
+    return Recording(samples, rate, frames / rate)
 
 
 def audio_info(utterance: Utterance) -> AudioInfo:

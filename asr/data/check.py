@@ -1,0 +1,158 @@
+"""What is wrong with the data, before any training: problems of single utterances, and warnings."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from asr.data.audio import TOLERANCE, Samples, read_native
+from asr.data.index import id_hash
+from asr.data.manifest import Manifest, Utterance
+from asr.errors import AudioError
+
+SILENT = 1e-3  # peak, full scale 1.0 (-60 dB): nothing can be heard
+FULL_SCALE = 0.999
+CLIPPED = 1e-3  # share of samples at full scale; speech that is not clipped has almost none
+TOGETHER = 256  # utterances handed to the threads at once
+
+KINDS = {  # in the order shown
+    "audio": "audio that cannot be used",
+    "duration": "duration contradicts the file",
+    "silence": "silent",
+    "text": "no text",
+    "characters": "characters outside the tokenizer",
+    "alignment": "too short for CTC to align with the text",
+    "clipping": "clipped",
+}
+WARNINGS = ("clipping",)  # all others are problems
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a tokenizer and a model ask of an utterance."""
+
+    normalize: Callable[[str], str] = str.strip
+    unknown: Callable[[str], list[str]] = lambda text: []  # what the tokenizer lacks of a text
+    needed: Callable[[str], int] = lambda text: 0  # frames CTC needs for a text
+    frames: Callable[[float], int] = lambda seconds: 0  # frames of so many seconds
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found in one utterance: (kind, message), and its audio in seconds and Hz."""
+
+    findings: list[tuple[str, str]]
+    seconds: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    longer: str | None = None  # the file goes on after the utterance: what to say of it
+
+
+def examine(utterance: Utterance, fit: Fit) -> Examined:
+    """Read one utterance."""
+    u = utterance
+    findings = list(_text_findings(u.text or "", fit))
+    try:
+        samples, rate, file_seconds = read_native(u.audio, u.start, u.duration, u.folder)
+    except AudioError as error:
+        return Examined([*findings, ("audio", str(error))])
+    seconds = len(samples) / rate
+    findings += _loudness_findings(samples)
+    frames, needed = fit.frames(seconds), fit.needed(u.text or "")
+    if frames < needed:
+        findings.append(("alignment", f"{frames} frames available, {needed} needed: {u.text}"))
+    longer = None
+    if u.duration is not None and not u.start and u.duration < file_seconds - TOLERANCE:
+        longer = f"{u.duration:.2f} s in the manifest, {file_seconds:.2f} s in the file"
+    return Examined(findings, seconds, rate, samples.shape[1], longer)
+
+
+def _text_findings(text: str, fit: Fit) -> Iterator[tuple[str, str]]:
+    if not fit.normalize(text):
+        yield "text", f"nothing is left of '{text}'" if text else "no text"
+    elif unknown := fit.unknown(text):
+        yield "characters", f"{' '.join(unknown)} in: {text}"
+
+
+def _loudness_findings(samples: Samples) -> Iterator[tuple[str, str]]:
+    """samples (N, channels)."""
+    peak = float(np.abs(samples).max())
+    if peak < SILENT:
+        yield "silence", f"the loudest sample is {peak:.5f} of full scale"
+    share = float((np.abs(samples) >= FULL_SCALE).mean())
+    if share > CLIPPED:
+        yield "clipping", f"{share:.1%} of the samples are at full scale"
+
+
+def examine_all(
+    manifest: Manifest, fit: Fit, threads: int | None = None
+) -> Iterator[tuple[Utterance, Examined]]:
+    """In the order of the manifest, on all cores or `threads`."""
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for begin in range(0, len(manifest), TOGETHER):
+            together = manifest[begin : begin + TOGETHER]
+            yield from zip(together, pool.map(lambda u: examine(u, fit), together), strict=True)
+
+
+@dataclass
+class Facts:
+    """Of one manifest, added up."""
+
+    manifest: Manifest
+    usable: int = 0  # utterances whose audio can be read
+    seconds: float = 0.0
+    formats: Counter[tuple[int, int]] = field(default_factory=Counter)  # (Hz, channels)
+    findings: list[tuple[str, str, str]] = field(default_factory=list)  # (kind, id, message)
+    bad: set[str] = field(default_factory=set)  # ids with a problem
+    speakers: set[str] = field(default_factory=set)
+    texts: dict[int, int] = field(default_factory=dict)  # hash -> first line with this text
+
+    @classmethod
+    def gather(
+        cls, manifest: Manifest, examined: Iterator[tuple[Utterance, Examined]], fit: Fit
+    ) -> Facts:
+        facts = cls(manifest)
+        uses: Counter[int] = Counter()  # of an audio file, by hash
+        longer: list[tuple[Utterance, str]] = []
+        for line, (utterance, found) in enumerate(examined):
+            facts._add(utterance, found.findings)
+            uses[id_hash(utterance.audio)] += 1
+            if found.sample_rate:
+                facts.usable += 1
+                facts.seconds += found.seconds
+                facts.formats[found.sample_rate, found.channels] += 1
+            if found.longer:
+                longer.append((utterance, found.longer))
+            if utterance.speaker:
+                facts.speakers.add(utterance.speaker)
+            if text := fit.normalize(utterance.text or ""):
+                facts.texts.setdefault(id_hash(text), line)
+        for utterance, message in longer:  # no contradiction where others use the rest of the file
+            if uses[id_hash(utterance.audio)] == 1:
+                facts._add(utterance, [("duration", message)])
+        return facts
+
+    def _add(self, utterance: Utterance, findings: list[tuple[str, str]]) -> None:
+        for kind, message in findings:
+            self.findings.append((kind, utterance.id, message))
+            if kind not in WARNINGS:
+                self.bad.add(utterance.id)
+
+
+def shared(all_facts: Sequence[Facts]) -> Iterator[tuple[str, list[str]]]:
+    """What two sets have in common: (warning, examples). Files of one split are one set."""
+    for a, b in combinations(all_facts, 2):
+        if a.manifest.split == b.manifest.split is not None:
+            continue
+        names = f"{a.manifest.path.name} and {b.manifest.path.name} share"
+        if speakers := sorted(a.speakers & b.speakers):
+            yield f"{names} {len(speakers)} speakers", speakers
+        if texts := a.texts.keys() & b.texts.keys():
+            said = [a.manifest[line].text or "" for line in sorted(a.texts[key] for key in texts)]
+            yield f"{names} {len(texts)} texts", said
