@@ -24,6 +24,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONPATH=$work/site PATH=$work/site/bin
 mkdir "$work/source"
 tar -xzf "$work"/kenlm-*.tar.gz -C "$work/source" --strip-components=1
 
+# Boost.System has been headers only for years, and Boost 1.89 ends the empty library of its name.
+sed -i '/^  system$/d' "$work/source/CMakeLists.txt"
 boost=$work/site/cmeel.prefix
 # The policy option: kenlm's build files are older than what present-day cmake accepts by itself.
 cmake -S "$work/source" -B "$work/build" -G Ninja -Wno-dev --log-level=WARNING \

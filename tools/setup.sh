@@ -32,7 +32,10 @@ exec 9<"$root" && flock 9 # two set-ups at once: the second waits, and finds all
 
 # ---- what must be there beforehand
 
-is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+for compiler in cc c++; do
+    command -v "$compiler" >/dev/null ||
+        fail "no C++ compiler: $compiler is not on PATH (Debian: build-essential)."
+done
 
 need_space() { # GB
     local free
@@ -40,13 +43,22 @@ need_space() { # GB
     [ "$free" -ge "$1" ] || fail "no space: $root has $free GB left, and set-up needs $1 GB."
 }
 
-if ! { [ -x "$python" ] && grep -qF "$venv" "$venv/bin/activate" && "$python" -m pip --version; } >/dev/null 2>&1; then
+# The pinned versions exist for these interpreters.
+is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))'; }
+
+is_usable() { grep -qF "$venv" "$venv/bin/activate" && "$python" -m pip --version; }
+
+if ! is_usable >/dev/null 2>&1; then # absent, half-made, or moved here from another folder
     base=
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
-        is_new_enough "$candidate" && base=$candidate && break
+    candidates=(${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14})
+    for candidate in "${candidates[@]}"; do
+        is_supported "$candidate" 2>/dev/null && base=$candidate && break
     done
-    [ -n "$base" ] || fail "Python 3.11 or newer is needed, and ${PYTHON:-python3} is" \
-        "$("${PYTHON:-python3}" --version 2>&1 || true); name another with PYTHON=/path/to/python3."
+    if [ -z "$base" ]; then
+        found=$("${candidates[0]}" --version 2>/dev/null) || found="not installed"
+        fail "Python 3.11 to 3.14 is needed, and ${candidates[0]} is $found;" \
+            "name another with PYTHON=/path/to/python3."
+    fi
     "$base" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$base cannot make virtual environments; install its venv package (Debian: python3-venv)."
     need_space 3
@@ -54,10 +66,6 @@ if ! { [ -x "$python" ] && grep -qF "$venv" "$venv/bin/activate" && "$python" -m
     rm -rf "$venv"
     "$base" -m venv "$venv"
 fi
-for compiler in cc c++; do
-    command -v "$compiler" >/dev/null ||
-        fail "no C++ compiler: $compiler is not on PATH (Debian: build-essential)."
-done
 [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
     fail "Python.h is missing; install the headers of $("$python" --version) (Debian: python3-dev)."
 
