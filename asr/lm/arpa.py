@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.kernels import njit
-from asr.lm.ngram import FNV_START, RESERVED, NGramArrays, find, fnv, hash_word
+from asr.lm.ngram import RESERVED, NGramArrays, find, hash_word
 
 LN10 = float(np.log(10.0))
 UNKNOWN_LOG10 = -100.0  # <unk> of a file that has none, as in KenLM
@@ -35,7 +35,7 @@ REASONS = {
 
 
 class _Words(NamedTuple):
-    """The table of words (open addressing) and where the words stand in the text."""
+    """The table of words: FNV-1a hash -> id, open addressing, key 0 empty; H a power of two."""
 
     keys: NDArray[np.uint64]  # (H,)
     ids: NDArray[np.int32]  # (H,)
@@ -66,8 +66,10 @@ def _field_end(text: NDArray[np.uint8], i: int) -> int:
 
 
 @njit
-def _number(text: NDArray[np.uint8], i: int, end: int) -> tuple[bool, float]:
-    """Parse [-+]digits[.digits][e[-+]digits] in text[i:end]: (is it a number, value)."""
+def _number(text: NDArray[np.uint8], i: int) -> tuple[bool, float, int]:
+    """Parse the field at i, [-+]digits[.digits][e[-+]digits]: (is it a number, value, its end)."""
+    i = _skip(text, i)
+    end = _field_end(text, i)
     sign = 1.0
     if i < end and (text[i] == 45 or text[i] == 43):
         sign = -1.0 if text[i] == 45 else 1.0
@@ -94,7 +96,7 @@ def _number(text: NDArray[np.uint8], i: int, end: int) -> tuple[bool, float]:
         digits = 0 if i == start else digits
         scale += -power if negative else power
     value = mantissa / 10.0**-scale if scale < 0 else mantissa * 10.0**scale
-    return digits > 0 and i == end, sign * value
+    return digits > 0 and i == end, sign * value, end
 
 
 @njit
@@ -115,39 +117,35 @@ def _read(
     mask = np.uint64(table.keys.size - 1)
     n, order = words.shape
     for row in range(n):
-        for column in range(2):
-            i = _skip(text, i)
+        good, value, end = _number(text, i)
+        if not good:
+            return NUMBER, row, i
+        if value > 0.0:
+            return POSITIVE, row, i
+        values[row, 0] = value * LN10
+        for k in range(order):
+            i = _skip(text, end)
             end = _field_end(text, i)
-            if column == 1 and i == end:  # no backoff
-                values[row, 1] = 0.0
-                break
-            good, value = _number(text, i, end)
+            h = hash_word(text[i:end])
+            if i == end:
+                return FIELDS, row, i
+            if order == 1:
+                keys[row], spans[row, 0], spans[row, 1] = h, i, end
+                continue
+            slot = h & mask
+            while table.keys[slot] != h and table.keys[slot] != 0:
+                slot = (slot + np.uint64(1)) & mask
+            if table.keys[slot] == 0:
+                return WORD, row, i
+            words[row, k] = table.ids[slot]
+        i = _skip(text, end)
+        values[row, 1] = 0.0
+        if i < text.size and text[i] != 10:
+            good, value, end = _number(text, i)
             if not good:
-                return (NUMBER if column == 0 else FIELDS), row, i
-            if column == 0 and value > 0.0:
-                return POSITIVE, row, i
-            values[row, column] = value * LN10
-            i = end
-            if column == 1:
-                break
-            for k in range(order):
-                i = start = _skip(text, i)
-                h = FNV_START
-                while i < text.size and text[i] != 32 and not 9 <= text[i] <= 13:
-                    h = fnv(h, text[i])
-                    i += 1
-                if i == start:
-                    return FIELDS, row, i
-                if order == 1:
-                    keys[row], spans[row, 0], spans[row, 1] = h, start, i
-                    continue
-                slot = h & mask
-                while table.keys[slot] != h and table.keys[slot] != 0:
-                    slot = (slot + np.uint64(1)) & mask
-                if table.keys[slot] == 0:
-                    return WORD, row, start
-                words[row, k] = table.ids[slot]
-        i = _skip(text, i)
+                return FIELDS, row, i
+            values[row, 1] = value * LN10
+            i = _skip(text, end)
         if i >= text.size or text[i] != 10:
             return FIELDS, row, i
         i += 1
@@ -288,10 +286,8 @@ class _Reader:
         counts = [int(n) for n in re.findall(rb"=\s*(\d+)", match[1])]
         self.position = match.end()
         self.counts = counts
-        if len(counts) > MOST or 0 in counts or sum(counts) >= 1 << 31:
-            raise InputError(
-                f"announces {counts} n-grams; orders 1 to {MOST} can be used, none empty", path
-            )
+        if len(counts) > MOST or counts[0] == 0 or sum(counts) >= 1 << 31:
+            raise InputError(f"announces {counts} n-grams; orders 1 to {MOST} can be used", path)
 
     def line(self, position: int) -> str:
         return f"{self.path}:{bytes(self.content[:position]).count(10) + 1}"

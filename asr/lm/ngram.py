@@ -66,8 +66,8 @@ def fnv(h: np.uint64, byte: int) -> np.uint64:
 def hash_word(word: NDArray[np.uint8]) -> np.uint64:
     """The FNV-1a hash of a word's UTF-8 bytes."""
     h = FNV_START
-    for byte in word:
-        h = fnv(h, byte)
+    for i in range(word.size):
+        h = fnv(h, word[i])
     return h
 
 

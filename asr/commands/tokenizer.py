@@ -1,0 +1,75 @@
+"""`asr tokenizer`: text, manifests or a lexicon to a tokenizer file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from asr import console
+from asr.errors import InputError
+
+FILE = click.Path(path_type=Path)
+
+
+def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """(where, text) of every line of .txt[.gz] files and every utterance of .jsonl manifests."""
+    import gzip
+
+    from asr.data.manifest import Manifest
+
+    for path in paths:
+        if path.suffix == ".jsonl":
+            for utterance in Manifest.open(path):
+                if utterance.text is not None:
+                    yield f"{path} ({utterance.id})", utterance.text
+            continue
+        number = 0
+        try:
+            with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+                for number, line in enumerate(file, start=1):
+                    yield f"{path}:{number}", line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError("is not UTF-8 text", f"{path}:{number}") from error
+        except (OSError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot be read ({reason})", path) from error
+
+
+@click.command()
+@click.argument("texts", type=FILE, nargs=-1, required=True)
+@click.option(
+    "--type", "kind", default="char", show_default=True, metavar="char|bpe|unigram|lexicon"
+)
+@click.option("--size", type=click.IntRange(4), help="Pieces altogether (bpe and unigram).")
+@click.option("--normalizer", default="basic", show_default=True, help="none, basic or english.")
+@click.option("-o", "--output", type=FILE, required=True, help="A .json file, or a folder.")
+def command(
+    texts: tuple[Path, ...], kind: str, size: int | None, normalizer: str, output: Path
+) -> None:
+    """Make a tokenizer from TEXTS: .txt[.gz], .jsonl manifests; with --type lexicon a lexicon.
+
+    \b
+    Examples:
+      asr tokenizer data/manifest.train.jsonl --type char -o chars.json
+      asr tokenizer data/manifest.train.jsonl more.txt --type bpe --size 500 -o bpe.json
+      asr tokenizer cmudict.dict --type lexicon -o phones.json
+    """
+    from asr.text.normalize import get_normalizer
+    from asr.text.tokenizer import Tokenizer
+
+    rules = get_normalizer(normalizer)
+    if kind == "lexicon":
+        from asr.lm.lexicon import read_lexicon
+
+        if len(texts) > 1:
+            raise InputError("--type lexicon takes one lexicon", texts[1])
+        tokenizer = Tokenizer.train(
+            kind, size=size, normalizer=rules, lexicon=read_lexicon(texts[0])
+        )
+    else:
+        lines = (text for _, text in console.track(read_texts(texts), "reading"))
+        tokenizer = Tokenizer.train(kind, lines, size, rules)
+    tokenizer.save(output)
+    print(f"{output}: {tokenizer.size} {kind} pieces, normaliser {rules.name}")

@@ -1,0 +1,148 @@
+"""Text to an n-gram language model by KenLM's `lmplz` (modified Kneser-Ney smoothing).
+
+K. Heafield et al., "Scalable Modified Kneser-Ney Language Model Estimation", ACL 2013.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asr.errors import InputError
+from asr.lm.ngram import RESERVED, UNITS, NGram
+from asr.text.normalize import Normalizer
+from asr.text.tokenizer import UNKNOWN, Tokenizer
+
+
+@dataclass
+class Units:
+    """How a text becomes the units of a language model: words, or a tokenizer's pieces."""
+
+    normalizer: Normalizer
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.tokenizer is not None]
+
+    def __call__(self, text: str, where: object) -> list[str]:
+        """The units; an unknown piece is <unk>. InputError for reserved words in the text."""
+        for word in text.split():
+            if word in RESERVED or word == "<UNK>":
+                raise InputError(
+                    f"the text has the reserved word {word}",
+                    where,
+                    "Take it out: the sentence's ends are added by themselves, one line each.",
+                )
+        if self.tokenizer is None:
+            return self.normalizer(text).split()
+        return [self.tokenizer.pieces[i] for i in self.tokenizer.encode(text)]
+
+
+@dataclass
+class Training:
+    """What `train` made, and what the user should know about it."""
+
+    model: NGram
+    arpa: Path
+    lines: int
+    left_out: list[str] = field(default_factory=list)  # lines with pieces the tokenizer lacks
+    fallback: bool = False  # the text was too small for Kneser-Ney's discounts
+
+
+def train(
+    texts: Iterable[tuple[str, str]],
+    out: Path,
+    order: int,
+    units: Units,
+    prune: str | None = None,
+    vocabulary: Path | None = None,
+    memory: str = "1G",
+) -> Training:
+    """Train on (where, text) lines; writes `out` and beside it `out` with the suffix .arpa.gz.
+
+    prune: lmplz's thresholds, e.g. "0 0 1". vocabulary: a file of words; others become <unk>.
+    memory: lmplz's sorting memory; beyond it, temporary files beside `out`.
+    Raises InputError: reserved words in the text, no text, no lmplz, what lmplz refuses.
+    """
+    arpa = out.with_suffix(".arpa.gz")
+    if arpa == out or out.name.endswith(".arpa"):
+        raise InputError("the ARPA file is kept beside the model", out, "Give it another suffix.")
+    lmplz = find_lmplz()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        work = Path(folder)
+        lines, left_out = _write_text(work / "text", texts, units)
+        options = ["-o", str(order), "-S", memory, "-T", f"{work}/", "--text", f"{work}/text"]
+        if prune:
+            options += ["--prune", *prune.split()]
+        if vocabulary:
+            _write_vocabulary(work / "words", vocabulary, units)
+            options += ["--limit_vocab_file", f"{work}/words"]
+        fallback = _run([lmplz, *options, "--arpa", f"{work}/lm.arpa"])
+        hash = units.tokenizer.hash if units.tokenizer else None
+        model = NGram.from_arpa(work / "lm.arpa", units.unit, units.normalizer, hash)
+        with open(work / "lm.arpa", "rb") as source, gzip.open(work / "lm.gz", "wb", 3) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        os.replace(work / "lm.gz", arpa)
+        model.save(out)
+    return Training(NGram.open(out), arpa, lines, left_out, fallback)
+
+
+def find_lmplz() -> str:
+    """$LMPLZ, else beside this Python, else on the PATH."""
+    beside = Path(sys.executable).with_name("lmplz")
+    for candidate in (os.environ.get("LMPLZ"), str(beside), "lmplz"):
+        if candidate and (found := shutil.which(candidate)):
+            return found
+    raise InputError(
+        "KenLM's lmplz is not there", None, "tools/build_lmplz.sh builds it, or set LMPLZ."
+    )
+
+
+def _write_text(
+    path: Path, texts: Iterable[tuple[str, str]], units: Units
+) -> tuple[int, list[str]]:
+    """Write the units line by line: (lines written, where lines were left out)."""
+    lines, left_out = 0, []
+    with open(path, "w", encoding="utf-8") as file:
+        for where, text in texts:
+            cut = units(text, where)
+            if units.tokenizer and units.tokenizer.pieces[UNKNOWN] in cut:
+                left_out.append(where)
+            elif cut:
+                file.write(" ".join(cut) + "\n")
+                lines += 1
+    if lines == 0:
+        raise InputError("there is no text to train a language model on", "lm train")
+    return lines, left_out
+
+
+def _write_vocabulary(path: Path, vocabulary: Path, units: Units) -> None:
+    try:
+        words = vocabulary.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", vocabulary) from error
+    path.write_text(" ".join(units.normalizer(words).split()), "utf-8")
+
+
+def _run(command: Sequence[str]) -> bool:
+    """Run lmplz; on text too small for its discounts again with fixed ones, then True."""
+    first = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if first.returncode and "discount_fallback" in first.stderr:
+        command = [*command, "--discount_fallback"]
+        second = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if second.returncode == 0:
+            return True
+        first = second
+    if first.returncode:
+        reason = (first.stderr.strip() or f"status {first.returncode}").splitlines()[-1]
+        raise InputError(f"lmplz failed: {reason}", "lm train")
+    return False
