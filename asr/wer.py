@@ -7,6 +7,8 @@ CER, a character, the single space between two words included (as jiwer counts).
 from __future__ import annotations
 
 import math
+import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -195,7 +197,7 @@ class Bootstrap:
         """Sum of the utterances' values (N,) in every resample, (R,)."""
         by_unit = np.bincount(self.group, np.asarray(values, np.float64), self.size)
         blocks = np.array_split(self.draws, max(1, self.draws.size // 1_000_000))
-        return np.concatenate([block @ by_unit for block in blocks])
+        return np.concatenate([block.astype(np.float64) @ by_unit for block in blocks])
 
     def interval(self, errors: ArrayLike, lengths: ArrayLike) -> tuple[float, float] | None:
         """95 % interval of Σ errors / Σ lengths, given both for each utterance (N,).
@@ -231,3 +233,12 @@ class Bootstrap:
         low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
         difference = float(change.sum() / max(float(np.sum(lengths)), 1.0))
         return Comparison(difference, (low, high), min(p, 1.0))
+
+
+class _CallableModule(types.ModuleType):
+    """`asr.wer(...)` works whether `asr.wer` is the function or, once imported, this module."""
+
+    __call__ = staticmethod(wer)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -58,6 +58,9 @@ def command(
       asr score data/manifest.test.jsonl greedy.jsonl beam.jsonl lm.jsonl --compare greedy.jsonl
       asr score ref.trn hyp.trn --sclite --json score.json
     """
+    import json
+
+    from asr.files import whole_file
     from asr.scoring import References, choose_normalizer, read_transcripts, score_system
 
     paths = list(hyp) if compare is None or compare in hyp else [*hyp, compare]
@@ -75,7 +78,8 @@ def command(
     if trn_folder:
         _write_trn(trn_folder, references, systems)
     if json_file:
-        _write_json(json_file, result)
+        with whole_file(json_file) as file:
+            file.write(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     _print_report(references, systems, result, sclite, alignments)
     skipped = list(source.skipped)
     for system in systems:
@@ -163,6 +167,7 @@ def _warn(system: System) -> None:
 
 def _write_trn(folder: Path, references: References, systems: list[System]) -> None:
     """ref.trn and hyp.trn, of several systems hyp.LABEL.trn; every id in each."""
+    from asr.files import whole_file
     from asr.formats import write_trn
     from asr.hypothesis import Hypothesis
 
@@ -172,25 +177,5 @@ def _write_trn(folder: Path, references: References, systems: list[System]) -> N
         files["hyp.trn" if len(systems) == 1 else f"hyp.{label}.trn"] = system.texts
     for name, texts in files.items():
         pairs = zip(references.ids, texts, strict=True)
-        _write(folder / name, "".join(write_trn(Hypothesis(text), id) for id, text in pairs))
-
-
-def _write_json(path: Path, result: dict[str, Any]) -> None:
-    import json
-
-    _write(path, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-
-
-def _write(path: Path, content: str) -> None:
-    """The file appears under its name only when it is complete."""
-    import os
-
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", path) from None
-    finally:
-        partial.unlink(missing_ok=True)
+        with whole_file(folder / name) as file:
+            file.writelines(write_trn(Hypothesis(text), id) for id, text in pairs)

@@ -1,0 +1,257 @@
+"""`asr score` on small sets: pairing, figures, comparison, files, mistakes."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import pytest
+
+from asr.cli import cli
+from asr.errors import InputError
+from asr.hypothesis import Hypothesis, NBest, write_nbest
+
+RunAsr = Callable[..., subprocess.CompletedProcess[str]]
+TEXTS = {f"u{row}": f"the cat number {row} sat on mat" for row in range(24)}
+HEARD = {id: text.replace("cat", "hat") if int(id[1:]) % 2 else text for id, text in TEXTS.items()}
+WORSE = {id: text.replace("on mat", "in a bag") for id, text in HEARD.items()}
+
+
+def write_references(path: Path, texts: dict[str, str | None], speakers: int = 0) -> Path:
+    rows = []
+    for row, (id, text) in enumerate(texts.items()):
+        record: dict[str, Any] = {"id": id, "audio": "x.wav", "text": text}
+        rows.append(record | ({"speaker": f"s{row % speakers}"} if speakers else {}))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_hypotheses(path: Path, texts: dict[str, str], **meta: Any) -> Path:
+    nbest = [NBest(id, [Hypothesis(text), Hypothesis("other")]) for id, text in texts.items()]
+    write_nbest(path, meta, nbest)
+    return path
+
+
+@pytest.fixture
+def ref(tmp_path: Path) -> Path:
+    return write_references(tmp_path / "manifest.test.jsonl", dict(TEXTS), speakers=12)
+
+
+@pytest.fixture
+def hyp(tmp_path: Path) -> Path:
+    return write_hypotheses(
+        tmp_path / "a.jsonl", HEARD, label="greedy", audio_seconds=50.0, decode_seconds=5.0
+    )
+
+
+@pytest.fixture
+def worse(tmp_path: Path) -> Path:
+    return write_hypotheses(tmp_path / "b.jsonl", WORSE)
+
+
+@pytest.fixture
+def score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """score(*args) -> (exit status, figures, stdout, stderr)."""
+
+    def run(*args: object) -> tuple[int, dict[str, Any], str, str]:
+        status = 0
+        figures = tmp_path / "figures.json"
+        try:
+            cli.main(["score", *map(str, args), "--json", str(figures)], standalone_mode=False)
+        except SystemExit as end:
+            status = int(str(end.code))
+        out, err = capsys.readouterr()
+        return status, json.loads(figures.read_text(encoding="utf-8")), out, err
+
+    return run
+
+
+def test_figures_equal_jiwer(score: Any, ref: Path, worse: Path) -> None:
+    status, figures, out, err = score(ref, worse)
+    words = jiwer.process_words(list(TEXTS.values()), list(WORSE.values()))
+    characters = jiwer.process_characters(list(TEXTS.values()), list(WORSE.values()))
+    assert (status, err) == (0, "")
+    for name, unit, theirs in (("wer", "words", words), ("cer", "characters", characters)):
+        own = figures[name]
+        assert own[unit] == theirs.hits + theirs.substitutions + theirs.deletions
+        for kind in ("substitutions", "deletions", "insertions"):
+            assert own[kind] == getattr(theirs, kind)
+        low, high = own["interval"]
+        assert low <= own["rate"] <= high
+        assert low < high
+    assert figures["wer"]["rate"] == words.wer
+    assert figures["ser"]["rate"] == 1.0
+    assert "bootstrap over 12 speakers (24 utterances), 10,000 resamples" in out
+    assert "normaliser none; minimal edit distance" in out
+    counts = (words.substitutions, words.deletions, words.insertions)
+    row = r"b +{:.2f} +\[.*\] +{} +{} +{} +100.00 +{:.2f}\n"
+    assert re.search(row.format(100 * words.wer, *counts, 100 * characters.cer), out)
+    assert re.search(r"^s1 +2 +14 ", out, re.MULTILINE)
+    assert figures["speakers"]["s1"]["wer"]["words"] == 14
+    assert "substituted: mat → bag 24×, on → " in out
+    assert "cat → hat 12×" in out
+
+
+def test_pairs_by_id_and_never_drops(score: Any, tmp_path: Path) -> None:
+    ref = write_references(tmp_path / "r.jsonl", {"a": "one two", "b": "", "c": "x", "d": "y z"})
+    hyp = tmp_path / "h.trn"
+    hyp.write_text("y z (d-)\nsurplus (e-)\nnoise (b-)\n(a-)\n", encoding="utf-8")
+    status, figures, out, err = score(ref, hyp)
+    assert figures["wer"] | {"interval": 0} == {
+        "words": 5,
+        "substitutions": 0,
+        "deletions": 3,  # a is empty, c is missing
+        "insertions": 1,
+        "rate": 0.8,
+        "interval": 0,
+    }
+    assert figures["missing"] == ["c"]
+    assert figures["surplus"] == ["e"]
+    assert figures["ser"] | {"interval": 0} == {
+        "utterances": 4,
+        "wrong": 3,
+        "rate": 0.75,
+        "interval": 0,
+    }
+    assert status == 3
+    assert "1 utterances have no hypothesis" in err
+    assert f"e: not in {ref}" in err
+    assert "bootstrap over 4 utterances" in out
+
+
+def test_references_without_text_are_listed(score: Any, tmp_path: Path) -> None:
+    ref = write_references(tmp_path / "r.jsonl", {"a": "one two", "b": None})
+    status, figures, _, err = score(ref, write_hypotheses(tmp_path / "h.jsonl", {"a": "one two"}))
+    assert status == 3
+    assert "b: no text in the manifest" in err
+    assert figures["wer"]["words"] == 2
+    assert figures["wer"]["interval"] == [0.0, pytest.approx(1 - 0.025**0.5)]
+    empty = write_references(tmp_path / "e.jsonl", {"b": None})
+    with pytest.raises(InputError, match="has no transcripts"):
+        score(empty, tmp_path / "h.jsonl")
+
+
+def test_table_of_several_systems_with_verdicts(
+    score: Any, ref: Path, hyp: Path, worse: Path
+) -> None:
+    _, figures, out, _ = score(ref, hyp, worse, "--compare", hyp)
+    assert [system["label"] for system in figures["systems"]] == ["greedy", "b"]
+    assert figures["wer"] == figures["systems"][0]["wer"]
+    assert figures["real_time_factor"] == 0.1
+    assert re.search(r"^greedy .* 0\.100$", out, re.MULTILINE)
+    assert re.search(r"^b .* -$", out, re.MULTILINE)
+    (comparison,) = figures["comparisons"]
+    assert comparison["verdict"] == "greedy is better, p < 0.001"
+    assert "b against greedy: greedy is better, p < 0.001 (WER +42.86 points" in out
+    _, other, _, _ = score(ref, worse, "--compare", hyp, "--labels", "B,A")
+    assert other["comparisons"][0]["verdict"] == "A is better, p < 0.001"
+    assert other["comparisons"][0]["difference"] == comparison["difference"]
+
+
+def test_no_difference_can_be_shown(score: Any, ref: Path, hyp: Path, tmp_path: Path) -> None:
+    almost = write_hypotheses(tmp_path / "c.jsonl", HEARD | {"u0": "a cat number 0 sat on mat"})
+    _, figures, out, _ = score(ref, hyp, "--compare", almost)
+    verdict = "no difference can be shown on 12 speakers (24 utterances)"
+    assert figures["comparisons"][0]["verdict"] == verdict
+    assert verdict in out
+
+
+def test_alignments_of_the_worst(score: Any, tmp_path: Path) -> None:
+    ref = write_references(tmp_path / "r.jsonl", {"a": "x", "b": "the cat sat 你好 on"}, speakers=2)
+    hyp = write_hypotheses(tmp_path / "h.jsonl", {"a": "y", "b": "the hat sat 你 on it"})
+    _, _, out, _ = score(ref, hyp, "--alignments", 1)
+    assert out.endswith(
+        "b  (speaker s1)  S 2  D 0  I 1  of 5 words\n"
+        "  REF: the cat sat 你好 on **\n"
+        "  HYP: the hat sat 你   on it\n"
+        "           S       S       I\n"
+    )
+
+
+def test_tuned_on_the_scored_set(score: Any, ref: Path, tmp_path: Path) -> None:
+    manifest, other = {"hash": "abc"}, {"hash": "def"}
+    hyp = write_hypotheses(tmp_path / "h.jsonl", HEARD, manifest=manifest, tuned_on=manifest)
+    assert "weights were tuned on this very set" in score(ref, hyp)[3]
+    hyp = write_hypotheses(tmp_path / "h.jsonl", HEARD, manifest=manifest, tuned_on=other)
+    assert score(ref, hyp)[3] == ""
+
+
+def test_normaliser(score: Any, hyp: Path, tmp_path: Path) -> None:
+    ref = write_references(tmp_path / "r.jsonl", {id: text.upper() for id, text in TEXTS.items()})
+    assert score(ref, hyp)[1]["normalizer"] == "none"
+    _, figures, out, _ = score(ref, hyp, "--normalizer", "basic")
+    assert figures["wer"]["substitutions"] == 12
+    named = {"name": "basic", "rules": ["nfc", "lower", "strip-punctuation"]}
+    tagged = write_hypotheses(tmp_path / "h.jsonl", HEARD, normalizer=named)
+    _, figures, out, _ = score(ref, tagged)
+    assert figures["wer"]["substitutions"] == 12
+    assert "normaliser basic" in out
+    third = write_hypotheses(tmp_path / "i.jsonl", HEARD, normalizer={"rules": ["nfc"]})
+    with pytest.raises(InputError, match=r"h\.jsonl and .*i\.jsonl name different normalisers"):
+        score(ref, tagged, third)
+
+
+def test_failures_of_decoding_are_counted(score: Any, ref: Path, tmp_path: Path) -> None:
+    failed = [NBest(id, [], "broken audio") for id in TEXTS]
+    write_nbest(tmp_path / "h.jsonl", {}, failed)
+    _, figures, _, err = score(ref, tmp_path / "h.jsonl")
+    assert "24 utterances failed in decoding" in err
+    assert figures["wer"]["deletions"] == figures["wer"]["words"]
+
+
+def test_trn_files_give_the_same_in_sclite(
+    score: Any, tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    sctk = need_tool("sctk")
+    ref = write_references(tmp_path / "r.jsonl", {"a": "b a c", "b": "{ x", "c": "", "d": "@ w"})
+    hyp = write_hypotheses(tmp_path / "h.jsonl", {"a": "a c c d", "b": "{ y", "c": "z"})
+    _, figures, out, _ = score(ref, hyp, "--sclite", "--trn", tmp_path / "trn")
+    assert "sclite's weights" in out
+    command = "sclite -s -e utf-8 -i swb -r ref.trn trn -h hyp.trn trn -o rsum stdout"
+    report = subprocess.run(
+        [sctk, *command.split()], cwd=tmp_path / "trn", check=True, capture_output=True, text=True
+    ).stdout
+    total = re.search(r"\| Sum +\| +4 +(\d+) \| +\d+ +(\d+) +(\d+) +(\d+)", report)
+    assert total
+    own = figures["wer"]
+    kinds = ("words", "substitutions", "deletions", "insertions")
+    assert [int(count) for count in total.groups()] == [own[kind] for kind in kinds]
+    again = score(tmp_path / "trn/ref.trn", tmp_path / "trn/hyp.trn", "--sclite")[1]
+    assert again["wer"] == own
+
+
+def test_kaldi_text_and_format(score: Any, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a one\nb\n", encoding="utf-8")
+    (tmp_path / "h.txt").write_text("one (a-)\n(b-)\n", encoding="utf-8")
+    assert score(tmp_path / "text", tmp_path / "text")[1]["wer"]["words"] == 1
+    figures = score(tmp_path / "h.txt", tmp_path / "h.txt", "--format", "trn")[1]
+    assert figures["wer"]["rate"] == 0
+
+
+def test_mistakes(score: Any, ref: Path, hyp: Path, tmp_path: Path) -> None:
+    double = tmp_path / "d.trn"
+    double.write_text("a (u-1)\nb (u-1)\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"d\.trn: the id 'u-1' comes twice"):
+        score(ref, double)
+    with pytest.raises(InputError, match=r"none\.jsonl: cannot be read"):
+        score(ref, tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match=r"no normaliser 'basik'.*basic"):
+        score(ref, hyp, "--normalizer", "basik")
+    with pytest.raises(InputError, match="--labels: 2 labels for 1 systems"):
+        score(ref, hyp, "--labels", "a,b")
+
+
+def test_no_common_id_is_one_message(run_asr: RunAsr, ref: Path, tmp_path: Path) -> None:
+    hyp = write_hypotheses(tmp_path / "h.jsonl", {"v1": "a"})
+    folder = tmp_path / "trn"
+    done = run_asr("score", ref, hyp, "--json", tmp_path / "f.json", "--trn", folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {hyp}: has no id in common with the references (theirs: 'u0', here: 'v1'). "
+        "Give the hypotheses of the same set.\n"
+    )
+    assert not (tmp_path / "f.json").exists()
+    assert not folder.exists()
