@@ -7,7 +7,6 @@ length: exact, and as fast as the dense LSTM.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -117,7 +116,7 @@ class Halve(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, T, D), 0 behind the end -> (B, T / 2, 2·D), 0 behind the end; (B,)."""
         x = functional.pad(x, (0, 0, 0, x.shape[1] % 2))
-        return x.unflatten(1, (-1, 2)).flatten(2), self.output_lengths(lengths)
+        return x.reshape(len(x), -1, 2 * x.shape[2]), self.output_lengths(lengths)
 
 
 class Encoder(nn.Module):
@@ -142,8 +141,8 @@ class Encoder(nn.Module):
         if options.type == "blstm":
             check_range("model.encoder.layers", options.layers, 1, 32)
             for stride in STRIDES[options.subsampling]:
-                self.steps.append(Stack(inputs, self.size, stride))
-                inputs = self.size
+                self.steps.append(Stack(inputs, options.size, stride))
+                inputs = options.size
         halvings = HALVINGS[options.subsampling] if options.type == "pyramid" else 0
         check_range("model.encoder.layers", options.layers, max(1, halvings), 32)
         for layer in range(options.layers):
@@ -155,15 +154,13 @@ class Encoder(nn.Module):
 
     def output_lengths(self, frames: Length) -> Length:
         """States of so many frames."""
-        for step in self.rate_steps():
-            frames = step.output_lengths(frames)
+        for step in self.steps:
+            if isinstance(step, (Stack, Halve)):
+                frames = step.output_lengths(frames)
         return frames
 
-    def rate_steps(self) -> Iterable[Stack | Halve]:
-        return (step for step in self.steps if isinstance(step, (Stack, Halve)))
-
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, T, F), 0 behind the end -> states (B, T', 2·size), likewise, lengths (B,)."""
+        """features (B, T, F), 0 behind the end -> states (B, T', 2·size), likewise; (B,)."""
         for step in self.steps:
             if isinstance(step, BLSTM):
                 x = step(x, mirror_index(lengths, x.shape[1]))

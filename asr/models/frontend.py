@@ -58,19 +58,19 @@ class Filterbank(nn.Module):
         points = mel_points(channels, sample_rate)
         width = (points[2:] - points[:-2]) / 2  # full width of a triangle at half its height
         offsets = (torch.arange(PAIRS, dtype=torch.float64) + 0.5) / PAIRS - 0.5
-        centres = (points[1:-1, None] + width[:, None] * offsets).flatten()  # (F·P,)
-        duration = (2 * PAIRS / width).repeat_interleave(PAIRS).clamp(max=window / sample_rate)
+        centres = (points[1:-1] + width * offsets[:, None]).flatten()  # (P·F,)
+        duration = (2 * PAIRS / width).clamp(max=window / sample_rate).repeat(PAIRS)
         time = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2)[:, None] / sample_rate
         hann = (0.5 + 0.5 * torch.cos(2 * math.pi * time / duration)) * (time.abs() < duration / 2)
         phase = 2 * math.pi * time * centres
-        filters = torch.cat([hann * phase.cos(), hann * phase.sin()], 1)  # (W, 2·F·P)
+        filters = torch.cat([hann * phase.cos(), hann * phase.sin()], 1)  # (W, 2·P·F)
         self.filters = nn.Parameter((filters / filters.norm(dim=0)).float())
 
     def forward(self, samples: Tensor) -> Tensor:
         """samples (B, N) -> energies (B, T, F)."""
         frames = samples.unfold(1, self.window, self.shift)  # (B, T, W)
-        waves = (frames @ self.filters).square()  # (B, T, 2·F·P)
-        return waves.unflatten(2, (2, -1, PAIRS)).sum((2, 4)) / PAIRS
+        waves = (frames @ self.filters).square()  # (B, T, 2·P·F)
+        return waves.reshape(*waves.shape[:2], 2 * PAIRS, -1).sum(2) / PAIRS
 
 
 class MelSpectrogram(nn.Module):

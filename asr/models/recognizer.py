@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from asr.errors import InputError, nearest
+from asr.files import whole_file
 from asr.models import ctc
 from asr.models.encoder import Encoder, EncoderOptions
 from asr.models.frontend import Frontend, FrontendOptions, Length
@@ -141,17 +141,10 @@ class Recognizer(nn.Module):
         folder = Path(folder)
         config = {"format": FORMAT, "options": asdict(self.options), "vocabulary": self.vocabulary}
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(weights, folder / f"{WEIGHTS}.part")
-            (folder / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n")
-            for name in (WEIGHTS, CONFIG):
-                os.replace(folder / f"{name}.part", folder / name)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"the model cannot be written ({error})", folder) from error
-        finally:
-            for name in (WEIGHTS, CONFIG):
-                (folder / f"{name}.part").unlink(missing_ok=True)
+        with whole_file(folder / WEIGHTS, "wb") as file:
+            file.write(save(weights))
+        with whole_file(folder / CONFIG) as file:
+            file.write(json.dumps(config, indent=2) + "\n")
 
     @staticmethod
     def load(folder: Path | str, device: str | torch.device = "cpu") -> Recognizer:

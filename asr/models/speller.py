@@ -15,7 +15,7 @@ once in training; the loop over tokens does no more than it must.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,34 @@ class SpellerState(NamedTuple):
         return SpellerState(*(tensor[index] for tensor in self))
 
 
+class Deferred(torch.autograd.Function):
+    """Products x_u @ matrix of a loop over u, whose gradient by the matrix is taken once for all u.
+
+    The loop adds x_u @ matrix.detach() to row u of the result (bias itself) and appends x_u to
+    `inputs`. Then the gradient of the result's row u is that of the product: Σ_u x_uᵀ · gradient_u.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor, matrix: Tensor, inputs: list[Tensor]) -> Tensor:
+        """bias (B, U, N), matrix (K, N) or (B, K, N), inputs: U of (B, K) when all is done."""
+        ctx.inputs, ctx.shared = inputs, matrix.dim() == 2
+        return bias.view_as(bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        gradient = gradients[0]
+        inputs = torch.stack(ctx.inputs[: gradient.shape[1]], 1).detach().to(gradient.dtype)
+        if ctx.shared:
+            return gradient, inputs.flatten(0, 1).T @ gradient.flatten(0, 1), None
+        return gradient, inputs.transpose(1, 2) @ gradient, None
+
+
+def deferred(bias: Tensor, matrix: Tensor, inputs: list[Tensor]) -> Tensor:
+    """See Deferred."""
+    result: Tensor = Deferred.apply(bias, matrix, inputs)  # type: ignore[no-untyped-call]
+    return result
+
+
 class Speller(nn.Module):
     def __init__(self, options: SpellerOptions, inputs: int, vocabulary: int) -> None:
         super().__init__()
@@ -81,7 +109,11 @@ class Speller(nn.Module):
         self.size, self.reach, self.smoothing = size, options.reach, options.label_smoothing
         self.dropout = LockedDropout(options.dropout)
         self.embedding = nn.Embedding(vocabulary, options.embedding)
-        self.cell = make_lstm(options.embedding + inputs, size)
+        self.token = nn.Linear(options.embedding, 4 * size)  # what a token adds to the gates
+        self.recur = nn.Parameter(torch.empty(inputs + size, 4 * size))  # what [c, s] adds to them
+        nn.init.uniform_(self.recur, -(size**-0.5), size**-0.5)
+        nn.init.zeros_(self.token.bias)
+        nn.init.ones_(self.token.bias.data[size : 2 * size])  # the forget gates'
         self.upper = (
             make_lstm(size + inputs, size, options.layers - 1) if options.layers > 1 else None
         )
@@ -111,8 +143,10 @@ class Speller(nn.Module):
         self, memory: Memory, state: SpellerState, previous: Tensor
     ) -> tuple[Tensor, SpellerState, Tensor]:
         """One token on: previous (B,) -> log-probabilities (B, V), state, alignment (B, T)."""
-        state, alignment = self.attend(memory, state, self.token_gates(self.embedding(previous)))
-        top = torch.cat([state.hidden, state.context], 1)  # (B, H + D)
+        state, alignment = self.attend(
+            memory, state, self.token(self.embedding(previous)), self.recur, self.kernel()
+        )
+        top = torch.cat([state.context, state.hidden], 1)  # (B, D + H)
         if self.upper:
             above = [x.transpose(0, 1).contiguous() for x in (state.upper_hidden, state.upper_cell)]
             out, (hidden, cell) = self.upper(top[:, None], (above[0], above[1]))
@@ -124,25 +158,20 @@ class Speller(nn.Module):
         unknown = torch.tensor(UNKNOWN, device=log_probs.device)
         return log_probs.index_fill(1, unknown, -torch.inf), state, alignment
 
-    def token_gates(self, embedded: Tensor) -> Tensor:
-        """(..., E) -> what the token adds to the first layer's gates (..., 4·H)."""
-        weight = self.cell.weight_ih_l0[:, : embedded.shape[-1]]
-        return functional.linear(embedded, weight, self.cell.bias_ih_l0 + self.cell.bias_hh_l0)
+    def kernel(self) -> Tensor:
+        """The location filters and their projection as one matrix (2·reach + 1, A)."""
+        return self.filters.weight.T @ self.location.weight.T
 
     def attend(
-        self, memory: Memory, state: SpellerState, gates: Tensor
+        self, memory: Memory, state: SpellerState, gates: Tensor, recur: Tensor, kernel: Tensor
     ) -> tuple[SpellerState, Tensor]:
-        """The serial part of a step; gates (B, 4·H) of `token_gates` -> state, alignment (B, T)."""
-        recurrent = torch.cat(
-            [self.cell.weight_ih_l0[:, self.embedding.embedding_dim :], self.cell.weight_hh_l0], 1
-        )
-        inputs = torch.cat([state.context, state.hidden], 1)
-        into, forget, new, out = (gates + functional.linear(inputs, recurrent)).chunk(4, 1)
+        """The serial part of a step: gates (B, 4·H) of the token -> state, alignment (B, T)."""
+        gates = gates + torch.cat([state.context, state.hidden], 1) @ recur
+        into, forget, new, out = gates.chunk(4, 1)
         cell = forget.sigmoid() * state.cell + into.sigmoid() * new.tanh()
         hidden = out.sigmoid() * cell.tanh()
         padded = functional.pad(state.attended, (self.reach, self.reach))
-        seen = padded.unfold(1, 2 * self.reach + 1, 1)  # (B, T, 2·reach + 1)
-        place = self.location(self.filters(seen))  # (B, T, A)
+        place = padded.unfold(1, 2 * self.reach + 1, 1) @ kernel  # (B, T, A)
         energy = self.energy((memory.keys + place + self.query(hidden)[:, None]).tanh())[:, :, 0]
         alignment = energy.masked_fill(memory.outside, -torch.inf).softmax(1)  # (B, T)
         context = (alignment[:, None] @ memory.states)[:, 0]  # (B, D)
@@ -158,12 +187,19 @@ class Speller(nn.Module):
         """
         memory, state = self.begin(states, lengths)
         embedded = self.dropout(self.embedding(functional.pad(tokens, (1, 0), value=END)))
-        tops, alignments = [], []
-        for gates in self.token_gates(embedded).unbind(1):
-            state, alignment = self.attend(memory, state, gates)
-            tops.append(torch.cat([state.hidden, state.context], 1))
+        tops: list[Tensor] = [torch.cat([state.context, state.hidden], 1)]
+        alignments: list[Tensor] = []
+        gates = deferred(self.token(embedded), self.recur, tops)  # (B, U + 1, 4·H)
+        zeros = states.new_zeros(*gates.shape[:2], states.shape[2])  # (B, U + 1, D)
+        contexts = deferred(zeros, states, alignments)
+        memory = memory._replace(states=states.detach())
+        recur, kernel = self.recur.detach(), self.kernel()
+        for gate, context in zip(gates.unbind(1), contexts.unbind(1), strict=True):
+            state, alignment = self.attend(memory, state, gate, recur, kernel)
+            state = state._replace(context=state.context + context)
+            tops.append(torch.cat([state.context, state.hidden], 1))
             alignments.append(alignment)
-        top = torch.stack(tops, 1)  # (B, U + 1, H + D)
+        top = torch.stack(tops[1:], 1)  # (B, U + 1, D + H)
         if self.upper:
             top, _ = self.upper(self.dropout(top))
         return torch.log_softmax(self.output(self.dropout(top)), 2), torch.stack(alignments, 1)
