@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.kernels import njit
-from asr.lm.ngram import RESERVED, NGramArrays, find, hash_word
+from asr.lm.ngram import RESERVED, NGramArrays, find, hash_word, search
 
 LN10 = float(np.log(10.0))
 UNKNOWN_LOG10 = -100.0  # <unk> of a file that has none, as in KenLM
@@ -173,22 +173,13 @@ def _parents(nodes: _Nodes, words: NDArray[np.int32], parent: NDArray[np.int64])
     for row in range(words.shape[0]):
         node = int(words[row, 0])
         for k in range(1, words.shape[1] - 1):
-            low, high = nodes.begin[node], nodes.begin[node + 1]
-            end = high
-            while low < high:
-                middle = (low + high) >> 1
-                if nodes.word[middle] < words[row, k]:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low == end or nodes.word[low] != words[row, k]:
-                return row
-            node = low
+            node = search(nodes.word, nodes.begin[node], nodes.begin[node + 1], words[row, k])
+            if node < 0:
+                return int(row)
         parent[row] = node
     return -1
 
 
-@njit
 def _place(
     nodes: _Nodes,
     below: int,
@@ -201,40 +192,16 @@ def _place(
 
     below: the first node of the order below. Returns a row that is there twice, or -1.
     """
-    begin = nodes.begin
-    begin[below : first + 1] = 0
-    for row in range(parent.size):
-        begin[parent[row]] += 1
-    total = first
-    for node in range(below, first):
-        count = begin[node]
-        begin[node] = total
-        total += count
-    begin[first] = total
-    rows = np.empty(parent.size, np.int64)
-    cursor = begin[below : first + 1].copy()
-    for row in range(parent.size):
-        rows[cursor[parent[row] - below] - first] = row
-        cursor[parent[row] - below] += 1
-    for node in range(below, first):
-        group = rows[begin[node] - first : begin[node + 1] - first]
-        if group.size > 32:
-            group[:] = group[np.argsort(last[group], kind="mergesort")]
-            continue
-        for i in range(1, group.size):
-            row, j = group[i], i
-            while j > 0 and last[group[j - 1]] > last[row]:
-                group[j] = group[j - 1]
-                j -= 1
-            group[j] = row
-    for i in range(rows.size):
-        row = rows[i]
-        if i > 0 and parent[row] == parent[rows[i - 1]] and last[row] == last[rows[i - 1]]:
-            return row
-        nodes.word[first + i] = last[row]
-        nodes.logprob[first + i] = values[row, 0]
-        nodes.backoff[first + i] = values[row, 1]
-    return -1
+    key = parent << 32 | last
+    rows = np.argsort(key)
+    same = np.flatnonzero(np.diff(key[rows]) == 0)
+    children = np.bincount(parent - below, minlength=first - below)
+    nodes.begin[below + 1 : first + 1] = first + np.cumsum(children)
+    nodes.begin[below] = first
+    here = slice(first, first + rows.size)
+    nodes.word[here] = last[rows]
+    nodes.logprob[here], nodes.backoff[here] = values[rows].T
+    return int(rows[same[0]]) if same.size else -1
 
 
 @njit
@@ -397,7 +364,7 @@ def read_arpa(path: Path) -> tuple[NGramArrays, NDArray[np.uint8], list[int]]:
         row = _parents(nodes, grams, parent)
         if row >= 0:
             raise reader.wrong_row(row, f"the context of this {order}-gram is no {order - 1}-gram")
-        row = _place(nodes, first[order - 2], first[order - 1], parent, grams[:, -1].copy(), values)
+        row = _place(nodes, first[order - 2], first[order - 1], parent, grams[:, -1], values)
         if row >= 0:
             raise reader.wrong_row(row, f"this {order}-gram is there twice")
     reader.expect("\\end\\")

@@ -87,19 +87,23 @@ def lookup(a: NGramArrays, key: np.uint64) -> int:
 
 
 @njit
-def find(a: NGramArrays, state: int, word: int) -> int:
-    """The arc of `word` in a state, or -1."""
-    low = max(a.begin[state], 0)
-    high = min(a.begin[state + 1], a.word.size)
+def search(words: NDArray[np.int32], low: int, high: int, word: int) -> int:
+    """Where `word` stands in the sorted words[low:high], or -1."""
+    low, high = max(low, 0), min(high, words.size)
+    end = high
     while low < high:
         middle = (low + high) >> 1
-        if a.word[middle] < word:
+        if words[middle] < word:
             low = middle + 1
         else:
             high = middle
-    if low < min(a.begin[state + 1], a.word.size) and a.word[low] == word:
-        return low
-    return -1
+    return low if low < end and words[low] == word else -1
+
+
+@njit
+def find(a: NGramArrays, state: int, word: int) -> int:
+    """The arc of `word` in a state, or -1."""
+    return search(a.word, a.begin[state], a.begin[state + 1], word)
 
 
 @njit
