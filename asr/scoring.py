@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr.data.manifest import Manifest
 from asr.errors import InputError
@@ -17,7 +18,7 @@ from asr.hypothesis import read_nbest
 from asr.text.normalize import Normalizer, get_normalizer
 from asr.wer import Bootstrap, Counts, Table, count_errors, edits
 
-FORMATS = ("trn", "kaldi", "manifest", "nbest")
+MOST_CONFUSIONS = 10
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Transcripts:
 
 
 def read_transcripts(path: Path, format: str | None = None) -> Transcripts:
-    """Read a file of one of FORMATS; the suffixes .trn and .jsonl decide for themselves.
+    """Read trn, kaldi, manifest or nbest; the suffixes .trn and .jsonl decide for themselves.
 
     Raises InputError for a file that cannot be read, and for an id that comes twice.
     """
@@ -43,14 +44,13 @@ def read_transcripts(path: Path, format: str | None = None) -> Transcripts:
     elif path.suffix == ".jsonl":
         format = "nbest" if _is_nbest(path) else "manifest"
     found = Transcripts(path)
-    readers = {"trn": read_trn, "kaldi": read_kaldi}
-    if format == "manifest":
-        pairs = _manifest_texts(found)
-    elif format == "nbest":
-        pairs = _nbest_texts(found)
-    else:
-        pairs = readers[format or "kaldi"](path)
-    for id, text in pairs:
+    readers = {
+        "trn": lambda: read_trn(path),
+        "kaldi": lambda: read_kaldi(path),
+        "manifest": lambda: _manifest_texts(found),
+        "nbest": lambda: _nbest_texts(found),
+    }
+    for id, text in readers[format or "kaldi"]():
         if id in found.texts:
             raise InputError(f"the id '{id}' comes twice", path, "Keep one of the two lines.")
         found.texts[id] = text
@@ -124,25 +124,32 @@ class References:
         speakers = [transcripts.speakers.get(id) for id in ids]
         return cls(ids, texts, speakers, transcripts.hash, Bootstrap(speakers))
 
+    def rows_by_speaker(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, speaker in enumerate(self.speakers):
+            if speaker is not None:
+                rows.setdefault(speaker, []).append(row)
+        return rows
+
 
 @dataclass(slots=True)
 class System:
-    """One file of hypotheses, scored; lists and tables are in the order of the references."""
+    """One system's hypotheses in the order of the references, and its `figures` as in --json.
+
+    Rates and interval bounds are fractions of 1. Ids that are `missing` count as deletions of
+    all their words; those that are `surplus` are not scored.
+    """
 
     label: str
     texts: list[str]
     words: Table
-    characters: Table
-    missing: list[str]  # ids without hypothesis: all their words are deletions
-    surplus: list[str]  # ids that the references lack: not scored
-    failed: int
-    real_time_factor: float | None  # decoding seconds a second of audio
-    tuned_on_this: bool  # the weights were tuned on the set that is scored
+    figures: dict[str, Any]
 
     @property
-    def errors(self) -> Any:
+    def errors(self) -> NDArray[np.int64]:
         """Word errors of each utterance, (N,)."""
-        return self.words[:, 1:].sum(axis=1)
+        errors: NDArray[np.int64] = self.words[:, 1:].sum(axis=1)
+        return errors
 
 
 def score_system(
@@ -153,7 +160,7 @@ def score_system(
     nist: bool = False,
 ) -> System:
     """Pair by id and count. Raises InputError where no id is common."""
-    known = transcripts.texts
+    known, meta = transcripts.texts, transcripts.meta
     missing = [id for id in references.ids if id not in known]
     if len(missing) == len(references.ids):
         example = next(iter(known), None)
@@ -165,92 +172,68 @@ def score_system(
         )
     ids = set(references.ids)
     texts = [normalizer(known.get(id, "")) for id in references.ids]
-    meta = transcripts.meta
+    words = count_errors(references.texts, texts, nist=nist)
+    characters = count_errors(references.texts, texts, "char")
+    wrong: NDArray[np.bool_] = words[:, 1:].sum(axis=1) > 0
     audio, seconds = meta.get("audio_seconds"), meta.get("decode_seconds")
     tuned_on = (meta.get("tuned_on") or {}).get("hash")
-    scored = {references.hash, (meta.get("manifest") or {}).get("hash")}
-    return System(
-        label=label,
-        texts=texts,
-        words=count_errors(references.texts, texts, nist=nist),
-        characters=count_errors(references.texts, texts, "char"),
-        missing=missing,
-        surplus=[id for id in known if id not in ids],
-        failed=transcripts.failed,
-        real_time_factor=seconds / audio if audio and seconds is not None else None,
-        tuned_on_this=tuned_on is not None and tuned_on in scored,
-    )
-
-
-def by_speaker(references: References, system: System) -> dict[str, tuple[int, Counts, Counts]]:
-    """Utterances, word and character counts of each speaker, most word errors per word first."""
-    rows: dict[str, list[int]] = {}
-    for row, speaker in enumerate(references.speakers):
-        if speaker is not None:
-            rows.setdefault(speaker, []).append(row)
-    table = {
-        speaker: (len(own), Counts.of(system.words[own]), Counts.of(system.characters[own]))
-        for speaker, own in rows.items()
-    }
-    return dict(sorted(table.items(), key=lambda item: -item[1][1].rate))
-
-
-def confusions(
-    references: Sequence[str], hypotheses: Iterable[str], nist: bool = False
-) -> dict[str, Counter[tuple[str, ...]]]:
-    """How often each word was replaced by which, left out and put in."""
-    found: dict[str, Counter[tuple[str, ...]]] = {
-        "replace": Counter(),
-        "delete": Counter(),
-        "insert": Counter(),
-    }
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        if reference == hypothesis:
-            continue
-        said, heard = reference.split(), hypothesis.split()
-        for tag, i, j in edits(said, heard, nist):
-            pair = (said[i], heard[j]) if tag == "replace" else None
-            found[tag][pair or ((said[i],) if tag == "delete" else (heard[j],))] += 1
-    return found
-
-
-def record(references: References, system: System) -> dict[str, Any]:
-    """A system's scores as JSON; rates and interval bounds are fractions of 1."""
-    bootstrap = references.bootstrap
-
-    def rates(table: Table, unit: str) -> dict[str, Any]:
-        counts = Counts.of(table)
-        interval = bootstrap.interval(table[:, 1:].sum(axis=1), table[:, :3].sum(axis=1))
-        return {**_counts(counts, unit), "interval": interval}
-
-    wrong = system.errors > 0
-    return {
-        "label": system.label,
-        "wer": rates(system.words, "words"),
-        "cer": rates(system.characters, "characters"),
+    figures = {
+        "label": label,
+        "wer": _rates(words, "words", references.bootstrap),
+        "cer": _rates(characters, "characters", references.bootstrap),
         "ser": {
             "utterances": len(wrong),
             "wrong": int(wrong.sum()),
             "rate": float(wrong.mean()),
-            "interval": bootstrap.interval(wrong, np.ones(len(wrong))),
+            "interval": references.bootstrap.interval(wrong, np.ones(len(wrong))),
         },
+        "real_time_factor": seconds / audio if audio and seconds is not None else None,
+        "missing": missing,
+        "surplus": [id for id in known if id not in ids],
+        "failed": transcripts.failed,
+        "tuned_on_this_set": tuned_on is not None
+        and tuned_on in (references.hash, (meta.get("manifest") or {}).get("hash")),
         "speakers": {
-            speaker: {"utterances": n, "wer": _counts(words, "words")}
-            for speaker, (n, words, _) in by_speaker(references, system).items()
+            speaker: {
+                "utterances": len(rows),
+                "wer": _rates(words[rows], "words"),
+                "cer": _rates(characters[rows], "characters"),
+            }
+            for speaker, rows in references.rows_by_speaker().items()
         },
-        "real_time_factor": system.real_time_factor,
-        "missing": system.missing,
-        "surplus": system.surplus,
-        "failed": system.failed,
-        "tuned_on_this_set": system.tuned_on_this,
+        "confusions": confusions(references.texts, texts, nist),
     }
+    return System(label, texts, words, figures)
 
 
-def _counts(counts: Counts, unit: str) -> dict[str, Any]:
-    return {
+def _rates(table: Table, unit: str, bootstrap: Bootstrap | None = None) -> dict[str, Any]:
+    counts = Counts.of(table)
+    rates: dict[str, Any] = {
         unit: counts.length,
         "substitutions": counts.substitutions,
         "deletions": counts.deletions,
         "insertions": counts.insertions,
         "rate": counts.rate,
+    }
+    if bootstrap is not None:
+        rates["interval"] = bootstrap.interval(table[:, 1:].sum(axis=1), table[:, :3].sum(axis=1))
+    return rates
+
+
+def confusions(
+    references: Sequence[str], hypotheses: Sequence[str], nist: bool = False
+) -> dict[str, list[tuple[str, int]]]:
+    """The most frequent substitutions ("a → b"), deletions and insertions with their counts."""
+    kinds = {"replace": "substitutions", "delete": "deletions", "insert": "insertions"}
+    counters: dict[str, Counter[str]] = {tag: Counter() for tag in kinds}
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        if reference == hypothesis:
+            continue
+        said, heard = reference.split(), hypothesis.split()
+        for tag, i, j in edits(said, heard, nist):
+            named = heard[j] if tag == "insert" else said[i]
+            counters[tag][f"{named} → {heard[j]}" if tag == "replace" else named] += 1
+    return {
+        kinds[tag]: sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:MOST_CONFUSIONS]
+        for tag, counter in counters.items()
     }

@@ -7,11 +7,10 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from asr.scoring import References, System, by_speaker, confusions
+from asr.scoring import References, System
 from asr.wer import aligned
 
 MOST_SPEAKERS = 30
-MOST_CONFUSIONS = 10
 WIDTH = 100  # columns of an alignment
 
 
@@ -40,45 +39,45 @@ def interval(bounds: Sequence[float] | None) -> str:
     return "-" if bounds is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
 
 
-def systems_table(records: Sequence[dict[str, Any]]) -> str:
-    """A row a system, from their JSON records."""
+def systems_table(systems: Sequence[dict[str, Any]]) -> str:
+    """A row a system, from the figures of each."""
     header = ["system", "WER %", "95 % interval", "S", "D", "I", "SER %", "CER %"]
-    timed = any(record["real_time_factor"] is not None for record in records)
+    timed = any(figures["real_time_factor"] is not None for figures in systems)
     rows = []
-    for record in records:
-        words, factor = record["wer"], record["real_time_factor"]
-        row = [record["label"], percent(words["rate"]), interval(words["interval"])]
-        row += [f"{words[kind]:,}" for kind in ("substitutions", "deletions", "insertions")]
-        row += [percent(record["ser"]["rate"]), percent(record["cer"]["rate"])]
+    for figures in systems:
+        words, factor = figures["wer"], figures["real_time_factor"]
+        row = [figures["label"], percent(words["rate"]), interval(words["interval"])]
+        row += [*_counts(words), percent(figures["ser"]["rate"]), percent(figures["cer"]["rate"])]
         rows.append(row + ["-" if factor is None else f"{factor:.3f}"] * timed)
     return table(header + ["RTF"] * timed, rows)
 
 
-def speakers_table(references: References, system: System) -> str:
+def _counts(rates: dict[str, Any]) -> list[str]:
+    return [f"{rates[kind]:,}" for kind in ("substitutions", "deletions", "insertions")]
+
+
+def speakers_table(figures: dict[str, Any]) -> str:
     """The speakers with the highest rates, "" where none is known."""
-    found = by_speaker(references, system)
-    header = ["speaker", "utterances", "words", "WER %", "S", "D", "I", "CER %"]
+    ranked = sorted(figures["speakers"].items(), key=lambda item: -item[1]["wer"]["rate"])
     rows = []
-    for speaker, (utterances, words, characters) in list(found.items())[:MOST_SPEAKERS]:
-        counts = (words.substitutions, words.deletions, words.insertions)
-        row = [speaker, f"{utterances:,}", f"{words.length:,}", percent(words.rate)]
-        rows.append([*row, *(f"{count:,}" for count in counts), percent(characters.rate)])
+    for speaker, own in ranked[:MOST_SPEAKERS]:
+        words = own["wer"]
+        row = [speaker, f"{own['utterances']:,}", f"{words['words']:,}", percent(words["rate"])]
+        rows.append([*row, *_counts(words), percent(own["cer"]["rate"])])
     if not rows:
         return ""
-    rest = len(found) - len(rows)
+    header = ["speaker", "utterances", "words", "WER %", "S", "D", "I", "CER %"]
+    rest = len(ranked) - len(rows)
     return table(header, rows) + (f"\nand {rest:,} speakers with lower rates" if rest else "")
 
 
-def confusions_table(references: References, system: System, nist: bool) -> str:
+def confusions_table(figures: dict[str, Any]) -> str:
     """The most frequent substitutions, deletions and insertions, "" without errors."""
-    names = {"replace": "substituted", "delete": "deleted", "insert": "inserted"}
-    lines = []
-    for kind, counter in confusions(references.texts, system.texts, nist).items():
-        ranked = sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:MOST_CONFUSIONS]
-        if ranked:
-            shown = ", ".join(f"{' → '.join(words)} {count}×" for words, count in ranked)
-            lines.append(f"{names[kind]}: {shown}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{kind}: " + ", ".join(f"{what} {count}×" for what, count in ranked)
+        for kind, ranked in figures["confusions"].items()
+        if ranked
+    )
 
 
 def alignments(references: References, system: System, number: int, nist: bool) -> str:

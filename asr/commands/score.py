@@ -83,7 +83,7 @@ def command(
     _print_report(references, systems, result, sclite, alignments)
     skipped = list(source.skipped)
     for system in systems:
-        skipped += [(id, f"not in {ref} ({system.label})") for id in system.surplus]
+        skipped += [(id, f"not in {ref} ({system.label})") for id in system.figures["surplus"]]
     console.end_with_skipped(skipped, len(skipped) + len(references.ids))
 
 
@@ -100,12 +100,9 @@ def _labels(labels: str | None, hypotheses: list[Transcripts]) -> list[str]:
 
 def _figures(references: References, systems: list[System], base: System | None) -> dict[str, Any]:
     """What --json writes: the first system's figures, all `systems` and their `comparisons`."""
-    from asr.scoring import record
-
-    records = [record(references, system) for system in systems]
-    result: dict[str, Any] = {**records[0], "units": references.bootstrap.units}
+    result: dict[str, Any] = {**systems[0].figures, "units": references.bootstrap.units}
     if len(systems) > 1:
-        result["systems"] = records
+        result["systems"] = [system.figures for system in systems]
     if base is not None:
         lengths = base.words[:, :3].sum(axis=1)
         result["comparisons"] = []
@@ -129,7 +126,7 @@ def _print_report(
     from asr import scoring_report as report
 
     for system in systems:
-        _warn(system)
+        _warn(system.figures)
     words = result["wer"]["words"]
     weights = "sclite's weights" if sclite else "minimal edit distance"
     parts = [
@@ -140,29 +137,30 @@ def _print_report(
         "\n".join(report.comparison_line(pair) for pair in result.get("comparisons", [])),
     ]
     if len(systems) == 1:
-        parts.append(report.speakers_table(references, systems[0]))
-        parts.append(report.confusions_table(references, systems[0], sclite))
+        parts.append(report.speakers_table(result))
+        parts.append(report.confusions_table(result))
     for system in systems if alignments else []:
         heading = f"{system.label}\n" if len(systems) > 1 else ""
         parts.append(heading + report.alignments(references, system, alignments, sclite))
     click.echo("\n\n".join(part for part in parts if part))
 
 
-def _warn(system: System) -> None:
+def _warn(figures: dict[str, Any]) -> None:
     """What a reader of the figures must know."""
-    if system.tuned_on_this:
+    label, missing = figures["label"], figures["missing"]
+    if figures["tuned_on_this_set"]:
         console.say(
-            f"warning: {system.label}: the LM weights were tuned on this very set; "
-            "its error rate says nothing about other recordings. Score a test set."
+            f"warning: {label}: the LM weights were tuned on this very set; its error rate says"
+            " nothing about other recordings. Score a test set."
         )
-    if system.missing:
-        shown = ", ".join(system.missing[:10]) + (", …" if len(system.missing) > 10 else "")
+    if missing:
+        shown = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
         console.say(
-            f"warning: {system.label}: {len(system.missing)} utterances have no hypothesis; "
-            f"all their words count as deletions: {shown}"
+            f"warning: {label}: no hypothesis for {len(missing)} of"
+            f" {figures['ser']['utterances']} utterances; all their words are deletions: {shown}"
         )
-    if system.failed:
-        console.say(f"warning: {system.label}: {system.failed} utterances failed in decoding")
+    if figures["failed"]:
+        console.say(f"warning: {label}: {figures['failed']} utterances failed in decoding")
 
 
 def _write_trn(folder: Path, references: References, systems: list[System]) -> None:
