@@ -38,7 +38,7 @@ def _cache_folder() -> Path | None:
 CACHE_FOLDER = _cache_folder()
 
 
-def njit(function: Function) -> Function:
+def njit(function: Function, **flags: Any) -> Function:
     """Decorator: compile at the first call for each set of argument types; cached, no GIL.
 
     Division by zero gives inf or nan as in numpy. Array indices are not checked.
@@ -46,8 +46,18 @@ def njit(function: Function) -> Function:
     saved = settings.CACHE_DIR
     try:  # numba chooses the folder while it decorates; other packages keep their own
         settings.CACHE_DIR = str(CACHE_FOLDER or saved)
-        decorate: Any = numba.njit(cache=bool(CACHE_FOLDER), nogil=True, error_model="numpy")
+        decorate: Any = numba.njit(
+            cache=bool(CACHE_FOLDER), nogil=True, error_model="numpy", **flags
+        )
         compiled: Function = decorate(function)
     finally:
         settings.CACHE_DIR = saved
     return compiled
+
+
+def njit_lean(function: Function) -> Function:
+    """`njit` for functions that make no arrays, neither themselves nor in what they call.
+
+    They count no references: in loops over tuples of many arrays that costs more than the work.
+    """
+    return njit(function, _nrt=False)

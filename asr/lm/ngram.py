@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.kernels import njit
+from asr.kernels import njit_lean
 from asr.text.normalize import Normalizer, check_same
 from asr.text.tokenizer import Tokenizer
 
@@ -56,13 +56,13 @@ class NGramArrays(NamedTuple):
     level: NDArray[np.int32]  # (N,) the states of n words begin at level[n]
 
 
-@njit
+@njit_lean
 def fnv(h: np.uint64, byte: int) -> np.uint64:
     """One step of the FNV-1a hash; begin with FNV_START."""
     return (np.uint64(h) ^ np.uint64(byte)) * FNV_PRIME
 
 
-@njit
+@njit_lean
 def hash_word(word: NDArray[np.uint8]) -> np.uint64:
     """The FNV-1a hash of a word's UTF-8 bytes."""
     h = FNV_START
@@ -71,7 +71,7 @@ def hash_word(word: NDArray[np.uint8]) -> np.uint64:
     return h
 
 
-@njit
+@njit_lean
 def lookup(a: NGramArrays, key: np.uint64) -> int:
     """The id of the word whose hash is `key`, or 0 (<unk>)."""
     mask = np.uint64(a.hash_keys.size - 1)
@@ -86,7 +86,7 @@ def lookup(a: NGramArrays, key: np.uint64) -> int:
     return UNK
 
 
-@njit
+@njit_lean
 def search(words: NDArray[np.int32], low: int, high: int, word: int) -> int:
     """Where `word` stands in the sorted words[low:high], or -1."""
     low, high = max(low, 0), min(high, words.size)
@@ -100,13 +100,13 @@ def search(words: NDArray[np.int32], low: int, high: int, word: int) -> int:
     return low if low < end and words[low] == word else -1
 
 
-@njit
+@njit_lean
 def find(a: NGramArrays, state: int, word: int) -> int:
     """The arc of `word` in a state, or -1."""
     return search(a.word, a.begin[state], a.begin[state + 1], word)
 
 
-@njit
+@njit_lean
 def advance(a: NGramArrays, state: int, word: int) -> tuple[float, int, int]:
     """(natural log probability of the word, next state, length of the n-gram found)."""
     states = a.backoff.size
@@ -134,13 +134,13 @@ def advance(a: NGramArrays, state: int, word: int) -> tuple[float, int, int]:
     return logprob + a.logprob[arc], following, length
 
 
-@njit
+@njit_lean
 def final(a: NGramArrays, state: int) -> float:
     """The natural log probability of the sentence end."""
     return advance(a, state, EOS)[0]
 
 
-@njit
+@njit_lean
 def _score(
     a: NGramArrays,
     text: NDArray[np.uint8],
