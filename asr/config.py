@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -102,6 +102,11 @@ def _resolved(config: Any, folder: Path) -> DictConfig:
     if not isinstance(config, DictConfig):
         raise InputError("is not a mapping of options", None, "`asr train --options` shows one.")
     OmegaConf.resolve(config)
+    for name in option_names():
+        for group in (name[: dot.start()] for dot in re.finditer(r"\.", name)):
+            value = OmegaConf.select(config, group, default={})
+            if not isinstance(value, Mapping):
+                raise InputError(f"option '{group}' is a group of options, not {value}")
     for key in PATHS:
         value = OmegaConf.select(config, key)
         if isinstance(value, str):
@@ -124,12 +129,19 @@ def _told(error: OmegaConfBaseException, where: object) -> InputError:
     if isinstance(error, InterpolationResolutionError):
         reason = reason.removeprefix("KeyError raised while resolving interpolation: ").strip('"')
         return InputError(reason, where, "Set it, or write the path.")
+    if "is not a ListConfig" in reason:
+        reason = "must be a list, like [1, 2]"
     return InputError(f"option '{key}': {reason}" if key else reason, where)
+
+
+def option_names() -> list[str]:
+    """ "seed", "data.train", ..."""
+    return [name for name, _ in flat(OmegaConf.to_container(OmegaConf.structured(Experiment)))]
 
 
 def nearest_option(key: str) -> str:
     """The known option most like `key`: by its whole name, or else by its last part."""
-    names = [name for name, _ in flat(OmegaConf.to_container(OmegaConf.structured(Experiment)))]
+    names = option_names()
     for name in names:
         if name.rpartition(".")[2] == key.rpartition(".")[2]:
             return f"Did you mean '{name}'?"

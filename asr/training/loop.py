@@ -72,10 +72,10 @@ class TrainOptions:
                 nearest(self.schedule, SCHEDULES),
             )
         for name in ("epochs", "learning_rate", "clip", "average", "log_steps"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}={getattr(self, name)} must be above 0")
         for name in ("warmup", "weight_decay", "threads", "max_dev_seconds", "checkpoint_minutes"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}={getattr(self, name)} must not be negative")
 
 
@@ -132,7 +132,7 @@ class Trainer:
             ]
         )
         self.step = self.epoch = self.batch = 0  # batch: consumed in this epoch
-        self.history: list[dict[str, Any]] = []  # of each epoch: step, wer, ...
+        self.history: list[dict[str, Any]] = []  # of each epoch: step, wer, loss
         self.sums = Counter[str]()  # since the last record
         self.epoch_sums = Counter[str]()
         self.bad_steps = self.bad_row = 0  # steps left out: gradient not finite; the last in a row
@@ -154,8 +154,10 @@ class Trainer:
 
     @property
     def best(self) -> list[int]:
-        """Steps of the k best epochs by dev WER, best first; of equal ones the later."""
-        ranked = sorted(self.history, key=lambda e: (e["wer"], -e["step"]))
+        """Steps of the k best epochs by dev WER, best first; of equal ones that of lower loss, and
+        above 100 % all are equal: a model that says nothing is no better than one that begins to.
+        """
+        ranked = sorted(self.history, key=lambda e: (min(e["wer"], 1.0), e["loss"]))
         return [epoch["step"] for epoch in ranked[: self.options.average]]
 
     def save(self) -> None:
@@ -307,7 +309,7 @@ class Trainer:
         values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.epoch_sums)}
         values |= {f"dev_{name}": value for name, value in figures.items()} | self._speed()
         self.metrics.write("epoch", self.step, values)
-        self.history.append({"epoch": self.epoch + 1, "step": self.step, "wer": figures["wer"]})
+        self.history.append({"step": self.step, "wer": figures["wer"], "loss": figures["loss"]})
         said = f"epoch {self.epoch + 1}/{self.options.epochs}: {self._note()}; dev {show(figures)}"
         self.epoch, self.batch = self.epoch + 1, 0
         self.epoch_sums.clear()
@@ -322,10 +324,12 @@ class Trainer:
         figures = evaluate(self.model, self.tokenizer, self.dev.batches(), self.dev.texts)
         self.metrics.write("end", self.step, {f"dev_{n}": v for n, v in figures.items()})
         partial = self.folder / "model.part"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.model.save(partial)
-        self.tokenizer.save(partial)
-        os.replace(partial, self.folder / "model")
+        try:
+            self.model.save(partial)
+            self.tokenizer.save(partial)
+            os.replace(partial, self.folder / "model")
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
 
 

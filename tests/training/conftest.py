@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import yaml
 
-WORDS = "ab ba cab abba bab".split()
+WORDS = ["ab", "ba", "cab", "abba", "bab"]
 MODELS: dict[str, dict[str, Any]] = {
     "ctc": {"ctc_weight": 1.0, "encoder": {"type": "blstm", "layers": 2, "size": 12}},
     "las": {

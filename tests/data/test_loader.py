@@ -1,0 +1,144 @@
+"""Batches of waveforms: the same from any number of workers; filters; broken audio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.data.loader import BatchMaker, DataOptions, DevSet, Fit, TrainingSet
+from asr.data.manifest import Manifest
+from asr.errors import InputError
+from asr.text.normalize import get_normalizer
+from asr.text.tokenizer import Tokenizer
+
+RATE = 8000
+TOKENIZER = Tokenizer.train("char", ["ab c"], normalizer=get_normalizer())
+FIT = Fit(lambda samples: samples // 800, len)  # ten frames a second
+
+
+def manifest(folder: Path, rows: list[tuple[str, float, str]], stated: bool = True) -> Manifest:
+    """Rows of (id, seconds of noise, text); durations are in the manifest if `stated`."""
+    random = np.random.default_rng(0)
+    lines = []
+    for name, seconds, text in rows:
+        samples = random.normal(0, 0.1, int(RATE * seconds)).astype(np.float32)
+        soundfile.write(folder / f"{name}.wav", samples, RATE, subtype="FLOAT")
+        lines.append({"id": name, "audio": f"{name}.wav", "text": text})
+        if stated:
+            lines[-1]["duration"] = seconds  # type: ignore[assignment]
+    path = folder / "manifest.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Manifest.open(path)
+
+
+def options(workers: int = 0, batch_seconds: float = 6) -> DataOptions:
+    return DataOptions(["train"], ["dev"], batch_seconds, max_seconds=3, workers=workers)
+
+
+def training_set(utterances: Manifest, given: DataOptions, seed: int = 1) -> TrainingSet:
+    maker = BatchMaker(TOKENIZER, RATE, seed, FIT, given)
+    return TrainingSet(utterances, maker, utterances.durations)
+
+
+MIXED = [(f"u{i}", 0.5 + 0.2 * (i % 7), "ab c"[: 1 + i % 4]) for i in range(25)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there are fewer cores
+def test_workers_and_position_change_nothing(tmp_path: Path) -> None:
+    utterances = manifest(tmp_path, MIXED)
+    runs = [list(training_set(utterances, options(w)).batches(0, 0, 2)) for w in (0, 1, 3)]
+    first = len(training_set(utterances, options()).sampler.batches(0))
+    runs.append(runs[0][: first + 2] + list(training_set(utterances, options(1)).batches(1, 2, 2)))
+    for run in runs[1:]:
+        assert [b.ids for b in run] == [b.ids for b in runs[0]]
+        for a, b in zip(run, runs[0], strict=True):
+            for name in ("samples", "tokens", "lengths", "time_masks", "frequency_masks"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    other = list(training_set(utterances, options(), seed=2).batches(0, 0, 2))
+    assert [b.ids for b in other] != [b.ids for b in runs[0]]
+
+
+def test_padding_and_tokens(tmp_path: Path) -> None:
+    utterances = manifest(tmp_path, MIXED)
+    batch = next(training_set(utterances, options()).batches(0, 0, 1))
+    assert batch.samples.dtype == np.float32
+    assert batch.samples.shape == (len(batch.ids), batch.lengths.max())
+    assert batch.seconds == pytest.approx(batch.lengths.sum() / RATE)
+    for i, name in enumerate(batch.ids):
+        text = utterances.by_id(name).text or ""
+        assert not batch.samples[i, batch.lengths[i] :].any()
+        assert batch.samples[i, batch.lengths[i] - 50 : batch.lengths[i]].any()
+        assert batch.tokens[i, : batch.token_lengths[i]].tolist() == TOKENIZER.encode(text)
+        assert not batch.tokens[i, batch.token_lengths[i] :].any()
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_filters_name_what_they_leave_out(tmp_path: Path, stated: bool) -> None:
+    rows = [("good", 1.0, "ab"), ("long", 3.5, "ab"), ("short", 0.2, "abc"), ("mute", 1.0, "")]
+    train = training_set(manifest(tmp_path, rows, stated), options())
+    assert dict(train.left_out) == {
+        "long": "3.5 s is longer than data.max_seconds=3",
+        "short": "too short: 2 frames, the text needs 3",
+        "mute": "no text",
+    }
+    assert [b.ids for b in train.batches(0, 0, 1)] == [["good"]]
+
+
+def test_nothing_left_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none of 1 utterances .*short: too short"):
+        training_set(manifest(tmp_path, [("short", 0.2, "abc")]), options())
+
+
+def test_broken_audio_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    utterances = manifest(tmp_path, MIXED)
+    (tmp_path / "u3.wav").write_text("not audio")
+    (tmp_path / "u4.wav").unlink()
+    soundfile.write(tmp_path / "u5.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "u6.wav", np.zeros(0), RATE)
+    batches = list(training_set(utterances, options(1)).batches(0, 0, 1))
+    skipped = dict(item for b in batches for item in b.unreadable)
+    assert skipped.keys() == {"u3", "u4", "u5", "u6"}
+    assert all(skipped.values())
+    read = [name for b in batches for name in b.ids]
+    assert sorted([*read, *skipped]) == sorted(name for name, _, _ in MIXED)
+
+
+def test_headers_that_cannot_be_read_are_skipped_too(tmp_path: Path) -> None:
+    utterances = manifest(tmp_path, MIXED, stated=False)
+    (tmp_path / "u3.wav").write_text("not audio")
+    train = training_set(utterances, options())
+    assert [name for name, _ in train.unreadable] == ["u3"]
+    assert len(train.kept) == len(MIXED) - 1
+
+
+def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:
+    utterances = manifest(tmp_path, [*MIXED, ("long", 9.0, "ab"), ("short", 0.2, "abc")])
+    maker = BatchMaker(TOKENIZER, RATE, 1, FIT)
+    dev = DevSet(utterances, maker, utterances.durations, options(), most_seconds=0)
+    batches = list(dev.batches())
+    assert sorted(name for b in batches for name in b.ids) == sorted(u.id for u in utterances)
+    assert all(b.time_masks is None for b in batches)
+    wave, _ = soundfile.read(tmp_path / "u7.wav", dtype="float32")
+    rows = [b.samples[b.ids.index("u7")] for b in batches if "u7" in b.ids]
+    np.testing.assert_array_equal(rows[0][: len(wave)], wave)
+    part = DevSet(utterances, maker, utterances.durations, options(), most_seconds=10)
+    assert 5 < sum(utterances.by_id(name).duration or 0 for name in part.texts) <= 10
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train": []}, "at least one manifest"),
+        ({"max_seconds": 9}, "max_seconds=9 must be above 0 and at most data.batch_seconds=6"),
+        ({"speed": [3.0]}, r"speed needs .* 0\.5 to 2"),
+        ({"gain": -1}, "gain=-1"),
+        ({"workers": -1}, "negative"),
+    ],
+)
+def test_impossible_options(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DataOptions(**{**vars(options()), **changed})  # type: ignore[arg-type]

@@ -1,0 +1,185 @@
+"""`asr train` as a user meets it: what it writes, what it skips, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from asr.commands.train import check_folder, command
+from asr.config import load_experiment
+from asr.errors import InputError
+from asr.models.recognizer import Recognizer
+from asr.text.tokenizer import Tokenizer
+from asr.training import loop
+
+Experiment = Callable[..., Path]
+
+
+def train(config: Path, folder: Path, *more: str) -> int:
+    """Exit status of `asr train` in this process, without workers."""
+    given = [str(config), "-o", str(folder), "--set", "data.workers=0", *more]
+    try:
+        command.main(given, standalone_mode=False)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    return 0
+
+
+def test_what_an_experiment_folder_holds(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment("las", epochs=2)
+    with open(tmp_path / "manifest.train.jsonl", "a") as file:
+        file.write('{"id": "long", "audio": "train0.wav", "duration": 99, "text": "ab"}\n')
+    folder = tmp_path / "exp"
+    assert train(config, folder) == 0
+    said = capsys.readouterr().err
+    assert [line for line in said.splitlines() if line.startswith("epoch 2/2: step")]
+    assert "left out 1 utterances" in said
+    assert json.loads((folder / "skipped.jsonl").read_text())["id"] == "long"
+    assert load_experiment(folder / "config.yaml").train.epochs == 2
+    kinds = [json.loads(s)["kind"] for s in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("epoch") == 2
+    assert kinds[-1] == "end"
+    assert "train" in kinds
+    assert list((folder / "tensorboard").glob("events*"))
+    model = Recognizer.load(folder / "model")
+    assert model.has_ctc
+    assert model.has_speller
+    assert model.vocabulary == Tokenizer.load(folder / "model").size
+    assert not list(folder.rglob("*.part"))
+
+
+def test_loss_falls(experiment: Experiment, tmp_path: Path) -> None:
+    """Utterances of one token sequence each are learnt by heart."""
+    config = experiment("ctc", epochs=25, learning_rate=0.01, warmup=5)
+    assert train(config, tmp_path / "exp", "--set", "data.speed=[1.0]") == 0
+    lines = (tmp_path / "exp" / "metrics.jsonl").read_text().splitlines()
+    losses = [r["loss"] for r in map(json.loads, lines) if r["kind"] == "epoch"]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_broken_audio_is_listed_and_the_status_is_3(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment("ctc", epochs=1)
+    soundfile.write(tmp_path / "train3.wav", np.full(8000, np.nan), 8000, subtype="FLOAT")
+    (tmp_path / "train4.wav").unlink()
+    assert train(config, tmp_path / "exp") == 3
+    said = capsys.readouterr().err
+    assert "skipped 2 of 14 utterances" in said
+    assert "train3" in said
+    assert "train4" in said
+    assert (tmp_path / "exp" / "model" / "config.json").exists()
+
+
+def test_no_usable_audio_at_all(experiment: Experiment, tmp_path: Path) -> None:
+    config = experiment("ctc", epochs=1)
+    for wave in tmp_path.glob("train*.wav"):
+        soundfile.write(wave, np.full(8000, np.nan), 8000, subtype="FLOAT")
+    with pytest.raises(
+        InputError, match=r"no audio of the training set can be used \(first: train"
+    ):
+        train(config, tmp_path / "exp")
+
+
+def test_folders_that_are_refused(experiment: Experiment, tmp_path: Path) -> None:
+    config = experiment("ctc")
+    given = load_experiment(config)
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    assert check_folder(folder, given) is None
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="neither empty nor an experiment"):
+        check_folder(folder, given)
+    with pytest.raises(InputError, match="is not a folder"):
+        check_folder(folder / "notes.txt", given)
+    shutil.rmtree(folder)
+    assert train(config, folder, "--set", "train.epochs=1") == 0
+    with pytest.raises(InputError, match=r"another configuration \(train\.epochs: 1 -> 6\)"):
+        train(config, folder)
+
+
+def test_impossible_options_of_the_model_leave_nothing(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    config = experiment("ctc")
+    for change, message in (
+        ("model.encoder.type=lstm", "model.encoder.type"),
+        ("model.encoder.dropout=7", "model.encoder.dropout"),
+        ("train.device=tpu9", "device 'tpu9' cannot be used"),
+        ("tokenizer.type=bpe", "need a size"),
+        ("tokenizer.normalizer=engish", "Did you mean 'english'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(config, tmp_path / "exp", "--set", change)
+    assert not (tmp_path / "exp").exists()
+
+
+def test_init_takes_weights_that_fit(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = experiment("ctc", epochs=1)
+    first = tmp_path / "first"
+    assert train(config, first) == 0
+    source = Recognizer.load(first / "model").state_dict()
+    still = ("--set", "train.learning_rate=1e-12", "--init", str(first))
+    assert train(config, tmp_path / "second", *still) == 0
+    got = Recognizer.load(tmp_path / "second" / "model").state_dict()
+    assert all(torch.allclose(got[n], w, atol=1e-6) for n, w in source.items())
+    capsys.readouterr()
+    bigger = ("--set", "tokenizer.type=bpe", "--set", "tokenizer.size=12")
+    assert train(config, tmp_path / "third", *still, *bigger) == 0
+    assert "new ones: ctc.linear.weight, ctc.linear.bias" in capsys.readouterr().err
+    got = Recognizer.load(tmp_path / "third" / "model").state_dict()
+    kept = [n for n in source if n.startswith("encoder.")]
+    assert kept
+    assert all(torch.allclose(got[n], source[n], atol=1e-6) for n in kept)
+
+
+def test_divergence_is_told(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "DIVERGED", 5)
+    config = experiment("ctc", learning_rate=1e30, warmup=0)
+    with pytest.raises(InputError, match="training has diverged: the last 5 steps"):
+        train(config, tmp_path / "exp")
+
+
+SCRIPT = """
+mkdir "$2/disk" && mount -t tmpfs -o size=600k tmpfs "$2/disk" || exit 99
+"$0" -m asr train "$1" -o "$2/disk/exp"; echo "status $?"
+find "$2/disk" -name '*.part'
+mount -o remount,size=50m "$2/disk"
+"$0" -m asr train "$1" -o "$2/disk/exp"; echo "status $?"
+ls "$2/disk/exp/model"
+"""
+
+
+def test_full_disk(experiment: Experiment, tmp_path: Path, need_tool: Callable[[str], str]) -> None:
+    """A tmpfs in a mount namespace of its own holds two checkpoints, not three."""
+    namespace = [need_tool("unshare"), "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    arguments = [sys.executable, str(experiment("ctc")), str(tmp_path)]
+    done = subprocess.run(
+        [*namespace, "sh", "-c", SCRIPT, *arguments], capture_output=True, text=True, check=False
+    )
+    shown = done.stdout.splitlines()
+    assert shown[:2] == ["status 2", "status 0"], done.stderr
+    assert "model.safetensors" in shown
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "No space left on device. The last checkpoint, " in errors[0]
+    assert "is whole: make room, then run the same command to continue." in errors[0]
+    assert "continuing after step" in done.stderr
+    assert "Traceback" not in done.stderr
