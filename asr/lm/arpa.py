@@ -201,7 +201,7 @@ def _place(
     here = slice(first, first + rows.size)
     nodes.word[here] = last[rows]
     nodes.logprob[here], nodes.backoff[here] = values[rows].T
-    return int(rows[same[0]]) if same.size else -1
+    return int(rows[same[0] : same[0] + 2].max()) if same.size else -1
 
 
 @njit

@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,9 +77,7 @@ def train(
     if arpa == out or out.name.endswith(".arpa"):
         raise InputError("the ARPA file is kept beside the model", out, "Give it another suffix.")
     lmplz = find_lmplz()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        work = Path(folder)
+    with _work_folder(out) as work:
         lines, left_out = _write_text(work / "text", texts, units)
         options = ["-o", str(order), "-S", memory, "-T", f"{work}/", "--text", f"{work}/text"]
         if prune:
@@ -94,6 +93,17 @@ def train(
         os.replace(work / "lm.gz", arpa)
         model.save(out)
     return Training(NGram.open(out), arpa, lines, left_out, fallback)
+
+
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that is gone afterwards; a full or read-only disk is an InputError."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", out) from error
 
 
 def find_lmplz() -> str:
@@ -128,8 +138,8 @@ def _write_text(
 def _write_vocabulary(path: Path, vocabulary: Path, units: Units) -> None:
     try:
         words = vocabulary.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", vocabulary) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", vocabulary) from error
     path.write_text(" ".join(units.normalizer(words).split()), "utf-8")
 
 

@@ -10,10 +10,10 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,13 @@ class Tokenizer:
         if self.spellings:
             record["spellings"] = {word: " ".join(units) for word, units in self.spellings.items()}
         text = json.dumps(record, ensure_ascii=False, indent=1)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if self.model:
-            _write(file.with_suffix(".model"), self.model)
-        _write(file, text.encode())
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if self.model:
+                _write(file.with_suffix(".model"), self.model)
+            _write(file, text.encode())
+        except OSError as error:
+            raise InputError(f"cannot be written ({error.strerror})", file) from error
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -183,10 +186,14 @@ class Tokenizer:
         normalizer = normalizer or get_normalizer()
         if type == "lexicon":
             return _from_lexicon(lexicon or {}, normalizer)
-        lines = (line for line in map(normalizer, texts) if line)
+        lines = filter(None, map(normalizer, texts))
+        first = next(lines, None)
+        if first is None:
+            raise InputError("there is no text to make a tokenizer from", "tokenizer")
         if type == "char":
-            return _from_characters(lines, normalizer)
-        return _from_sentencepiece(type, lines, size or 0, normalizer)
+            characters = sorted(set(first).union(*lines) - {" ", BOUNDARY})
+            return Tokenizer("char", [*SPECIAL, BOUNDARY, *characters], normalizer)
+        return _from_sentencepiece(type, chain([first], lines), size or 0, normalizer)
 
 
 def _file(path: Path | str) -> Path:
@@ -201,16 +208,6 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _from_characters(lines: Iterable[str], normalizer: Normalizer) -> Tokenizer:
-    counts = Counter[str]()
-    for line in lines:
-        counts.update(line)
-    if not counts:
-        raise InputError("there is no text to make a tokenizer from", "tokenizer")
-    characters = sorted(set(counts) - {" ", BOUNDARY})
-    return Tokenizer("char", [*SPECIAL, BOUNDARY, *characters], normalizer)
 
 
 def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:
