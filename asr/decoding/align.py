@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asr.decoding.fusion import is_boundary, letters
 from asr.errors import InputError
 from asr.hypothesis import Word
-from asr.kernels import njit
+from asr.kernels import njit, njit_lean
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -25,7 +25,7 @@ Ints = NDArray[np.int32]
 SAFE = -600.0
 
 
-@njit
+@njit_lean
 def min_frames(tokens: Any) -> Any:
     """The fewest frames that CTC can align `tokens` with: a blank parts equal neighbours."""
     frames = len(tokens)
@@ -63,11 +63,11 @@ def _probabilities(log_probs: Any, texts: Any) -> Any:
     return columns, column, log_scale
 
 
-@njit
-def _forward(columns: Any, labels: Any) -> Any:
-    """log Σ over all alignments, in probabilities with one scale a frame; `labels` are columns."""
-    frames, states = len(columns), 2 * len(labels) + 1
-    alpha = np.zeros(states)
+@njit_lean
+def _forward(columns: Any, column: Any, tokens: Any, alpha: Any) -> Any:
+    """log Σ over all alignments, in probabilities with one scale a frame; alpha: scratch."""
+    frames, states = len(columns), 2 * len(tokens) + 1
+    alpha[:states] = 0.0
     alpha[0] = 1.0
     log_scale = 0.0
     for t in range(frames):
@@ -81,9 +81,9 @@ def _forward(columns: Any, labels: Any) -> Any:
                 value += alpha[s - 1]
             if s & 1:
                 u = s >> 1
-                if u > 0 and labels[u] != labels[u - 1]:
+                if u > 0 and tokens[u] != tokens[u - 1]:
                     value += alpha[s - 2]
-                value *= row[labels[u]]
+                value *= row[column[tokens[u]]]
             else:
                 value *= row[0]
             alpha[s] = value
@@ -91,16 +91,17 @@ def _forward(columns: Any, labels: Any) -> Any:
         if total == 0.0:
             return -np.inf
         log_scale += np.log(total)
-        alpha[low:high] /= total
+        for s in range(low, high):
+            alpha[s] /= total
     end = alpha[states - 1] + (alpha[states - 2] if states > 1 else 0.0)
     return np.log(end) + log_scale
 
 
-@njit
-def _forward_log(log_probs: Any, tokens: Any) -> Any:
+@njit_lean
+def _forward_log(log_probs: Any, tokens: Any, alpha: Any) -> Any:
     """The same in logarithms: slower, for texts far from what the network says."""
     frames, states = len(log_probs), 2 * len(tokens) + 1
-    alpha = np.full(states, -np.inf)
+    alpha[:states] = -np.inf
     alpha[0] = 0.0
     for t in range(frames):
         for s in range(states - 1, -1, -1):
@@ -121,23 +122,27 @@ def forward(log_probs: Any, texts: Any, begin: Any) -> Any:
     """
     columns, column, log_scale = _probabilities(log_probs, texts)
     scores = np.empty(len(begin) - 1)
+    alpha = np.empty(2 * len(texts) + 1)
     for n in range(len(scores)):
         tokens = texts[begin[n] : begin[n + 1]]
         scores[n] = -np.inf
         if min_frames(tokens) <= len(log_probs):
-            score = _forward(columns, column[tokens])
-            scores[n] = score + log_scale if score > SAFE else _forward_log(log_probs, tokens)
+            score = _forward(columns, column, tokens, alpha) + log_scale
+            if score < log_scale + SAFE:
+                score = _forward_log(log_probs, tokens, alpha)
+            scores[n] = score
     return scores
 
 
-@njit
-def _viterbi(log_probs: Any, tokens: Any, start: Any, end: Any, peak: Any) -> Any:
-    """Fill start, end and peak (U,) with the best path's frames; its log probability."""
+@njit_lean
+def _viterbi(log_probs: Any, tokens: Any, score: Any, back: Any, found: Any) -> Any:
+    """Fill found (3, U) with first frame, last frame + 1 and frame of the most probable emission
+    of each token on the best path; its log probability. score (2U + 1,), back (T, 2U + 1): scratch.
+    """
     frames, count = len(log_probs), len(tokens)
     states = 2 * count + 1
-    score = np.full(states, -np.inf)
+    score[:] = -np.inf
     score[0] = 0.0
-    back = np.zeros((frames, states), np.int8)  # by how many states the best path stepped
     for t in range(frames):
         row = log_probs[t]
         low, high = max(0, states - 2 * (frames - t)), min(states, 2 * t + 2)
@@ -152,11 +157,12 @@ def _viterbi(log_probs: Any, tokens: Any, start: Any, end: Any, peak: Any) -> An
                 score[s] = best + row[tokens[u]]
             else:
                 score[s] = best + row[0]
-            back[t, s] = step
+            back[t, s] = step  # by how many states
     state = states - 1
     if count and score[state - 1] >= score[state]:
         state -= 1
     total = score[state]
+    start, end, peak = found
     end[:] = 0
     for t in range(frames - 1, -1, -1):
         if state & 1:
@@ -172,16 +178,20 @@ def _viterbi(log_probs: Any, tokens: Any, start: Any, end: Any, peak: Any) -> An
 
 @njit
 def align(log_probs: Any, texts: Any, begin: Any) -> Any:
-    """Best alignment of N token sequences, texts[begin[n] : begin[n + 1]], each of which has one.
+    """Best alignments of N token sequences, texts[begin[n] : begin[n + 1]]; log_probs (T, V).
 
-    First frame, last frame + 1 and frame of the most probable emission of each token of `texts`.
+    For each token of `texts` (3, U): first frame, last frame + 1, frame of the most probable
+    emission; and the log probability of each alignment (N,), -inf where there is none.
     """
-    start = np.zeros(len(texts), np.int32)
-    end, peak = start.copy(), start.copy()
-    for n in range(len(begin) - 1):
-        a, b = begin[n], begin[n + 1]
-        _viterbi(log_probs, texts[a:b], start[a:b], end[a:b], peak[a:b])
-    return start, end, peak
+    found = np.zeros((3, len(texts)), np.int32)
+    scores = np.empty(len(begin) - 1)
+    for n in range(len(scores)):
+        tokens = texts[begin[n] : begin[n + 1]]
+        states = 2 * len(tokens) + 1
+        back = np.empty((len(log_probs), states), np.int8)
+        part = found[:, begin[n] : begin[n + 1]]
+        scores[n] = _viterbi(log_probs, tokens, np.empty(states), back, part)
+    return found, scores
 
 
 def viterbi(log_probs: Floats, tokens: Sequence[int]) -> tuple[Ints, Ints]:
@@ -190,13 +200,13 @@ def viterbi(log_probs: Floats, tokens: Sequence[int]) -> tuple[Ints, Ints]:
     log_probs (T, V). Raises InputError where no alignment exists.
     """
     ids = np.asarray(tokens, np.int32)
-    start, end, peak = (np.zeros(len(ids), np.int32) for _ in range(3))
     needed = int(min_frames(ids))
     if needed > len(log_probs):
         what = f"{len(ids)} tokens need at least {needed} frames, there are {len(log_probs)}"
         raise InputError(what, None, "The audio is too short for its text.")
     frames = np.ascontiguousarray(log_probs, np.float32)
-    if len(ids) and _viterbi(frames, ids, start, end, peak) == -np.inf:
+    (start, end, _), scores = align(frames, ids, np.array([0, len(ids)]))
+    if scores[0] == -np.inf:
         raise InputError("no alignment of the tokens has a probability above zero")
     return start, end
 

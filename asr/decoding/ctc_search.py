@@ -34,7 +34,8 @@ from asr.decoding.fusion import Fusion, FusionArrays
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
-from asr.kernels import njit
+from asr.kernels import njit, njit_lean
+from asr.lm.ngram import FNV_START
 
 LogProbs = NDArray[np.floating[Any]]
 Floats = NDArray[np.float32]
@@ -54,6 +55,7 @@ class Tree(NamedTuple):
     word_state: Ints
     word_hash: NDArray[np.uint64]
     score: Doubles  # weighted language model scores and bonus
+    ahead: Doubles  # what the unfinished word is expected to add: for pruning only
     slot: Ints  # place in the beam, or -1
     table: Ints  # (power of two,) open addressing, 0 is empty
 
@@ -74,7 +76,8 @@ class Candidates(NamedTuple):
     blank: Doubles
     token: Doubles
     score: Doubles
-    order: Doubles  # scratch for the selection
+    order: Doubles  # scratch of the selections, at least (V,)
+    picked: Ints  # (V,) the frame's tokens worth trying
 
 
 class Counters(NamedTuple):
@@ -93,7 +96,7 @@ class Pruning(NamedTuple):
     ctc_weight: float
 
 
-@njit
+@njit_lean
 def _kth_largest(values: Any, k: Any) -> Any:
     """The k-th largest value (k ≥ 1); reorders `values` (quickselect, Hoare 1961)."""
     low, high, k = 0, len(values) - 1, k - 1
@@ -118,7 +121,7 @@ def _kth_largest(values: Any, k: Any) -> Any:
     return values[k]
 
 
-@njit
+@njit_lean
 def _pick_tokens(row: Any, allowed: Any, pruning: Any, picked: Any, scratch: Any) -> Any:
     """Fill `picked` with the tokens worth trying, the best first; (how many, log p of the best)."""
     top, count = row[0], 0
@@ -144,7 +147,7 @@ def _pick_tokens(row: Any, allowed: Any, pruning: Any, picked: Any, scratch: Any
     return count, top
 
 
-@njit
+@njit_lean
 def _find(tree: Any, node: Any, token: Any) -> Any:
     """(child or 0, its place in the table) of a prefix and a token."""
     mask = np.uint64(len(tree.table) - 1)
@@ -159,7 +162,7 @@ def _find(tree: Any, node: Any, token: Any) -> Any:
         place = (place + np.uint64(1)) & mask
 
 
-@njit
+@njit_lean
 def _child(tree: Any, counters: Any, fusion: Any, node: Any, token: Any) -> Any:
     """The node of a prefix extended by a token, made with its language model scores if new."""
     child, place = _find(tree, node, token)
@@ -173,12 +176,13 @@ def _child(tree: Any, counters: Any, fusion: Any, node: Any, token: Any) -> Any:
         tree.token_state[child], tree.word_state[child], tree.word_hash[child] = ts, ws, wh
         gain = lm.weigh(fusion, token_score, word_score, words, 1)
         tree.score[child] = tree.score[node] + gain
+        tree.ahead[child] = lm.look_ahead(fusion, wh)
         tree.slot[child] = -1
         tree.table[place] = child
     return child
 
 
-@njit
+@njit_lean
 def _stay(tree: Any, beam: Any, active: Any, row: Any, top: Any, weight: Any, out: Any) -> None:
     """Candidates 0..active: the prefixes of the beam one frame later."""
     p_blank = np.exp(np.float64(row[0] - top))
@@ -193,18 +197,19 @@ def _stay(tree: Any, beam: Any, active: Any, row: Any, top: Any, weight: Any, ou
                 token += beam.blank[j] if tree.token[parent] == last else beam.mass[j]
             token *= np.exp(np.float64(row[last] - top))
         out.node[i], out.blank[i], out.token[i] = node, blank, token
-        out.score[i] = weight * np.log(blank + token) + tree.score[node]
+        out.score[i] = weight * np.log(blank + token) + tree.score[node] + tree.ahead[node]
 
 
-@njit
+@njit_lean
 def _grow(
     tree: Any, beam: Any, counters: Any, fusion: Any, pruning: Any, row: Any, top: Any,
-    picked: Any, out: Any,
+    tokens: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Candidates after the first `active`: the beam's prefixes and one more token; the total count.
+    """Candidates after the first `active`: the beam's prefixes and one more of the first `tokens`
+    of out.picked; the total count.
 
-    Language model log probabilities are at most zero, so a prefix whose total without the new one
-    is below the cut needs no look-up.
+    Log probabilities of language models are at most zero and look-aheads only fall within a word,
+    so a prefix whose total without the new ones is below the cut needs no look-up.
     """
     active = counters.counts[1]
     best, worst = -np.inf, np.inf
@@ -212,10 +217,11 @@ def _grow(
         best, worst = max(best, out.score[i]), min(worst, out.score[i])
     # Of a full beam at least `beam` candidates are as good as the worst that stays.
     worst = worst if active == pruning.beam else -np.inf
-    gain = max(0.0, fusion.word_bonus + fusion.word_weight * max(0.0, fusion.unk_penalty))
-    gain += max(0.0, fusion.token_bonus)
+    token_gain = max(0.0, fusion.token_bonus)
+    word_gain = max(0.0, fusion.word_bonus + fusion.word_weight * max(0.0, fusion.unk_penalty))
     count = active
-    for token in picked:
+    for k in range(tokens):
+        token = out.picked[k]
         p = np.exp(np.float64(row[token] - top))
         for i in range(active):
             node = beam.node[i]
@@ -223,12 +229,17 @@ def _grow(
             if mass == 0.0:
                 continue
             ctc = pruning.ctc_weight * np.log(mass)
-            if ctc + tree.score[node] + gain < max(worst, best - pruning.beam_threshold):
+            most = ctc + tree.score[node] + token_gain
+            if fusion.boundary[token] or tree.word_hash[node] == FNV_START:
+                most += word_gain
+            else:
+                most += tree.ahead[node]
+            if most < max(worst, best - pruning.beam_threshold):
                 continue
             child = _child(tree, counters, fusion, node, token)
             if tree.slot[child] >= 0:
                 continue  # in the beam: _stay has counted this mass
-            score = ctc + tree.score[child]
+            score = ctc + tree.score[child] + tree.ahead[child]
             out.node[count], out.blank[count], out.token[count] = child, 0.0, mass
             out.score[count] = score
             count += 1
@@ -236,7 +247,7 @@ def _grow(
     return count
 
 
-@njit
+@njit_lean
 def _select(tree: Any, beam: Any, counters: Any, pruning: Any, count: Any, out: Any) -> None:
     """Make the best of the candidates the beam; its largest mass becomes 1."""
     best = -np.inf
@@ -268,28 +279,26 @@ def _select(tree: Any, beam: Any, counters: Any, pruning: Any, count: Any, out: 
     counters.log_scale[0] += np.log(top)
 
 
-@njit
+@njit_lean
 def _advance(
     log_probs: Any, tree: Any, beam: Any, counters: Any, fusion: Any, pruning: Any, out: Any
 ) -> Any:
     """Consume frames; how many were done: fewer than given where the tree has no more room."""
-    picked = np.empty(log_probs.shape[1], np.int64)
-    scratch = np.empty(log_probs.shape[1], np.float32)
     count = counters.counts
     for t in range(len(log_probs)):
         row = log_probs[t]
         if row[0] > pruning.log_skip:
             if count[2] == 0:
                 count[2] = 1
-                beam.blank[: count[1]] = beam.mass[: count[1]]
-                beam.token[: count[1]] = 0.0
+                for i in range(count[1]):
+                    beam.blank[i], beam.token[i] = beam.mass[i], 0.0
             counters.log_scale[0] += row[0]
             continue
-        tokens, top = _pick_tokens(row, fusion.allowed, pruning, picked, scratch)
+        tokens, top = _pick_tokens(row, fusion.allowed, pruning, out.picked, out.order)
         if count[0] + count[1] * tokens > len(tree.parent):
             return t
         _stay(tree, beam, count[1], row, top, pruning.ctc_weight, out)
-        total = _grow(tree, beam, counters, fusion, pruning, row, top, picked[:tokens], out)
+        total = _grow(tree, beam, counters, fusion, pruning, row, top, tokens, out)
         _select(tree, beam, counters, pruning, total, out)
         counters.log_scale[0] += top
     return len(log_probs)
@@ -314,7 +323,7 @@ def _needed(tree: Any, beam: Any, count: Any) -> Any:
     return new, nodes
 
 
-@njit
+@njit_lean
 def _move(tree: Any, beam: Any, count: Any, new: Any, nodes: Any, to: Any) -> None:
     """Copy the needed nodes into another tree."""
     for node in range(count[0]):
@@ -323,7 +332,7 @@ def _move(tree: Any, beam: Any, count: Any, new: Any, nodes: Any, to: Any) -> No
             continue
         to.token[n], to.score[n], to.slot[n] = tree.token[node], tree.score[node], tree.slot[node]
         to.token_state[n], to.word_state[n] = tree.token_state[node], tree.word_state[node]
-        to.word_hash[n] = tree.word_hash[node]
+        to.word_hash[n], to.ahead[n] = tree.word_hash[node], tree.ahead[node]
         to.parent[n] = new[tree.parent[node]] if node else -1
         if node:
             to.table[_find(to, to.parent[n], to.token[n])[1]] = n
@@ -395,6 +404,7 @@ def _new_tree(nodes: int) -> Tree:
         word_state=np.empty(nodes, np.int32),
         word_hash=np.empty(nodes, np.uint64),
         score=np.empty(nodes),
+        ahead=np.empty(nodes),
         slot=np.empty(nodes, np.int32),
         table=np.zeros(2 * nodes, np.int32),
     )
@@ -416,13 +426,21 @@ def begin(fusion: Fusion, options: SearchOptions) -> Search:
         float(weight),
     )
     tree = _new_tree(NODES)
-    tree.parent[0], tree.token[0], tree.score[0], tree.slot[0] = -1, -1, 0.0, 0
+    tree.parent[0], tree.token[0], tree.slot[0] = -1, -1, 0
+    tree.score[0] = tree.ahead[0] = 0.0
     ts, ws, wh = fusion.begin(1)
     tree.token_state[0], tree.word_state[0], tree.word_hash[0] = ts[0], ws[0], wh[0]
     beam = Beam(np.zeros(size, np.int32), *(np.zeros(size) for _ in range(3)))
     beam.blank[0] = beam.mass[0] = 1.0
     width = size * (1 + most)
-    out = Candidates(np.empty(width, np.int32), *(np.empty(width) for _ in range(4)))
+    out = Candidates(
+        node=np.empty(width, np.int32),
+        blank=np.empty(width),
+        token=np.empty(width),
+        score=np.empty(width),
+        order=np.empty(max(width, len(fusion.tokens))),
+        picked=np.empty(len(fusion.tokens), np.int32),
+    )
     counters = Counters(np.array([1, 1, 0], np.int64), np.zeros(1))
     return Search(fusion, options, pruning, tree, beam, out, counters)
 
@@ -513,7 +531,7 @@ def describe(
     flat = np.concatenate([np.empty(0, np.int32), *texts.values()])
     bounds = np.cumsum([0, *map(len, texts.values())])
     ctc = forward(log_probs, flat, bounds)
-    start, end, peak = align(log_probs, flat, bounds)
+    (start, end, peak), _ = align(log_probs, flat, bounds)
     state = [array[0] for array in fusion.begin(1)]
     hypotheses = []
     for n, (text, tokens) in enumerate(texts.items()):

@@ -21,8 +21,17 @@ from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.hypothesis import Weights
-from asr.kernels import njit
-from asr.lm.ngram import FNV_START, NGram, NGramArrays, advance, final, fnv, lookup
+from asr.kernels import njit_lean
+from asr.lm.ngram import (
+    FNV_START,
+    RESERVED,
+    NGram,
+    NGramArrays,
+    advance,
+    final,
+    fnv,
+    lookup,
+)
 
 BOUNDARIES = ("|", " ", "▁")  # tokens that are nothing but a word boundary
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<blank>")  # never output, in whatever position
@@ -60,6 +69,9 @@ class FusionArrays(NamedTuple):
     allowed: NDArray[np.bool_]  # (V,) may the token be output?
     letters: NDArray[np.uint8]  # UTF-8 bytes of all tokens without their boundary marks
     letters_begin: Ints  # (V + 1,)
+    prefix_keys: Hashes  # (P, a power of two) hashes of all beginnings of words; 0 is empty
+    prefix_best: NDArray[np.float32]  # (P,) the largest unigram log probability of such words
+    unknown: float  # raw score of an unknown word as unigram, penalty included
 
 
 class States(NamedTuple):
@@ -79,7 +91,7 @@ class Increments(NamedTuple):
     weighted: Floats  # Σ w·lm + bonus·length
 
 
-@njit
+@njit_lean
 def complete_word(a: Any, ws: Any, wh: Any) -> Any:
     """(raw log probability, next state) of the word whose hash is `wh` after the state `ws`."""
     if not a.has_word:
@@ -89,7 +101,7 @@ def complete_word(a: Any, ws: Any, wh: Any) -> Any:
     return logp + (a.unk_penalty if word == 0 else 0.0), after
 
 
-@njit
+@njit_lean
 def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
     """Append `token`: (token LM, word LM, words completed (0 or 1), next ts, ws, wh); raw logs."""
     token_score, word_score, words = 0.0, 0.0, 0
@@ -106,7 +118,7 @@ def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
     return token_score, word_score, words, ts, ws, wh
 
 
-@njit
+@njit_lean
 def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
     """Last word and end of the sentence: (token LM, word LM, words completed (0 or 1))."""
     token_score, word_score, words = 0.0, 0.0, 0
@@ -120,14 +132,62 @@ def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
     return token_score, word_score, words
 
 
-@njit
+@njit_lean
+def look_ahead(a: Any, wh: Any) -> Any:
+    """Weighted score that the unfinished word will bring at best: what pruning adds to a total.
+
+    Without it hypotheses that put off the end of a word would look better than all others. It is
+    the best unigram among the words that begin so; never less than an unknown word.
+    """
+    if wh == FNV_START:
+        return 0.0
+    best = 0.0
+    if a.has_word:
+        slot = _slot(a.prefix_keys, wh)
+        best = a.unknown
+        if a.prefix_keys[slot] == wh:
+            best = max(best, a.prefix_best[slot])
+    return a.word_weight * best + a.word_bonus
+
+
+@njit_lean
+def _slot(keys: Any, key: Any) -> Any:
+    """Where `key` stands, or the empty slot where it would; half are empty."""
+    mask = np.uint64(len(keys) - 1)
+    slot = key & mask
+    while keys[slot] != key and keys[slot] != 0:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@njit_lean
+def _hash_prefixes(text: Any, logprob: Any, hashes: Any, best: Any) -> None:
+    """For each byte of a text of words, one a line: the hash and log probability of its word."""
+    h, word = FNV_START, 0
+    for i in range(len(text)):
+        if text[i] == 10:
+            h, word = FNV_START, word + 1
+            hashes[i] = 0
+            continue
+        h = fnv(h, text[i])
+        hashes[i], best[i] = h, logprob[word]
+
+
+@njit_lean
+def _insert(hashes: Any, best: Any, keys: Any, values: Any) -> None:
+    for i in range(len(hashes)):
+        slot = _slot(keys, hashes[i])
+        keys[slot], values[slot] = hashes[i], best[i]
+
+
+@njit_lean
 def weigh(a: Any, token_score: Any, word_score: Any, words: Any, tokens: Any) -> Any:
     """The weighted sum of increments; only words or tokens have a bonus."""
     score = a.token_weight * token_score + a.word_weight * word_score
     return score + a.word_bonus * words + a.token_bonus * tokens
 
 
-@njit
+@njit_lean
 def _take(a: Any, ts: Any, ws: Any, wh: Any, tokens: Any, scores: Any, length: Any) -> None:
     for n in range(len(tokens)):
         token_score, word_score, words, ts[n], ws[n], wh[n] = extend(
@@ -138,7 +198,7 @@ def _take(a: Any, ts: Any, ws: Any, wh: Any, tokens: Any, scores: Any, length: A
         scores[2, n] = weigh(a, token_score, word_score, words, 1)
 
 
-@njit
+@njit_lean
 def _finish_all(a: Any, ts: Any, ws: Any, wh: Any, scores: Any, length: Any) -> None:
     for n in range(len(ts)):
         token_score, word_score, words = finish(a, ts[n], ws[n], wh[n])
@@ -147,7 +207,7 @@ def _finish_all(a: Any, ts: Any, ws: Any, wh: Any, scores: Any, length: Any) -> 
         scores[2, n] = weigh(a, token_score, word_score, words, 0)
 
 
-@njit
+@njit_lean
 def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any) -> None:
     for n in range(len(ts)):
         # The word that a boundary completes is the same whichever token brings the boundary.
@@ -206,6 +266,8 @@ class Fusion:
         spelling = [letters(t).encode() for t in ["", *self.tokens[1:]]]
         ids = {w: i for i, w in enumerate(token_lm.vocabulary)} if token_lm else {}
         token_ids = [ids.get(t, ids.get("|", 0) if t == " " else 0) for t in self.tokens]
+        keys, best = _prefixes(word_lm) if word_lm else (np.zeros(1, np.uint64), _NOTHING.logprob)
+        unknown = float(word_lm.arrays.logprob[0]) if word_lm else 0.0
         bonus = float(self.weights.bonus)
         per_token = self.length_unit == "tokens"
         return FusionArrays(
@@ -223,6 +285,9 @@ class Fusion:
             allowed=np.array([i > 0 and t not in SPECIAL for i, t in enumerate(self.tokens)], bool),
             letters=np.frombuffer(b"".join(spelling) or b"\0", np.uint8).copy(),
             letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
+            prefix_keys=keys,
+            prefix_best=best,
+            unknown=unknown + float(self.unk_penalty),
         )
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -265,6 +330,20 @@ class Fusion:
         if self.length_unit == "tokens":
             length[:] = 0
         return Increments(scores[0], scores[1], length, scores[2])
+
+
+def _prefixes(lm: NGram) -> tuple[Hashes, NDArray[np.float32]]:
+    """Hash table from every beginning of a word (whole words too) to its best unigram."""
+    text = np.frombuffer("\n".join(lm.vocabulary[len(RESERVED) :]).encode(), np.uint8)
+    hashes, best = np.empty(len(text), np.uint64), np.zeros(len(text), np.float32)
+    _hash_prefixes(text, lm.arrays.logprob[len(RESERVED) :], hashes, best)
+    order = np.argsort(hashes)
+    distinct, first = np.unique(hashes[order], return_index=True)
+    keys = np.zeros(1 << (2 * len(distinct)).bit_length(), np.uint64)
+    values = np.zeros(len(keys), np.float32)
+    if len(distinct):
+        _insert(distinct, np.maximum.reduceat(best[order], first), keys, values)
+    return keys, values
 
 
 def _readonly(arrays: NGramArrays) -> NGramArrays:
