@@ -1,8 +1,9 @@
-"""`asr align`: when each word of known transcripts was said."""
+"""`asr align`: when each word of known transcripts was said, and how the model attends to them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,18 +11,36 @@ from asr.commands.options import FILE, machine_options
 from asr.console import end_with_skipped, say, track
 from asr.errors import InputError
 
+if TYPE_CHECKING:
+    from asr.transcriber import Outputs, Transcriber
+
+PICTURES = 10
+
 
 @click.command()
 @click.argument("model", type=FILE)
 @click.argument("manifest", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="The CTM file.")
+@click.option(
+    "--pictures", type=FILE, help=f"Folder: attention and CTC outputs of the first {PICTURES}."
+)
 @machine_options
-def command(model: Path, manifest: Path, output: Path, device: str, threads: int | None) -> None:
-    """Align the transcripts of MANIFEST with a CTC model: word times in seconds, as CTM.
+def command(
+    model: Path,
+    manifest: Path,
+    output: Path,
+    pictures: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Align the transcripts of MANIFEST with a CTC head: word times in seconds, as CTM.
+
+    With --pictures also says how monotonic the attention of a speller is, over all utterances.
 
     \b
-    Example:
+    Examples:
       asr align exp/ctc data/manifest.test.jsonl -o test.ctm
+      asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
     """
     import torch
 
@@ -39,6 +58,7 @@ def command(model: Path, manifest: Path, output: Path, device: str, threads: int
     transcriber = load(model, head="ctc", device=device, threads=threads)
     tokenizer = transcriber.tokenizer
     skipped: list[tuple[str, str]] = []
+    shares: list[float] = []
     with whole_file(output) as file:
         for utterance in track(utterances, "aligning"):
             try:
@@ -54,7 +74,41 @@ def command(model: Path, manifest: Path, output: Path, device: str, threads: int
             except InputError as error:
                 skipped.append((utterance.id, str(error)))
                 continue
+            if pictures:
+                picture = pictures / f"{utterance.id}.png" if len(shares) < PICTURES else None
+                shares.append(attention(transcriber, outputs, tokens, picture))
             hypothesis = Hypothesis(utterance.text, tokens, words=words)
             file.write(WRITERS["ctm"](hypothesis, utterance.id))
     say(f"{len(utterances) - len(skipped)} utterances aligned -> {output}")
+    if shares and transcriber.recognizer.has_speller:
+        say(f"attention goes forward in {sum(shares) / len(shares):.1%} of the steps")
     end_with_skipped(skipped, len(utterances))
+
+
+def attention(
+    transcriber: Transcriber, outputs: Outputs, tokens: list[int], picture: Path | None
+) -> float:
+    """How monotonic the attention to known tokens is (0 to 1); draws it if `picture` is given."""
+    import torch
+
+    from asr.pictures import draw, monotonic_share
+
+    alignment = None
+    if transcriber.recognizer.speller is not None:
+        with torch.inference_mode():
+            taught = transcriber.recognizer.speller.teach(
+                outputs.states, outputs.lengths, torch.tensor([tokens])
+            )
+        alignment = taught[1][0].cpu().numpy()
+    if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        names = [transcriber.tokenizer.pieces[token] for token in tokens] + ["end"]
+        draw(
+            picture,
+            names,
+            transcriber.frame_shift,
+            alignment,
+            outputs.log_probs(0),
+            transcriber.tokenizer.pieces,
+        )
+    return 1.0 if alignment is None else monotonic_share(alignment)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=FILE, required=True, help="The n-best file.")
 @click.option("--nbest", default=1, show_default=True, help="Hypotheses an utterance.")
 @search_options
-@click.option("--label", help="Name of this system in the tables of `asr score`.")
 @click.option("--save-outputs", type=FILE, help="Also write the CTC log-probabilities, as .npz.")
 @click.option("--tokens", type=FILE, help="Of an OUTPUTS.npz: one a line, line 0 the blank.")
 @click.option("--frame-shift", default=0.04, help="Seconds between frames of an OUTPUTS.npz.")
@@ -44,7 +43,6 @@ def command(
     manifest: Path | None,
     output: Path,
     nbest: int,
-    label: str | None,
     save_outputs: Path | None,
     tokens: Path | None,
     frame_shift: float,
@@ -67,7 +65,7 @@ def command(
     if model.suffix == ".npz":
         if manifest is not None or save_outputs is not None:
             raise click.UsageError("an OUTPUTS.npz takes neither MANIFEST nor --save-outputs")
-        decode_file(model, tokens, output, nbest, label, frame_shift, threads, arguments)
+        decode_file(model, tokens, output, nbest, frame_shift, threads, arguments)
         return
     if manifest is None:
         raise click.UsageError("Missing argument 'MANIFEST'")
@@ -93,7 +91,7 @@ def command(
         "manifest": describe_manifest(utterances),
         "normalizer": transcriber.tokenizer.normalizer.to_dict(),
         "tokenizer_hash": transcriber.tokenizer.hash,
-        **describe_search(transcriber.fusion, transcriber.lms, label),
+        **describe_search(transcriber.fusion, transcriber.lms),
         "threads": transcriber.threads,
     }
 
@@ -127,7 +125,7 @@ def describe_manifest(manifest: Any) -> dict[str, Any]:
     return {"path": str(manifest.path), "hash": manifest.hash, "split": manifest.split}
 
 
-def describe_search(fusion: Fusion, lms: LanguageModels, label: str | None) -> dict[str, Any]:
+def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
     """The part of the meta record that every n-best file has."""
     return {
         "weights": asdict(fusion.weights),
@@ -139,7 +137,6 @@ def describe_search(fusion: Fusion, lms: LanguageModels, label: str | None) -> d
         "unk_penalty": lms.unk_penalty,
         "tuned_on": lms.tuned_on,
         "tokens": fusion.tokens,
-        "label": label,
     }
 
 
@@ -148,7 +145,6 @@ def decode_file(
     tokens: Path | None,
     output: Path,
     nbest: int,
-    label: str | None,
     frame_shift: float,
     threads: int | None,
     arguments: SearchArguments,
@@ -188,7 +184,7 @@ def decode_file(
     meta: dict[str, Any] = {
         "outputs": str(path),
         "head": "ctc",
-        **describe_search(fusion, lms, label),
+        **describe_search(fusion, lms),
         "threads": threads or os.cpu_count() or 1,
     }
     skipped: list[tuple[str, str]] = []

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# From nothing to a recogniser in 10 minutes: speech is synthesised by eSpeak NG, a CTC and a LAS
+# model are trained on its waveforms, decoded with an n-gram language model, scored, and used.
+# SEED=2 ./run.sh takes other sentences, voices and initial weights; remove exp/ and data/ first.
+. "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
+
+seed=${SEED:-1}
+dev=data/manifest.dev.jsonl
+test=data/manifest.test.jsonl
+lm="--lm exp/word.lm"
+
+stage data "2,370 sentences in 79 voices, and text for the language model (15 s)" \
+  asr prepare espeak grammar.txt -o data --seed "$seed"
+stage lm "word 4-gram of 40,000 sentences, none of the test's (5 s)" \
+  asr lm train data/lm.txt -o exp/word.lm --order 4
+
+stage train-ctc "CTC model, from waveforms (3 minutes)" \
+  asr train conf/ctc.yaml -o exp/ctc --set seed="$seed"
+stage train-las "LAS model, from waveforms (4 minutes)" \
+  asr train conf/las.yaml -o exp/las --set seed="$seed"
+
+# LM weight and word bonus come from the dev set: once for fusion, once for rescoring.
+stage dev-fusion "100-best lists of the dev set, LM fused (5 s)" \
+  asr decode exp/ctc $dev -o exp/ctc.dev.fusion.jsonl --beam 100 --nbest 100 $lm
+stage dev-plain "100-best lists of the dev set, without LM (5 s)" \
+  asr decode exp/ctc $dev -o exp/ctc.dev.plain.jsonl --beam 100 --nbest 100
+stage dev-las "20-best lists of the dev set, LM fused (5 s)" \
+  asr decode exp/las $dev -o exp/las.dev.jsonl --head las --beam 20 --nbest 20 $lm --lm-weight 0.3
+stage tune-fusion "weights of CTC + LM" \
+  asr tune exp/ctc.dev.fusion.jsonl --ref $dev -o exp/fusion.json
+stage tune-rescoring "weights of rescoring" \
+  asr tune exp/ctc.dev.plain.jsonl --ref $dev --lm exp/word.lm -o exp/rescoring.json
+stage tune-las "weights of LAS + LM" \
+  asr tune exp/las.dev.jsonl --ref $dev -o exp/las.json
+
+stage ctc-greedy "test set" \
+  asr decode exp/ctc $test -o exp/1.jsonl --beam 1
+stage ctc-beam "test set" \
+  asr decode exp/ctc $test -o exp/2.jsonl --beam 100 --nbest 100
+stage ctc-lm "test set" \
+  asr decode exp/ctc $test -o exp/3.jsonl --beam 100 $lm --weights exp/fusion.json
+stage ctc-rescored "test set" \
+  asr rescore exp/2.jsonl $lm --weights exp/rescoring.json -o exp/4.jsonl
+stage las-greedy "test set" \
+  asr decode exp/las $test -o exp/5.jsonl --head las --beam 1
+stage las-beam "test set" \
+  asr decode exp/las $test -o exp/6.jsonl --head las --beam 8
+stage las-lm "test set" \
+  asr decode exp/las $test -o exp/7.jsonl --head las --beam 8 $lm --weights exp/las.json
+
+labels="CTC greedy,CTC beam,CTC + n-gram,CTC n-best rescored,LAS greedy,LAS beam,LAS + n-gram"
+asr score $test exp/[1-7].jsonl --labels "$labels" --compare exp/2.jsonl --json exp/scores.json
+
+stage transcribe "a file to text and subtitles" \
+  asr transcribe exp/ctc data/audio/test-00000.flac -f txt,srt -o exp/transcribed $lm --weights exp/fusion.json
+cat exp/transcribed/test-00000.txt exp/transcribed/test-00000.srt

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Real sentences of many speakers: speechocean762 (Mandarin speakers, half children: hard) and
+# arctic-kathleen, trained on together; word and character n-grams; 75 minutes, with --quick 20.
+# The corpora are taken from $ASR_DATA; without it speechocean762 alone is downloaded (OpenSLR 101).
+. "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
+
+quick=()
+[ "${1:-}" = --quick ] && quick=(--set train.epochs=8 --set train.warmup=150)
+
+if [ -n "${ASR_DATA:-}" ]; then
+  train=$ASR_DATA/speechocean762/manifest.train.jsonl,$ASR_DATA/arctic-kathleen/manifest.train.jsonl
+  devs=$ASR_DATA/speechocean762/manifest.dev.jsonl,$ASR_DATA/arctic-kathleen/manifest.dev.jsonl
+  dev=$ASR_DATA/speechocean762/manifest.dev.jsonl
+  tests=("$ASR_DATA/speechocean762/manifest.test.jsonl" "$ASR_DATA/arctic-kathleen/manifest.test.jsonl")
+  text=("$ASR_DATA/text/english-novels.txt.gz")
+else
+  stage download "speechocean762 (520 MB)" sh -c 'mkdir -p corpus &&
+    curl -fL https://www.openslr.org/resources/101/speechocean762.tar.gz | tar -xz -C corpus'
+  stage data "manifests" asr prepare kaldi corpus/speechocean762/train -o data --dev 0.08
+  stage data-test "manifests" asr prepare kaldi corpus/speechocean762/test -o data --name test
+  train=data/manifest.train.jsonl devs=data/manifest.dev.jsonl dev=$devs
+  tests=(data/manifest.test.jsonl) text=()
+fi
+sets=(--set "data.train=[$train]" --set "data.dev=[$devs]")
+
+stage train-ctc "CTC model, from waveforms (35 minutes; --quick 8)" \
+  asr train conf/ctc.yaml -o exp/ctc "${sets[@]}" "${quick[@]}"
+stage train-las "LAS model, from waveforms (35 minutes; --quick 8)" \
+  asr train conf/las.yaml -o exp/las "${sets[@]}" "${quick[@]}"
+stage lm-word "word 4-gram (10 s)" \
+  asr lm train ${train//,/ } "${text[@]}" -o exp/word.lm --order 4 --prune "0 0 1"
+stage lm-char "character 6-gram (20 s)" \
+  asr lm train ${train//,/ } "${text[@]}" -o exp/char.lm --order 6 --unit token --tokenizer exp/ctc/model --prune "0 0 0 1"
+
+word="--lm exp/word.lm" char="--lm exp/char.lm"
+tuned() {  # tuned NAME MODEL OPTIONS...: an n-best list of the dev set, and the weights it gives
+  stage "dev-$1" "100-best list of the dev set" \
+    asr decode "exp/$2" "$dev" -o "exp/$1.dev.jsonl" --nbest 100 "${@:3}"
+  stage "tune-$1" "weights" asr tune "exp/$1.dev.jsonl" --ref "$dev" -o "exp/$1.json" --plot "exp/$1.png"
+}
+tuned word ctc --beam 200 $word --lm-weight 0.8 --length-bonus 1
+tuned char ctc --beam 200 $char --lm-weight 0.6 --length-bonus 0.5
+tuned both ctc --beam 200 $word $char --lm-weight 0.5 --lm-weight 0.3 --length-bonus 1
+tuned las las --beam 20 $word --lm-weight 0.4 --length-bonus 1
+stage dev-plain "100-best list without LM" \
+  asr decode exp/ctc "$dev" -o exp/plain.dev.jsonl --beam 200 --nbest 100
+stage tune-plain "weights of rescoring" \
+  asr tune exp/plain.dev.jsonl --ref "$dev" --lm exp/word.lm -o exp/plain.json
+stage attention "pictures of the attention on the dev set" \
+  asr align exp/las "$dev" -o exp/las.ctm --pictures exp/pictures
+
+labels="CTC greedy,CTC beam,CTC + character n-gram,CTC + word n-gram,CTC + both,CTC n-best rescored,LAS greedy,LAS beam,LAS + n-gram"
+for manifest in "${tests[@]}"; do
+  set=$(basename "$(dirname "$manifest")") out=exp/$(basename "$(dirname "$manifest")")
+  stage "$set-1" "$set: CTC greedy" asr decode exp/ctc "$manifest" -o "$out.1.jsonl" --beam 1
+  stage "$set-2" "$set: CTC beam" asr decode exp/ctc "$manifest" -o "$out.2.jsonl" --beam 200 --nbest 100
+  stage "$set-3" "$set: + characters" asr decode exp/ctc "$manifest" -o "$out.3.jsonl" --beam 200 $char --weights exp/char.json
+  stage "$set-4" "$set: + words" asr decode exp/ctc "$manifest" -o "$out.4.jsonl" --beam 200 $word --weights exp/word.json
+  stage "$set-5" "$set: + both" asr decode exp/ctc "$manifest" -o "$out.5.jsonl" --beam 200 $word $char --weights exp/both.json
+  stage "$set-6" "$set: rescored" asr rescore "$out.2.jsonl" $word --weights exp/plain.json -o "$out.6.jsonl"
+  stage "$set-7" "$set: LAS greedy" asr decode exp/las "$manifest" -o "$out.7.jsonl" --beam 1
+  stage "$set-8" "$set: LAS beam" asr decode exp/las "$manifest" -o "$out.8.jsonl" --beam 8
+  stage "$set-9" "$set: LAS + n-gram" asr decode exp/las "$manifest" -o "$out.9.jsonl" --beam 20 $word --weights exp/las.json
+  echo "== $set"
+  asr score "$manifest" "$out".[1-9].jsonl --labels "$labels" --compare "$out.2.jsonl" --json "$out.json"
+done

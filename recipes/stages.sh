@@ -1,0 +1,33 @@
+# Sourced by the recipes: the environment, and stages that are skipped when they are done.
+#
+#     stage NAME 'what it makes, how long it takes' COMMAND...
+#
+# A stage's marker holds a hash of its command, of the configuration files the command names, and
+# of the stages before it: what is changed runs again, and so does all that follows.
+
+set -euo pipefail
+recipe=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
+root=$(cd "$recipe/../.." && pwd)
+"$root/tools/setup.sh"
+export PATH="$root/.venv/bin:$PATH"
+cd "$recipe"
+chain=""
+
+stage() {
+  local name=$1 what=$2 marker="exp/.done/$1" arg begin=$SECONDS
+  shift 2
+  for arg in "$@"; do
+    case $arg in *.yaml|*.txt) [ -f "$arg" ] && chain+=$(cat "$arg") ;; esac
+  done
+  chain=$(printf '%s\n' "$chain" "$@" | sha256sum | cut -d' ' -f1)
+  if [ -f "$marker" ] && [ "$(cat "$marker")" = "$chain" ]; then
+    echo "== $name: done before" >&2
+    return
+  fi
+  echo "== $name: $what" >&2
+  mkdir -p exp/.done
+  rm -f "$marker"
+  "$@"
+  echo "$chain" > "$marker"
+  echo "== $name: $((SECONDS - begin)) s" >&2
+}

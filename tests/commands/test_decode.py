@@ -1,0 +1,201 @@
+"""decode, transcribe, align and info on a small model: files, statuses and errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import asr
+from asr.data.manifest import write_manifest
+from asr.errors import AudioError, InputError
+from asr.hypothesis import NBest, read_nbest
+from asr.lm.ngram import NGram
+from asr.models.encoder import EncoderOptions
+from asr.models.frontend import FrontendOptions
+from asr.models.recognizer import Recognizer, RecognizerOptions
+from asr.models.speller import SpellerOptions
+from asr.text.tokenizer import Tokenizer
+
+Run = Callable[..., "CompletedProcess[str]"]
+TEXTS = ["one two", "two", "one one two", "two one"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with both heads, four recordings of noise, one broken file, an ARPA file."""
+    folder = tmp_path_factory.mktemp("decode")
+    torch.manual_seed(1)
+    tokenizer = Tokenizer.train("char", TEXTS)
+    options = RecognizerOptions(
+        sample_rate=8000,
+        ctc_weight=0.5,
+        frontend=FrontendOptions(channels=16),
+        encoder=EncoderOptions(layers=1, size=8),
+        speller=SpellerOptions(size=8, embedding=4, attention=8, filters=2, reach=2),
+    )
+    Recognizer(options, tokenizer.size).save(folder / "model")
+    tokenizer.save(folder / "model")
+    draw = np.random.default_rng(0)
+    rows = []
+    for i, text in enumerate(TEXTS):
+        samples = 0.1 * draw.standard_normal(8000 + 1600 * i)
+        soundfile.write(folder / f"{i}.wav", samples, 8000)
+        rows.append({"id": f"u{i}", "audio": f"{i}.wav", "text": text, "speaker": "s"})
+    (folder / "broken.wav").write_text("this is no audio")
+    write_manifest(folder / "good.jsonl", rows)
+    broken = {"id": "bad", "audio": "broken.wav", "text": "one"}
+    write_manifest(folder / "mixed.jsonl", [rows[0], broken, *rows[1:]])
+    write_manifest(folder / "bad.jsonl", [broken])
+    (folder / "word.arpa").write_text(
+        "\\data\\\nngram 1=5\n\n\\1-grams:\n-2 <unk>\n-99 <s>\n-1 </s>\n-0.5 one\n-0.7 two\n\n"
+        "\\end\\\n"
+    )
+    return folder
+
+
+def lists(path: Path) -> list[NBest]:
+    return list(read_nbest(path)[1])
+
+
+def test_every_utterance_in_order_and_totals(place: Path, tmp_path: Path, run_asr: Run) -> None:
+    out = tmp_path / "out.jsonl"
+    lm = ["--lm", str(place / "word.arpa"), "--lm-weight", "0.7", "--length-bonus", "0.3"]
+    done = run_asr("decode", place / "model", place / "good.jsonl", "-o", out, "--head", "ctc",
+                   "--nbest", 5, "--beam", 50, *lm)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    meta, found = read_nbest(out)
+    assert meta["weights"] == {"ctc": 1.0, "att": 0.0, "lm": {"word": 0.7}, "bonus": 0.3}
+    assert meta["audio_seconds"] == pytest.approx(5.2, abs=0.01)
+    reference = NGram.open(place / "word.arpa", "word")
+    ids = []
+    for utterance in found:
+        ids.append(utterance.id)
+        assert len({h.text for h in utterance.nbest}) == 5
+        for h in utterance.nbest:
+            lm_score = reference.score(h.text.split())
+            assert h.scores["lm"]["word"] == pytest.approx(lm_score, abs=1e-4)
+            total = h.scores["ctc"] + 0.7 * lm_score + 0.3 * len(h.text.split())
+            assert h.total == pytest.approx(total, abs=1e-4)
+    assert ids == ["u0", "u1", "u2", "u3"]
+
+
+def test_saved_outputs_decode_to_the_same(place: Path, tmp_path: Path, run_asr: Run) -> None:
+    direct, saved, again = tmp_path / "a.jsonl", tmp_path / "o.npz", tmp_path / "b.jsonl"
+    options = ["--beam", "30", "--nbest", "3", "--lm", str(place / "word.arpa")]
+    done = run_asr("decode", place / "model", place / "good.jsonl", "-o", direct, "--head", "ctc",
+                   "--save-outputs", saved, *options)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with np.load(saved) as arrays:
+        assert list(arrays) == ["u0", "u1", "u2", "u3"]
+        assert np.allclose(np.exp(arrays["u0"]).sum(1), 1, atol=1e-4)
+    done = run_asr("decode", saved, "--tokens", tmp_path / "o.tokens.txt", "-o", again, *options)
+    assert done.returncode == 0, done.stderr
+    for one, two in zip(lists(direct), lists(again), strict=True):
+        assert [h.text for h in one.nbest] == [h.text for h in two.nbest]
+        assert [h.total for h in one.nbest] == pytest.approx([h.total for h in two.nbest])
+
+
+def test_batch_equals_single_with_both_heads(place: Path) -> None:
+    for head in ("ctc", "las"):
+        transcriber = asr.load(place / "model", head=head, beam=5)
+        waves = [transcriber.read(place / f"{i}.wav") for i in range(4)]
+        together = [found[0] for found in transcriber.decode(waves)]
+        alone = [transcriber.transcribe(wave) for wave in waves]
+        assert [h.text for h in together] == [h.text for h in alone]
+        totals = [h.total for h in together]
+        assert totals == pytest.approx([h.total for h in alone], abs=1e-3)
+
+
+def test_broken_audio_is_listed_and_the_rest_decoded(
+    place: Path, tmp_path: Path, run_asr: Run
+) -> None:
+    out = tmp_path / "out.jsonl"
+    done = run_asr("decode", place / "model", place / "mixed.jsonl", "-o", out, "--beam", 1)
+    assert done.returncode == 3
+    assert "skipped 1 of 5 utterances" in done.stderr
+    assert "broken.wav" in done.stderr
+    found = lists(out)
+    assert [u.id for u in found] == ["u0", "bad", "u1", "u2", "u3"]
+    assert found[1].nbest == []
+    assert found[1].error
+    done = run_asr("decode", place / "model", place / "bad.jsonl", "-o", tmp_path / "none.jsonl")
+    assert done.returncode == 2
+    assert not (tmp_path / "none.jsonl").exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_transcribe_writes_files_and_lists_the_broken(
+    place: Path, tmp_path: Path, run_asr: Run
+) -> None:
+    files = [place / "0.wav", place / "broken.wav", place / "1.wav"]
+    done = run_asr("transcribe", place / "model", *files, "-f", "txt,srt,json", "-o", tmp_path)
+    assert done.returncode == 3
+    assert "skipped 1 of 3 files" in done.stderr
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"0.txt", "0.srt", "0.json", "1.txt", "1.srt", "1.json"}
+    text = (tmp_path / "1.txt").read_text().strip()
+    assert json.loads((tmp_path / "1.json").read_text())["text"] == text
+    assert asr.load(place / "model").transcribe(place / "1.wav").text == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["decode", "MODEL", "good.jsonl", "--beam", "0"], "beam"),
+        (["decode", "MODEL", "none.jsonl"], "none.jsonl"),
+        (["decode", "nowhere", "good.jsonl"], "no such model"),
+        (["decode", "MODEL", "good.jsonl", "--lm", "missing.lm"], "missing.lm"),
+        (["decode", "MODEL", "good.jsonl", "--lm-weight", "1"], "1 weights for 0 language"),
+        (["decode", "MODEL", "good.jsonl", "--weights", "good.jsonl"], "not a weights file"),
+        (["transcribe", "MODEL", "0.wav", "-f", "text"], "Did you mean 'txt'?"),
+        (["transcribe", "MODEL", "broken.wav"], "none of the files"),
+        (["info", "good.jsonl"], "is not a language model"),
+    ],
+)
+def test_mistakes_are_one_message(
+    place: Path, tmp_path: Path, run_asr: Run, arguments: list[str], message: str
+) -> None:
+    arguments = ["model" if a == "MODEL" else a for a in arguments]
+    if arguments[0] == "decode":
+        arguments += ["-o", str(tmp_path / "out.jsonl")]
+    done = run_asr(*arguments, cwd=place)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_tokenizer_or_normaliser_is_refused(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    Recognizer.load(place / "model").save(folder)
+    Tokenizer.train("char", ["abc"]).save(folder)
+    with pytest.raises(InputError, match="does not belong to the model"):
+        asr.load(folder)
+
+
+def test_align_and_info(place: Path, tmp_path: Path, run_asr: Run) -> None:
+    out = tmp_path / "out.ctm"
+    done = run_asr("align", place / "model", place / "mixed.jsonl", "-o", out)
+    assert done.returncode == 3
+    words = [line.split()[4] for line in out.read_text().splitlines()]
+    assert words == " ".join(TEXTS).split()
+    done = run_asr("info", place / "model")
+    assert "ctc, las" in done.stdout
+    done = run_asr("info", place / "word.arpa")
+    assert done.returncode == 0, done.stderr
+    assert "1-grams" in done.stdout
+
+
+def test_arrays_and_unusable_audio(place: Path) -> None:
+    transcriber = asr.load(place / "model", head="ctc")
+    with pytest.raises(AudioError, match=r"broken\.wav"):
+        transcriber.transcribe(place / "broken.wav")
+    silence = transcriber.transcribe(np.zeros(3, np.float32))
+    assert isinstance(silence.text, str)
