@@ -43,7 +43,7 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
         reduction="none",
         zero_infinity=True,
     )
-    equal = (tokens[:, 1:] == tokens[:, :-1]) & inside(token_lengths - 1, tokens.shape[1] - 1)
+    equal = (tokens[:, 1:] == tokens[:, :-1]) & inside(token_lengths, tokens.shape[1])[:, 1:]
     return loss.masked_fill(lengths < token_lengths + equal.sum(1), torch.inf)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -190,16 +190,17 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def options_from(kind: type[Options], record: Mapping[str, Any], where: Path) -> Options:
-    """The options dataclass `kind` from its JSON record; raises InputError for an unknown key."""
+    """The options dataclass `kind` from its JSON record; InputError for a wrong name or type."""
     options = kind()
-    known = [f.name for f in fields(options)]  # type: ignore[arg-type]
     for name, value in record.items():
-        if name not in known:
-            raise InputError(f"unknown option '{name}'", where, nearest(name, known))
-        old = getattr(options, name)
-        setattr(
-            options, name, options_from(type(old), value, where) if is_dataclass(old) else value
-        )
+        if not hasattr(options, name):
+            raise InputError(f"unknown option '{name}'", where, nearest(name, vars(options)))
+        wanted = type(getattr(options, name))
+        if is_dataclass(wanted) and isinstance(value, dict):
+            value = options_from(wanted, value, where)
+        elif type(value) is not wanted and (wanted, type(value)) != (float, int):
+            raise InputError(f"option '{name}' is {value!r}, no {wanted.__name__}", where)
+        setattr(options, name, value)
     return options
 
 

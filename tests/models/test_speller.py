@@ -1,0 +1,151 @@
+"""The speller: teacher forcing against stepping, gradients, beams, the loss by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asr.errors import InputError
+from asr.models.speller import END, UNKNOWN, Speller, SpellerOptions
+
+VOCABULARY = 6
+
+
+def make(layers: int = 1, smoothing: float = 0.1) -> Speller:
+    torch.manual_seed(1)
+    options = SpellerOptions(
+        layers, size=7, embedding=4, attention=5, filters=3, reach=2, label_smoothing=smoothing
+    )
+    speller = Speller(options, inputs=6, vocabulary=VOCABULARY).double().eval()
+    for parameter in speller.parameters():
+        nn.init.normal_(parameter, std=0.6)
+    return speller
+
+
+@pytest.fixture
+def states() -> tuple[Tensor, Tensor]:
+    """(3, 8, 6), lengths (3,); zeros behind the end."""
+    torch.manual_seed(2)
+    lengths = torch.tensor([8, 5, 1])
+    states = torch.randn(3, 8, 6, dtype=torch.float64)
+    return states * (torch.arange(8) < lengths[:, None])[:, :, None], lengths
+
+
+TOKENS = torch.tensor([[2, 3, 3, 5], [4, 2, 0, 0], [5, 0, 0, 0]])
+TOKEN_LENGTHS = torch.tensor([4, 2, 1])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_stepping_equals_teacher_forcing(states: tuple[Tensor, Tensor], layers: int) -> None:
+    speller = make(layers)
+    log_probs, alignments = speller.teach(*states, TOKENS)
+    memory, state = speller.begin(*states)
+    previous = torch.full((3,), END)
+    for u in range(5):
+        step, state, alignment = speller.step(memory, state, previous)
+        assert (step[:, UNKNOWN] == -torch.inf).all()
+        others = [token for token in range(VOCABULARY) if token != UNKNOWN]
+        torch.testing.assert_close(step[:, others], log_probs[:, u, others], atol=1e-12, rtol=0)
+        torch.testing.assert_close(alignment, alignments[:, u], atol=1e-12, rtol=0)
+        previous = TOKENS[:, min(u, 3)]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradients_are_the_numerical_ones(states: tuple[Tensor, Tensor], layers: int) -> None:
+    speller = make(layers)
+    names = [name for name, _ in speller.named_parameters()]
+
+    def loss(inputs: Tensor, *values: Tensor) -> Tensor:
+        weights = dict(zip(names, values, strict=True))
+        log_probs = torch.func.functional_call(speller, weights, (inputs, states[1], TOKENS))
+        return speller.loss(log_probs, TOKENS, TOKEN_LENGTHS)
+
+    values = [p.detach().clone().requires_grad_() for p in speller.parameters()]
+    assert torch.autograd.gradcheck(
+        loss, (states[0].clone().requires_grad_(), *values), fast_mode=True
+    )
+
+
+def test_alignments_stay_within_the_utterance(states: tuple[Tensor, Tensor]) -> None:
+    _, alignments = make().teach(*states, TOKENS)
+    torch.testing.assert_close(alignments.sum(2), torch.ones(3, 5, dtype=torch.float64))
+    assert alignments[1, :, 5:].abs().max() == 0
+    assert alignments[2, :, 1:].abs().max() == 0
+
+
+def test_attention_sees_where_it_was(states: tuple[Tensor, Tensor]) -> None:
+    """Equal states everywhere: only the location can make a later alignment uneven."""
+    speller = make()
+    even = torch.ones(1, 8, 6, dtype=torch.float64)
+    _, alignments = speller.teach(even, torch.tensor([8]), TOKENS[:1])
+    torch.testing.assert_close(alignments[0, 0], torch.full((8,), 0.125, dtype=torch.float64))
+    assert (alignments[0, 1] - 0.125).abs().max() > 1e-3  # the edges differ
+    nn.init.zeros_(speller.location.weight)
+    _, alignments = speller.teach(even, torch.tensor([8]), TOKENS[:1])
+    torch.testing.assert_close(alignments, torch.full_like(alignments, 0.125))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_beams_can_be_reordered(states: tuple[Tensor, Tensor], layers: int) -> None:
+    speller = make(layers)
+    memory, state = speller.begin(*states)
+    _, state, _ = speller.step(memory, state, torch.zeros(3, dtype=torch.long))
+    first, after, _ = speller.step(memory, state, torch.tensor([2, 3, 4]))
+    index = torch.tensor([1, 1, 0, 2, 1])
+    previous = torch.tensor([2, 3, 4])[index]
+    beams, chosen, _ = speller.step(memory.select(index), state.select(index), previous)
+    torch.testing.assert_close(beams, first[index])
+    for one, other in zip(chosen, after.select(index), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_probabilities_of_all_texts_sum_to_one(states: tuple[Tensor, Tensor]) -> None:
+    """Σ over texts of at most 2 tokens, and over longer ones by their first 3: exactly 1."""
+    speller = make(smoothing=0.0)
+    inputs, lengths = states[0][1:2], states[1][1:2]
+    total = 0.0
+    for length in range(4):
+        for tokens in itertools.product(range(1, VOCABULARY), repeat=length):
+            log_probs = speller(inputs, lengths, torch.tensor([tokens]).long()).detach()
+            path = log_probs[0, range(length), list(tokens)].sum()
+            end = log_probs[0, length, END] if length < 3 else 0.0
+            total += float((path + end).exp())
+    assert total == pytest.approx(1.0, abs=1e-12)
+
+
+def test_loss_by_hand(states: tuple[Tensor, Tensor]) -> None:
+    speller = make(smoothing=0.2)
+    log_probs = speller(*states, TOKENS)
+    losses = speller.loss(log_probs, TOKENS, TOKEN_LENGTHS)
+    for row in range(3):
+        length = int(TOKEN_LENGTHS[row])
+        target = [*TOKENS[row, :length].tolist(), END]
+        expected = nn.functional.cross_entropy(
+            log_probs[row, : length + 1], torch.tensor(target), reduction="sum", label_smoothing=0.2
+        )
+        torch.testing.assert_close(losses[row], expected)
+
+
+def test_no_tokens_at_all(states: tuple[Tensor, Tensor]) -> None:
+    speller = make(smoothing=0.0)
+    none = torch.zeros(3, 0, dtype=torch.long)
+    log_probs = speller(*states, none)
+    losses = speller.loss(log_probs, none, torch.zeros(3, dtype=torch.long))
+    torch.testing.assert_close(losses, -log_probs[:, 0, END])
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        (SpellerOptions(layers=0), "model.speller.layers"),
+        (SpellerOptions(filters=0), "model.speller.filters"),
+        (SpellerOptions(label_smoothing=1.0), "model.speller.label_smoothing"),
+    ],
+)
+def test_impossible_options(options: SpellerOptions, where: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Speller(options, 6, VOCABULARY)
+    assert caught.value.where == where
