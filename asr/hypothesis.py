@@ -114,18 +114,17 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
     """The meta record and an iterator over the utterances, read as they are asked for."""
     path = Path(path)
     try:
-        file = open(path, encoding="utf-8")
+        with open(path, "rb") as file:  # JSON decodes; bytes that are not UTF-8 are a broken line
+            first = file.readline()
+        meta = dict(json.loads(first)["meta"])
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path) from error
-    first = file.readline()
-    try:
-        meta = json.loads(first)["meta"]
     except (ValueError, KeyError, TypeError) as error:
-        file.close()
         raise InputError("is not an n-best file", path, "`asr decode` writes them.") from error
 
     def utterances() -> Iterator[NBest]:
-        with file:
+        with open(path, "rb") as file:
+            next(file)
             for number, line in enumerate(file, start=2):
                 try:
                     record = json.loads(line)
@@ -133,7 +132,9 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
                     yield NBest(record["id"], nbest, record.get("error"))
                 except (ValueError, KeyError, TypeError) as error:
                     raise InputError(
-                        f"broken line: {line[:80]!r}", f"{path}:{number}", "Decode again."
+                        f"broken line: {line[:80].decode(errors='replace')!r}",
+                        f"{path}:{number}",
+                        "Decode again.",
                     ) from error
 
     return meta, utterances()

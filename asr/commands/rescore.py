@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
+from asr.commands.options import FILE, check_weights
 from asr.console import say
 from asr.errors import InputError
-
-FILE = click.Path(path_type=Path)
 
 
 @click.command()
@@ -22,6 +21,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--weights", type=FILE, help="Weights file of `asr tune`, instead of single weights.")
 @click.option("--name", help="Name of the LM in the list (default: that of its file).")
 @click.option("--ref", type=FILE, help="Manifest: print WER before, after and oracle.")
+@click.option("--label", help="Name of the new list in the tables of `asr score`.")
 @click.option("-o", "--output", type=FILE, required=True, help="The new n-best file.")
 def command(
     nbest: Path,
@@ -33,6 +33,7 @@ def command(
     weights: Path | None,
     name: str | None,
     ref: Path | None,
+    label: str | None,
     output: Path,
 ) -> None:
     """Add a language model's raw score to every hypothesis of NBEST and sort by the new total.
@@ -45,37 +46,38 @@ def command(
       asr rescore test.nbest.jsonl --lm big.lm --lm-weight 0.8 --length-bonus 1 -o new.nbest.jsonl
       asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
     """
-    from asr.decoding.rescore import open_scorer, plan, reweight
+    from asr.decoding.language_models import DEFAULT_WEIGHT
+    from asr.decoding.rescore import normalizer_of, open_scorer, plan, reweight
     from asr.decoding.tune import references, tabulate, wer_report
     from asr.decoding.weights import load_weights
     from asr.hypothesis import read_nbest, write_nbest
 
     if lm is None and weights is None:
         raise InputError("nothing to do", "asr rescore", "Give --lm, --weights or both.")
+    check_weights(
+        weights, [lm_weight] if lm_weight else [], length_bonus or 0.0, unk_penalty or 0.0
+    )
     given, tuned_on = None, None
     if weights is not None:
-        if lm_weight is not None or length_bonus is not None:
-            raise InputError("--weights sets all weights", "--lm-weight", "Give one or the other.")
-        given, penalty, record = load_weights(weights)
-        unk_penalty, tuned_on = (
-            penalty if unk_penalty is None else unk_penalty,
-            record.get("tuned_on"),
-        )
+        given, unk_penalty, record = load_weights(weights)
+        tuned_on = record.get("tuned_on")
+    elif lm_weight is None:
+        lm_weight = DEFAULT_WEIGHT
     scorer = None if lm is None else open_scorer(lm, lm_unit)
     said = references(ref)[0] if ref else {}
     meta, utterances = read_nbest(nbest)
     rescorer, new = plan(meta, scorer, name=name, path=lm, unk_penalty=unk_penalty)
-    lm_weight = 0.5 if lm_weight is None and lm is not None else lm_weight
     reweight(
         rescorer, new, meta.get("length"), given=given, lm_weight=lm_weight, bonus=length_bonus
     )
-    new["tuned_on"] = tuned_on
-    before = tabulate(read_nbest(nbest)[1], said) if ref else None
+    new |= {"tuned_on": tuned_on, "label": label}
+    normalize = normalizer_of(meta)
+    before = tabulate(read_nbest(nbest)[1], said, normalize) if ref else None
     write_nbest(output, new, rescorer(utterances))
     if scorer and rescorer.units:
         known = 1 - rescorer.unknown / rescorer.units
         say(f"{rescorer.name} knows {known:.1%} of the {scorer.unit}s of the hypotheses")
     if before:
-        after = tabulate(read_nbest(output)[1], said)
+        after = tabulate(read_nbest(output)[1], said, normalize)
         rates = {"first-best": before.first, "rescored": after.first, "oracle": after.oracle}
         click.echo(wer_report({name: n / max(after.words, 1) for name, n in rates.items()}))

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
+from asr.commands.options import FILE
 from asr.console import say, track
 from asr.errors import InputError
-
-FILE = click.Path(path_type=Path)
 
 
 @click.command()
@@ -43,7 +42,7 @@ def command(
       asr decode exp/ctc data/manifest.test.jsonl --lm big.lm --weights WEIGHTS.json -o test.jsonl
     """
     from asr.decoding import tune
-    from asr.decoding.rescore import open_scorer, plan
+    from asr.decoding.rescore import normalizer_of, open_scorer, plan
     from asr.decoding.weights import save_weights
     from asr.hypothesis import read_nbest
 
@@ -56,7 +55,9 @@ def command(
     if plot and not meta["lms"]:
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
-    table = tune.tabulate(rescorer.score(track(utterances, "scoring", len(said))), said)
+    table = tune.tabulate(
+        rescorer.score(track(utterances, "scoring", len(said))), said, normalizer_of(meta)
+    )
     tuned = tune.tune(table, meta["length"])
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}

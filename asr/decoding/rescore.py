@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from asr.decoding.weights import weights_from
-from asr.errors import InputError, nearest
+from asr.decoding.weights import check_names, weights_from
+from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, Weights
+from asr.text.normalize import Normalizer, check_same, get_normalizer
 from asr.wer import split
 
 KENLM_MAGIC = b"mmap lm http://kheafield.com/code"
+# An LM that knows fewer of the words (tokens) is of another unit, language or spelling.
+MOST_UNKNOWN = {"word": 0.8, "token": 0.5}
 
 
 class Scorer(Protocol):
@@ -114,7 +117,7 @@ class Rescorer:
     def score(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
         """The utterances with new scores, totals and order as they were.
 
-        Raises InputError at the end if the LM knows none of the words (or few of the tokens).
+        Raises InputError at the end if the LM knows hardly any of the words or tokens.
         """
         for utterance in utterances:
             for hypothesis in utterance.nbest:
@@ -145,8 +148,7 @@ class Rescorer:
         """An LM of the wrong unit or normaliser is seen by what it does not know."""
         if self.lm is None or not self.units:
             return
-        share = self.unknown / self.units
-        if share == 1 or (self.lm.unit == "token" and share > 0.5):
+        if self.unknown / self.units > MOST_UNKNOWN[self.lm.unit]:
             raise InputError(
                 f"the LM knows {self.units - self.unknown} of the {self.units} {self.lm.unit}s "
                 "of these hypotheses",
@@ -206,20 +208,24 @@ def plan(
     return rescorer, {**meta, "length": length_unit, "lms": lms, "unk_penalty": penalty}
 
 
+def normalizer_of(meta: Mapping[str, Any]) -> Normalizer:
+    """The normaliser that an n-best file names, as `asr score` uses it; else "none"."""
+    named = meta.get("normalizer")
+    return Normalizer.from_dict(named) if named else get_normalizer("none")
+
+
 def check_fits(lm: Scorer, meta: Mapping[str, Any], where: Path | str) -> None:
     """Raises InputError if the LM was made with another normaliser or tokenizer than the list's."""
-    from asr.text.normalize import Normalizer, check_same
-
-    theirs, ours = getattr(lm, "normalizer", None), meta.get("normalizer")
-    if lm.unit == "word" and theirs is not None and ours:
-        check_same(theirs, Normalizer.from_dict(ours), f"the LM {where}", "the n-best list")
+    theirs = getattr(lm, "normalizer", None)
+    if theirs is not None and meta.get("normalizer"):
+        check_same(theirs, normalizer_of(meta), f"the LM {where}", "the n-best list")
     if lm.unit == "token":
         if not meta.get("tokens"):
             raise InputError(
                 "the n-best list has no tokens, which this token LM needs", where, "Use a word LM."
             )
-        theirs, ours = getattr(lm, "tokenizer_hash", None), meta.get("tokenizer_hash")
-        if theirs and ours and theirs != ours:
+        tokenizer, ours = getattr(lm, "tokenizer_hash", None), meta.get("tokenizer_hash")
+        if tokenizer and ours and tokenizer != ours:
             raise InputError(
                 "was trained with another tokenizer than the model's",
                 where,
@@ -249,16 +255,7 @@ def reweight(
                 "--weights",
                 "It was tuned on another kind of model: tune on a list of this one.",
             )
-        for name in given.lm:
-            if name not in meta["lms"]:
-                raise InputError(
-                    f"has a weight for the LM '{name}', which the list lacks",
-                    "--weights",
-                    nearest(name, meta["lms"]) + " (--name sets an LM's name)",
-                )
-        missing = [name for name in meta["lms"] if name not in given.lm]
-        if missing:
-            raise InputError(f"has no weight for the LM '{missing[0]}'", "--weights", "Tune again.")
+        check_names(given, meta["lms"], "--weights")
         weights = given
     elif old_length not in (None, rescorer.length_unit) and weights.bonus and bonus is None:
         raise InputError(
@@ -275,8 +272,7 @@ def reweight(
     meta["weights"] = asdict(weights)
 
 
-def word_errors(reference: str, nbest: Sequence[Hypothesis]) -> NDArray[np.int32]:
-    """Word errors of every hypothesis, (H,); a failure (no hypothesis) counts as an empty text."""
+def word_errors(reference: str, texts: Sequence[str]) -> NDArray[np.int32]:
+    """Word errors of every text of an n-best list, (H,)."""
     said = split(reference)
-    texts = [hypothesis.text for hypothesis in nbest] or [""]
     return np.array([Levenshtein.distance(said, split(text)) for text in texts], dtype=np.int32)

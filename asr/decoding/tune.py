@@ -10,7 +10,7 @@ central one of equals; it lies on a plateau rather than in a lucky hole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,11 +26,13 @@ from asr.hypothesis import NBest, Weights
 Floats = NDArray[np.float32]
 
 MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
+MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
 BONUS_RANGE = {"words": (-2.0, 6.0), "tokens": (-1.0, 3.0)}
 # points an axis of the coarse grid, and parts of its step in refinement, by the number of axes
-COARSE = {1: 41, 2: 25, 3: 13, 4: 8, 5: 6}
+COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
 PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
-EXTENSIONS = 2
+EXTENSIONS = 4  # most times that the range grows by half
+ROUNDS = 4  # most refinements
 
 
 @dataclass(slots=True)
@@ -80,8 +82,12 @@ def refuse_test(split: str | None, where: Path | str) -> None:
         raise InputError("is a test set", where, "Tune on a dev set.")
 
 
-def tabulate(utterances: Iterable[NBest], references: Mapping[str, str]) -> Table:
-    """Scores and errors of the utterances that have a reference.
+def tabulate(
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
+) -> Table:
+    """Scores and errors of the utterances that have a reference; both sides are normalised.
+
+    A failure (no hypothesis) counts as an empty text.
 
     Raises InputError if there is none, or if some hypotheses lack a score that others have.
     """
@@ -106,10 +112,13 @@ def tabulate(utterances: Iterable[NBest], references: Mapping[str, str]) -> Tabl
         np.zeros((*shape, len(columns)), np.float32),
         np.zeros(shape, np.int32),
         np.zeros(shape, np.bool_),
-        sum(len(references[utterance.id].split()) for utterance in lists),
+        words=0,
     )
     for u, utterance in enumerate(lists):
-        errors = word_errors(references[utterance.id], utterance.nbest)
+        said = normalize(references[utterance.id])
+        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest] or [""]
+        errors = word_errors(said, texts)
+        table.words += len(said.split())
         table.errors[u, : len(errors)] = errors
         table.valid[u, : len(errors)] = True
         for h, hypothesis in enumerate(utterance.nbest):
@@ -147,7 +156,11 @@ class Space:
 
     @classmethod
     def of(cls, table: Table, length_unit: str) -> Space:
-        axes = [("ratio", 0.0, 1.0, (0.0, 1.0))] if {"ctc", "att"} <= {*table.columns} else []
+        axes = (
+            [("ratio", 0.0, MAX_RATIO, (0.0, MAX_RATIO))]
+            if {"ctc", "att"} <= {*table.columns}
+            else []
+        )
         axes += [(name, 0.0, MAX_LM_WEIGHT, (0.0, np.inf)) for name in table.lms]
         axes += [("bonus", *BONUS_RANGE[length_unit], (-np.inf, np.inf))]
         names, lows, highs, hard = zip(*axes, strict=True)
@@ -204,11 +217,15 @@ def tune(table: Table, length_unit: str) -> Tuned:
             space.highs[a] += width / 2 if end > 0 else 0
     steps = (space.highs - space.lows) / (count - 1)
     offsets = np.arange(-2 * parts, 2 * parts + 1) / parts
-    fine = [
-        np.unique((v + step * offsets).clip(*hard))
-        for v, step, hard in zip(value, steps, space.hard, strict=True)
-    ]
-    value, _ = best_point(table, space, fine, parts)
+    for _ in range(ROUNDS):  # follows a valley beyond the first window
+        before = value
+        fine = [
+            np.unique((v + step * offsets).clip(*hard))
+            for v, step, hard in zip(value, steps, space.hard, strict=True)
+        ]
+        value, _ = best_point(table, space, fine, parts)
+        if np.allclose(value, before):
+            break
     weights = space.weights(table, value)
     errors = int(count_errors(table, space.points(table, value[None]))[0])
     return Tuned(weights, errors, [space.names[a] for a in edges], space, value)
@@ -219,7 +236,8 @@ def best_point(
 ) -> tuple[NDArray[np.float64], dict[int, int]]:
     """The most central grid point with the fewest errors averaged over a box of ± `radius` points.
 
-    Also the axes where it lies at an end that could be moved: {axis: -1 or +1}.
+    Also the axes where such points reach one end (both: it has no effect), and that end can be
+    moved: {axis: -1 or +1}.
     """
     values = np.array(list(product(*axes)))  # (P, A)
     shape = tuple(len(axis) for axis in axes)
@@ -231,11 +249,13 @@ def best_point(
         np.lexsort((np.abs(values.reshape(*shape, -1)[tuple(ties.T)]).sum(1), distance))[0]
     ]
     edges = {}
-    for a, (i, axis) in enumerate(zip(index, axes, strict=True)):
+    for a, axis in enumerate(axes):
+        at_low = ties[:, a].min() <= radius
+        at_high = ties[:, a].max() >= len(axis) - 1 - radius
         low, high = space.hard[a]
-        if i == 0 and axis[0] > low:
+        if at_low and not at_high and axis[0] > low:
             edges[a] = -1
-        elif i == len(axis) - 1 and axis[-1] < high:
+        elif at_high and not at_low and axis[-1] < high:
             edges[a] = 1
     return np.array([axis[i] for i, axis in zip(index, axes, strict=True)]), edges
 

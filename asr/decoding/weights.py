@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asr.errors import InputError
+from asr.errors import InputError, nearest
 from asr.hypothesis import Weights
 
 REMEDY = "`asr tune` writes such files."
@@ -65,6 +65,17 @@ def weights_from(record: Mapping[str, Any]) -> Weights:
         lm={name: float(weight) for name, weight in record.get("lm", {}).items()},
         bonus=float(record.get("bonus", 0.0)),
     )
+
+
+def check_names(weights: Weights, names: Collection[str], where: object) -> None:
+    """Raises InputError unless the weights are for exactly the LMs called `names`."""
+    for name in weights.lm:
+        if name not in names:
+            known = nearest(name, names) if names else "Give that LM too."
+            raise InputError(f"has a weight for the LM '{name}', which is not there", where, known)
+    for name in names:
+        if name not in weights.lm:
+            raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
 
 
 def numbers(weights: Weights) -> list[float]:

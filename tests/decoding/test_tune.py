@@ -1,0 +1,245 @@
+"""Tuning finds planted weights; weights files; what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+import pytest
+
+from asr.decoding import tune
+from asr.decoding.weights import load_weights, save_weights
+from asr.errors import InputError
+from asr.hypothesis import Hypothesis, NBest, Weights, read_nbest, write_nbest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def generate(
+    count: int, size: int, truth: dict[str, float], seed: int = 0
+) -> tuple[list[NBest], dict[str, str]]:
+    """Lists in which `truth`, weights of ctc, att, lm and bonus, ranks by errors but for noise."""
+    rng = np.random.default_rng(seed)
+    lists, references = [], {}
+    for u in range(count):
+        said = rng.choice(WORDS, 8).tolist()
+        references[f"u{u}"] = " ".join(said)
+        hypotheses = []
+        for _ in range(size):
+            heard = list(said)
+            for _ in range(rng.integers(0, 4)):
+                place = rng.integers(0, len(heard))
+                heard[place : place + 1] = rng.choice(WORDS, rng.integers(0, 3)).tolist()
+            text = " ".join(heard)
+            errors = tune.word_errors(references[f"u{u}"], [text])[0]
+            scores: dict[str, Any] = {
+                name: float(rng.normal(-60, 15)) for name in ("ctc", "att") if name in truth
+            }
+            # the LM's score is what makes the planted total equal -errors (+ noise)
+            rest = sum(truth[name] * scores[name] for name in scores)
+            rest += truth["bonus"] * len(heard)
+            total = -errors + rng.normal(0, 0.2)
+            scores |= {"lm": {"big": (total - rest) / truth["lm"]}, "length": len(heard)}
+            hypotheses.append(Hypothesis(text, [], scores))
+        lists.append(NBest(f"u{u}", hypotheses))
+    return lists, references
+
+
+def write_files(
+    folder: Path, lists: list[NBest], references: dict[str, str], split: str = "dev"
+) -> tuple[str, str]:
+    """An n-best file and its manifest."""
+    lms = {"big": {"path": "big.lm", "hash": "77", "unit": "word"}}
+    meta = {"weights": {"ctc": 1.0}, "length": "words", "lms": lms, "unk_penalty": -2.0}
+    write_nbest(folder / "n.jsonl", meta, lists)
+    rows = [json.dumps({"id": i, "audio": "a.wav", "text": t}) for i, t in references.items()]
+    (folder / f"manifest.{split}.jsonl").write_text("\n".join(rows) + "\n")
+    return str(folder / "n.jsonl"), str(folder / f"manifest.{split}.jsonl")
+
+
+def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
+    lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    lists.append(NBest("lost", [], "audio is empty"))
+    references["lost"] = "one two"
+    references["absent"] = "three"
+    nbest, manifest = write_files(tmp_path, lists, references)
+    out, picture = tmp_path / "W.json", tmp_path / "surface.png"
+    done = run_asr("tune", nbest, "--ref", manifest, "-o", out, "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    assert "1 utterances of" in done.stderr
+    weights, unk_penalty, record = load_weights(out)
+    assert weights.ctc == 1.0
+    assert weights.lm["big"] == pytest.approx(0.8, abs=0.1)
+    assert weights.bonus == pytest.approx(1.7, abs=0.6)
+    assert (unk_penalty, record["length"], record["tuned_on"]["split"]) == (-2.0, "words", "dev")
+    assert record["lms"]["big"]["hash"] == "77"
+    # the figures are those of jiwer on the lists sorted by these weights
+    del references["absent"]
+    said = list(references.values())
+    best = [max(u.nbest, key=lambda h: h.rate(weights)).text if u.nbest else "" for u in lists]
+    firsts = [u.text for u in lists]
+    assert record["wer"]["first-best"] == pytest.approx(jiwer.wer(said, firsts))
+    assert record["wer"]["tuned"] == pytest.approx(jiwer.wer(said, best))
+    nearest = [
+        min((h.text for h in u.nbest), key=lambda t, r=r: jiwer.wer(r, t), default="")
+        for r, u in zip(said, lists, strict=True)
+    ]
+    assert record["wer"]["oracle"] == pytest.approx(jiwer.wer(said, nearest))
+    assert f"tuned {record['wer']['tuned']:.2%}" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_ratio_of_ctc_and_att_is_found() -> None:
+    lists, references = generate(60, 30, {"ctc": 0.3, "att": 0.7, "lm": 0.5, "bonus": 1.0})
+    table = tune.tabulate(lists, references, str)
+    tuned = tune.tune(table, "words")
+    assert tuned.weights.ctc == pytest.approx(0.3, abs=0.1)
+    assert tuned.weights.att == pytest.approx(1 - tuned.weights.ctc)
+    assert tuned.weights.lm["big"] == pytest.approx(0.5, abs=0.1)
+    assert tuned.edges == []
+    assert tuned.errors < table.first / 2
+
+
+def test_errors_of_a_point_equal_those_of_the_sorted_lists() -> None:
+    rng = np.random.default_rng(1)
+    lists, references = generate(20, 12, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    lists[3].nbest.clear()
+    del lists[4].nbest[5:]
+    table = tune.tabulate(lists, references, str)
+    points = rng.normal(0, 1, (50, 3)).astype(np.float32)
+    assert table.columns == ["ctc", "big", "length"]
+    for point, errors in zip(points, tune.count_errors(table, points), strict=True):
+        weights = Weights(ctc=point[0], lm={"big": point[1]}, bonus=point[2])
+        expected = 0
+        for utterance in lists:
+            ranked = sorted(utterance.nbest, key=lambda h, w=weights: -h.rate(w))
+            texts = [h.text for h in ranked[:1]] or [""]
+            expected += int(tune.word_errors(references[utterance.id], texts)[0])
+        assert errors == expected
+
+
+def thresholds(above: list[float], below: list[float]) -> tuple[list[NBest], dict[str, str]]:
+    """Lists of two hypotheses, right where lm > each of `above`, lm < each of `below`."""
+    lists = []
+    for sign, ctc in [(1, x) for x in above] + [(-1, x) for x in below]:
+        texts = ("bad", "good") if sign > 0 else ("good", "bad")
+        doubtful = Hypothesis(texts[0], [], {"ctc": ctc, "lm": {"big": -1.0}, "length": 1})
+        plain = Hypothesis(texts[1], [], {"ctc": 0.0, "lm": {"big": 0.0}, "length": 1})
+        lists.append(NBest(f"u{len(lists)}", [doubtful, plain]))
+    return lists, {utterance.id: "good" for utterance in lists}
+
+
+def tune_thresholds(above: list[float], below: list[float]) -> tune.Tuned:
+    return tune.tune(tune.tabulate(*thresholds(above, below), str), "words")
+
+
+def test_of_equal_points_the_most_central_is_chosen() -> None:
+    tuned = tune_thresholds([0.6], [1.4])
+    assert tuned.errors == 0
+    assert tuned.weights.lm["big"] == pytest.approx(1.0, abs=0.05)
+    assert tuned.weights.bonus == pytest.approx(2.0)  # has no effect: the middle of its range
+
+
+def test_a_plateau_is_preferred_to_a_lucky_hole() -> None:
+    """One error fewer in a narrow hole at 0.4 than on the plateau from 1.0 to 1.8."""
+    tuned = tune_thresholds([0.38, 0.9, 1.0, 1.0], [0.42, 0.42, 0.42, 1.8])
+    assert tuned.weights.lm["big"] == pytest.approx(1.4, abs=0.15)
+
+
+def test_range_grows_to_an_optimum_beyond_it() -> None:
+    steps = [0.25 * step for step in range(1, 17)]
+    tuned = tune_thresholds(steps, [10 - step for step in steps])
+    assert tuned.errors == 0
+    assert tuned.weights.lm["big"] == pytest.approx(5.0, abs=0.3)
+    assert tuned.edges == []
+
+
+def test_an_optimum_out_of_reach_is_told() -> None:
+    assert tune_thresholds([float(step) for step in range(1, 40)], []).edges == ["big"]
+
+
+def test_box_mean_equals_loops() -> None:
+    surface = np.random.default_rng(2).random((5, 4, 3))
+    for radius in (1, 2):
+        means = tune.box_mean(surface, radius)
+        for index in product(*map(range, surface.shape)):
+            box = tuple(slice(max(i - radius, 0), i + radius + 1) for i in index)
+            assert means[index] == pytest.approx(surface[box].mean())
+
+
+def test_lm_is_added_before_tuning(
+    tmp_path: Path, run_asr: Run, need_tool: Callable[[str], str]
+) -> None:
+    lists, references = generate(20, 10, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    nbest, manifest = write_files(tmp_path, lists, references)
+    text = "\n".join(references.values())
+    lmplz = [need_tool("lmplz"), "-o", "2", "--discount_fallback"]
+    arpa = subprocess.run(lmplz, input=text, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "small.arpa").write_text(arpa)
+    out = tmp_path / "W.json"
+    added = ("--lm", tmp_path / "small.arpa", "--lm-unit", "word")
+    done = run_asr("tune", nbest, "--ref", manifest, *added, "-o", out)
+    assert done.returncode == 0, done.stderr
+    weights, _, record = load_weights(out)
+    assert set(weights.lm) == set(record["lms"]) == {"big", "small"}
+    rescored = tmp_path / "new.jsonl"
+    done = run_asr("rescore", nbest, *added, "--weights", out, "--ref", manifest, "-o", rescored)
+    assert f"rescored {record['wer']['tuned']:.2%}" in done.stdout, done.stderr
+    assert read_nbest(rescored)[0]["tuned_on"] == record["tuned_on"]
+
+
+def test_a_test_set_is_refused(tmp_path: Path, run_asr: Run) -> None:
+    lists, references = generate(3, 3, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    nbest, manifest = write_files(tmp_path, lists, references, split="test")
+    done = run_asr("tune", nbest, "--ref", manifest, "-o", tmp_path / "W.json")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {manifest}: is a test set. Tune on a dev set.\n"
+    assert not (tmp_path / "W.json").exists()
+
+
+def test_lists_that_cannot_be_tuned_are_refused() -> None:
+    lists, references = generate(3, 3, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    with pytest.raises(InputError, match="no utterance of the n-best list is in the manifest"):
+        tune.tabulate(lists, {"other": "one"}, str)
+    with pytest.raises(InputError, match="has no hypotheses"):
+        tune.tabulate([NBest("u0", [])], references, str)
+    del lists[1].nbest[0].scores["lm"]
+    with pytest.raises(InputError, match="not all hypotheses have the same scores"):
+        tune.tabulate(lists, references, str)
+
+
+def test_weights_file(tmp_path: Path) -> None:
+    weights = Weights(ctc=0.3, att=0.7, lm={"a": 0.5, "ü": 0.25}, bonus=-1.5)
+    save_weights(tmp_path / "W.json", weights, -4.0, {"length": "tokens"})
+    assert load_weights(tmp_path / "W.json")[:2] == (weights, -4.0)
+    assert load_weights(tmp_path / "W.json")[2]["length"] == "tokens"
+    assert [path.name for path in tmp_path.iterdir()] == ["W.json"]
+    with pytest.raises(InputError, match="cannot be read"):
+        load_weights(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"weights": 3}',
+        '{"weights": {"ctc": "much"}}',
+        '{"weights": {"lm": [1]}}',
+        '{"weights": {"ctc": NaN}}',
+        '{"weights": {"ctc": 1}, "unk_penalty": -Infinity}',
+    ],
+)
+def test_broken_weights_files_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "W.json").write_text(content)
+    with pytest.raises(InputError, match=r"W\.json"):
+        load_weights(tmp_path / "W.json")
