@@ -45,7 +45,7 @@ def progress() -> Iterator[Progress]:
     where stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),

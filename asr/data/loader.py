@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import MISSING
 from torch.utils.data import DataLoader, Dataset
 
+from asr.console import track
 from asr.data.audio import audio_info, load
 from asr.data.augment import SpecAugment, augment, draw_masks, generator
 from asr.data.manifest import Utterance
@@ -221,7 +222,7 @@ class TrainingSet:
         self.left_out: Skipped = []
         self.unreadable: Skipped = []
         kept, durations = [], []
-        for index, utterance in enumerate(utterances):
+        for index, utterance in enumerate(track(utterances, "checking the training set")):
             try:
                 duration = float(seconds[index])
                 if np.isnan(duration):

@@ -297,8 +297,8 @@ class Trainer:
     def _note(self) -> str:
         speed = self._speed()
         return (
-            f"step {self.step} loss {means(self.epoch_sums).get('loss', math.nan):.2f} "
-            f"{speed['audio_per_second']:.0f} s audio/s {speed['waiting']:.0%} waiting for data"
+            f"loss {means(self.epoch_sums).get('loss', math.nan):.2f}, "
+            f"{speed['audio_per_second']:.0f} s audio/s, {speed['waiting']:.0%} waiting for data"
         )
 
     def _end_epoch(self, figures: dict[str, float]) -> None:
@@ -310,7 +310,10 @@ class Trainer:
         values |= {f"dev_{name}": value for name, value in figures.items()} | self._speed()
         self.metrics.write("epoch", self.step, values)
         self.history.append({"step": self.step, "wer": figures["wer"], "loss": figures["loss"]})
-        said = f"epoch {self.epoch + 1}/{self.options.epochs}: {self._note()}; dev {show(figures)}"
+        said = (
+            f"epoch {self.epoch + 1}/{self.options.epochs}: step {self.step}, {self._note()}; "
+            f"dev {show(figures)}"
+        )
         self.epoch, self.batch = self.epoch + 1, 0
         self.epoch_sums.clear()
         self.save()

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from asr.commands.train import command
+
 Experiment = Callable[..., Path]
 
 
@@ -45,44 +47,65 @@ def records(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("model", ["ctc", "las"])
-def test_stopped_and_continued_equals_never_stopped(
-    model: str, experiment: Experiment, tmp_path: Path
-) -> None:
-    """SIGKILL, Ctrl-C, SIGTERM and a damaged checkpoint; augmentation and dropout are on."""
-    config = experiment(model, checkpoint_minutes=0)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run = start(config, whole)
-    assert (run.communicate()[1], run.returncode)[1] == 0
+def finish(run: subprocess.Popen[str]) -> str:
+    said = run.communicate()[1]
+    assert run.returncode == 0, said
+    return said
 
-    run = start(config, broken)
-    send_after(run, broken, 5, signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL
 
-    run = start(config, broken)
-    said = send_after(run, broken, 10, signal.SIGINT)
-    assert run.returncode == 130
-    assert "continuing after step" in said
-    assert said.splitlines()[-1].startswith("interrupted after step")
-    assert "Traceback" not in said
-
-    newest = sorted((broken / "checkpoints").glob("*.pt"))[-1]
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
-    run = start(config, broken)
-    said = send_after(run, broken, 15, signal.SIGTERM)
-    assert run.returncode == 130
-    assert f"{newest} is damaged" in said
-
-    run = start(config, broken)
-    assert (run.communicate()[1], run.returncode)[1] == 0
+def check_same(whole: Path, broken: Path) -> None:
+    """The same record and the same weights, bit for bit; no more checkpoints than are kept."""
     assert records(broken) == records(whole)
     expected, got = (load_file(f / "model" / "model.safetensors") for f in (whole, broken))
     assert expected.keys() == got.keys()
     assert all((expected[name] == got[name]).all() for name in expected)
     assert len(steps(broken)) <= 4  # the last two and the two best
 
-    run = start(config, broken)
-    assert "is finished" in run.communicate()[1]
-    assert run.returncode == 0
+
+@pytest.fixture
+def never_stopped(tmp_path: Path) -> Callable[[Path], Path]:
+    """Trains in this process and without workers, which must change nothing either."""
+
+    def train(config: Path) -> Path:
+        given = [str(config), "-o", str(tmp_path / "whole"), "--set", "data.workers=0"]
+        command.main(given, standalone_mode=False)
+        return tmp_path / "whole"
+
+    return train
+
+
+@pytest.mark.parametrize("model", ["ctc", "las"])
+def test_killed_and_continued_equals_never_stopped(
+    model: str, experiment: Experiment, tmp_path: Path, never_stopped: Callable[[Path], Path]
+) -> None:
+    """In the second epoch; augmentation and dropout are on."""
+    config, folder = experiment(model, checkpoint_minutes=0), tmp_path / "broken"
+    run = start(config, folder)
+    send_after(run, folder, 7, signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL
+    assert not (folder / "model").exists()
+    assert "continuing after step" in finish(start(config, folder))
+    check_same(never_stopped(config), folder)
+
+
+def test_interrupted_and_damaged(
+    experiment: Experiment,
+    tmp_path: Path,
+    never_stopped: Callable[[Path], Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C, then SIGTERM, then the last checkpoint is damaged; at last it is finished."""
+    config, folder = experiment("ctc", checkpoint_minutes=0), tmp_path / "broken"
+    for step, number in ((3, signal.SIGINT), (12, signal.SIGTERM)):
+        run = start(config, folder)
+        said = send_after(run, folder, step, number)
+        assert run.returncode == 130
+        assert said.splitlines()[-1].startswith("interrupted after step")
+        assert "Traceback" not in said
+    newest = sorted((folder / "checkpoints").glob("*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert f"{newest} is damaged" in finish(start(config, folder))
+    check_same(never_stopped(config), folder)
+    capfd.readouterr()
+    never_stopped(config)
+    assert "is finished" in capfd.readouterr().err
