@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from rapidfuzz.distance import Levenshtein
 from asr.decoding.weights import check_names, weights_from
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, Weights
+from asr.lm.ngram import NGram
 from asr.text.normalize import Normalizer, check_same, get_normalizer
 from asr.wer import split
 
@@ -30,23 +31,14 @@ KENLM_MAGIC = b"mmap lm http://kheafield.com/code"
 MOST_UNKNOWN = {"word": 0.8, "token": 0.5}
 
 
-class Scorer(Protocol):
-    """What rescoring asks of a language model; NGram is one, KenLM another."""
-
-    @property
-    def unit(self) -> str: ...  # "word" or "token"
-    @property
-    def hash(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    def full_scores(self, words: Sequence[str]) -> list[tuple[float, int, bool]]: ...
-
-
 class KenLM:
-    """A KenLM binary, read by the module `kenlm`; natural logs like all our scores.
+    """A KenLM binary, read by the module `kenlm`; in rescoring it stands beside NGram.
 
     Raises InputError if the module is missing or cannot read the file.
     """
+
+    normalizer: Normalizer | None = None  # the file does not tell
+    tokenizer_hash: str | None = None
 
     def __init__(self, path: Path, unit: str | None) -> None:
         if unit is None:
@@ -75,13 +67,14 @@ class KenLM:
         return [(score * math.log(10), length, unknown) for score, length, unknown in scores]
 
 
+Scorer: TypeAlias = NGram | KenLM
+
+
 def open_scorer(path: Path | str, unit: str | None = None) -> Scorer:
     """Our file, .arpa, .arpa.gz or a KenLM binary; the last three need `unit`.
 
     Raises InputError if it cannot be read, or if `unit` contradicts the file.
     """
-    from asr.lm.ngram import NGram
-
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -127,7 +120,8 @@ class Rescorer:
 
     def add_scores(self, hypothesis: Hypothesis) -> None:
         scores = hypothesis.scores
-        scores["length"] = count_units(hypothesis, self.length_unit)
+        counted = hypothesis.tokens if self.length_unit == "tokens" else hypothesis.text.split()
+        scores["length"] = len(counted)
         if self.lm is None:
             return
         if self.lm.unit == "token":
@@ -155,11 +149,6 @@ class Rescorer:
                 self.name,
                 "Its unit (--lm-unit), tokenizer or normaliser is another one than the model's.",
             )
-
-
-def count_units(hypothesis: Hypothesis, unit: str) -> int:
-    """The `length` of a hypothesis; unit: "words" or "tokens"."""
-    return len(hypothesis.text.split()) if unit == "words" else len(hypothesis.tokens)
 
 
 def sort_nbest(nbest: Iterable[Hypothesis], weights: Weights) -> list[Hypothesis]:
@@ -216,16 +205,15 @@ def normalizer_of(meta: Mapping[str, Any]) -> Normalizer:
 
 def check_fits(lm: Scorer, meta: Mapping[str, Any], where: Path | str) -> None:
     """Raises InputError if the LM was made with another normaliser or tokenizer than the list's."""
-    theirs = getattr(lm, "normalizer", None)
-    if theirs is not None and meta.get("normalizer"):
-        check_same(theirs, normalizer_of(meta), f"the LM {where}", "the n-best list")
+    if lm.normalizer is not None and meta.get("normalizer"):
+        check_same(lm.normalizer, normalizer_of(meta), f"the LM {where}", "the n-best list")
     if lm.unit == "token":
         if not meta.get("tokens"):
             raise InputError(
                 "the n-best list has no tokens, which this token LM needs", where, "Use a word LM."
             )
-        tokenizer, ours = getattr(lm, "tokenizer_hash", None), meta.get("tokenizer_hash")
-        if tokenizer and ours and tokenizer != ours:
+        ours = meta.get("tokenizer_hash")
+        if lm.tokenizer_hash and ours and lm.tokenizer_hash != ours:
             raise InputError(
                 "was trained with another tokenizer than the model's",
                 where,

@@ -294,14 +294,18 @@ def plot(table: Table, tuned: Tuned, path: Path) -> None:
     names, space = tuned.space.names, tuned.space
     axes = [np.linspace(*span, 49) for span in zip(space.lows, space.highs, strict=True)]
     others = names[:-1] or names
-    figure, panels = plt.subplots(1, len(others), figsize=(5 * len(others), 4), squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(others), figsize=(5 * len(others), 4), squeeze=False, layout="constrained"
+    )
     for a, panel in enumerate(panels[0]):
         values = np.tile(tuned.value, (49 * 49, 1))
         values[:, a], values[:, -1] = np.array(list(product(axes[a], axes[-1]))).T
         errors = count_errors(table, space.points(table, values)).reshape(49, 49)
         image = panel.pcolormesh(axes[-1], axes[a], 100 * errors / max(table.words, 1))
         panel.plot(tuned.value[-1], tuned.value[a], "r+", markersize=12)
-        panel.set(xlabel="length bonus", ylabel=f"weight of {names[a]}")
+        panel.set(
+            xlabel="length bonus", ylabel="ctc / (ctc + att)" if names[a] == "ratio" else names[a]
+        )
         figure.colorbar(image, ax=panel, label="WER %")
     partial = path.with_name(path.name + ".part")
     try:

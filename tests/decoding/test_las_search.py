@@ -276,6 +276,8 @@ def test_end_margin_keeps_an_unlikely_end_out() -> None:
     """Every end of the finished hypotheses lies within the margin of the best token there."""
     model = tiny(7)
     assert model.speller is not None
+    with torch.no_grad():
+        model.speller.output.bias[0] -= 4.0
     states, lengths = inputs(model, [12])
     margins = {}
     for margin in (0.5, 50.0):
@@ -292,6 +294,9 @@ def test_end_margin_keeps_an_unlikely_end_out() -> None:
 
 def test_words_have_times_where_the_attention_was() -> None:
     model = tiny(2)
+    assert model.speller is not None
+    with torch.no_grad():
+        model.speller.output.bias[2:4] += 3.0  # letters rather than boundaries or the end
     states, lengths = inputs(model, [20])
     nbest = search(model, states, lengths, None, SearchOptions(beam=10, nbest=10), PIECES)[0]
     assert any(hypothesis.words for hypothesis in nbest)
