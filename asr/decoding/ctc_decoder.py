@@ -7,7 +7,7 @@ print(decoder.decode(log_probs).text)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asr.decoding import ctc_search
 from asr.decoding.fusion import Fusion
 from asr.decoding.options import SearchOptions
-from asr.errors import InputError
+from asr.errors import InputError, nearest
 from asr.hypothesis import Hypothesis, Weights
 from asr.lm.ngram import NGram
 
@@ -76,6 +76,10 @@ class CTCDecoder:
         self.fusion = Fusion(
             self.tokens, lms, Weights(ctc=1.0, lm=by_name, bonus=length_bonus), unk_penalty
         )
+        known = [field.name for field in fields(SearchOptions)]
+        for name in settings:
+            if name not in known:
+                raise InputError(f"no setting '{name}'", "CTCDecoder", nearest(name, known))
         self.options = replace(options or SearchOptions(), **settings)
         self.frame_shift = frame_shift
 

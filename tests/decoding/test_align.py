@@ -1,0 +1,102 @@
+"""Forced alignment against all paths."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from asr.decoding.align import align, forward, min_frames, viterbi, word_times
+from asr.errors import InputError
+
+
+def emissions(frames: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    logits = rng.normal(scale=2, size=(frames, size))
+    return (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
+
+
+def paths_of(tokens: list[int], frames: int, size: int) -> list[tuple[int, ...]]:
+    return [
+        path
+        for path in itertools.product(range(size), repeat=frames)
+        if [k for k, _ in itertools.groupby(path) if k] == tokens
+    ]
+
+
+def spans(path: tuple[int, ...]) -> list[tuple[int, int]]:
+    """First and last + 1 frame of each token of a path."""
+    found, t = [], 0
+    for token, run in itertools.groupby(path):
+        length = len(list(run))
+        if token:
+            found.append((t, t + length))
+        t += length
+    return found
+
+
+def test_equals_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    checked = 0
+    for _ in range(200):
+        frames = int(rng.integers(1, 7))
+        log_probs = emissions(frames, 3, rng)
+        tokens = rng.integers(1, 3, rng.integers(0, 5)).tolist()
+        paths = paths_of(tokens, frames, 3)
+        ids, bounds = np.array(tokens, np.int32), np.array([0, len(tokens)])
+        assert bool(paths) == (min_frames(ids) <= frames)
+        if not paths:
+            assert forward(log_probs, ids, bounds)[0] == -np.inf
+            with pytest.raises(InputError, match=f"need at least {min_frames(ids)} frames"):
+                viterbi(log_probs, tokens)
+            continue
+        checked += 1
+        scores = [sum(float(log_probs[t, v]) for t, v in enumerate(path)) for path in paths]
+        exact = np.logaddexp.reduce(scores)
+        assert forward(log_probs, ids, bounds)[0] == pytest.approx(exact, abs=1e-6)
+        best = paths[int(np.argmax(scores))]
+        start, end = viterbi(log_probs, tokens)
+        assert list(zip(start.tolist(), end.tolist(), strict=True)) == spans(best)
+        (_, _, peak), total = align(log_probs, ids, bounds)
+        assert total[0] == pytest.approx(max(scores), abs=1e-5)
+        for token, (a, b), t in zip(tokens, spans(best), peak.tolist(), strict=True):
+            assert log_probs[t, token] == log_probs[a:b, token].max()
+            assert a <= t < b
+    assert checked > 80
+
+
+def test_forward_of_many_texts_at_once() -> None:
+    rng = np.random.default_rng(1)
+    log_probs = emissions(60, 30, rng)
+    texts = [rng.integers(1, 30, n).astype(np.int32) for n in (0, 1, 5, 20, 29)]
+    bounds = np.cumsum([0, *map(len, texts)])
+    together = forward(log_probs, np.concatenate(texts), bounds)
+    for text, score in zip(texts, together, strict=True):
+        assert forward(log_probs, text, np.array([0, len(text)]))[0] == pytest.approx(score)
+
+
+def test_texts_that_the_network_rules_out_are_still_scored_exactly() -> None:
+    """Their probabilities are below what float64 holds: 60 frames of e^-40 each."""
+    log_probs = np.full((60, 3), -40.0, np.float32)
+    log_probs[:, 0] = 0.0
+    ids = np.array([1, 2] * 30, np.int32)
+    assert forward(log_probs, ids, np.array([0, 60]))[0] == pytest.approx(-2400.0)
+
+
+def test_words_exclude_the_boundary_and_take_its_place_in_pieces() -> None:
+    pieces = ["<blank>", "|", "a", "b"]
+    path = [1, 0, 2, 2, 0, 3, 0, 1, 1, 0, 3, 0]
+    log_probs = np.full((12, 4), -5.0, np.float32)
+    log_probs[np.arange(12), path] = -0.02
+    words = word_times([1, 2, 3, 1, 3], pieces, log_probs, 0.04)
+    assert [(w.word, w.start, w.end) for w in words] == [("ab", 0.08, 0.24), ("b", 0.4, 0.44)]
+    words = word_times([1, 2, 3, 1, 3], ["<blank>", "x", "▁a", "▁"], log_probs, 1.0)
+    assert [(w.word, w.start, w.end) for w in words] == [("x", 0, 1), ("a", 2, 4), ("x", 7, 9)]
+    assert word_times([], pieces, np.zeros((0, 4), np.float32), 1.0) == []
+
+
+def test_no_alignment_of_positive_probability() -> None:
+    log_probs = np.full((3, 2), -np.inf, np.float32)
+    log_probs[:, 0] = 0.0
+    with pytest.raises(InputError, match="probability above zero"):
+        viterbi(log_probs, [1])

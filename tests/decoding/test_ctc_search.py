@@ -1,0 +1,360 @@
+"""The CTC search against brute force over all alignments and texts, with KenLM's scores."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from asr.decoding import ctc_search
+from asr.decoding.ctc_search import begin, finish, greedy, search, search_batch, step
+from asr.decoding.fusion import Fusion, look_ahead
+from asr.decoding.options import EXHAUSTIVE, SearchOptions
+from asr.errors import InputError
+from asr.hypothesis import Hypothesis, Weights
+
+CHARACTERS = ["<blank>", "|", "a", "b"]
+SUBWORDS = ["<blank>", "<unk>", "▁a", "b", "▁", "a"]  # "▁a" and "▁", "a" spell the same
+NO_UNK_AT_1 = ["<blank>", "b", " ", "a", "<unk>"]
+WORDS = ["a", "b", "ab", "ba", "abb"]
+
+
+def emissions(frames: int, size: int, rng: np.random.Generator, scale: float = 1.5) -> np.ndarray:
+    logits = rng.normal(scale=scale, size=(frames, size))
+    return (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
+
+
+def words_of(pieces: Sequence[str]) -> list[str]:
+    return "".join(pieces).replace("|", " ").replace("▁", " ").split()
+
+
+@cache
+def alignments(frames: int, size: int) -> tuple[np.ndarray, list[tuple[int, ...]], np.ndarray]:
+    """All paths (P, T), the token sequences they collapse to, and which one each path has."""
+    paths = np.array(list(itertools.product(range(size), repeat=frames)))
+    collapsed = [tuple(k for k, _ in itertools.groupby(path) if k) for path in paths.tolist()]
+    sequences = sorted(set(collapsed))
+    place = {tokens: i for i, tokens in enumerate(sequences)}
+    return paths, sequences, np.array([place[tokens] for tokens in collapsed])
+
+
+def sums(log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
+    """log Σ over all alignments of every token sequence."""
+    paths, sequences, place = alignments(*log_probs.shape)
+    each = log_probs.astype(np.float64)[np.arange(len(log_probs)), paths].sum(1)
+    return dict(zip(sequences, np.log(np.bincount(place, np.exp(each))), strict=True))
+
+
+def brute_force(
+    log_probs: np.ndarray, pieces: list[str], score: Callable[[list[str]], dict[str, float]]
+) -> list[tuple[str, dict[str, float]]]:
+    """(text, scores) of the best token sequence of every text, best first."""
+    best: dict[str, dict[str, float]] = {}
+    for tokens, logp in sums(log_probs).items():
+        spelt = [pieces[t] for t in tokens]
+        if "<unk>" in spelt:
+            continue
+        scores = {"ctc": logp, **score(spelt)}
+        scores["total"] += scores["w_ctc"] * logp
+        text = " ".join(words_of(spelt))
+        if text not in best or scores["total"] > best[text]["total"]:
+            best[text] = scores
+    return sorted(best.items(), key=lambda item: -item[1]["total"])
+
+
+@pytest.mark.parametrize("kinds", [(), ("token",), ("word",), ("token", "word")], ids=str)
+@pytest.mark.parametrize("pieces", [CHARACTERS, SUBWORDS, NO_UNK_AT_1], ids=["|", "▁", "space"])
+def test_equals_brute_force(pieces, kinds, random_lm) -> None:
+    rng = np.random.default_rng(len(pieces) + 10 * len(kinds))
+    spelt = [p.replace(" ", "|") for p in pieces if p[0] != "<"]
+    for case in range(30):
+        frames = int(rng.integers(1, 5 if len(pieces) > 4 else 6))
+        log_probs = emissions(frames, len(pieces), rng)
+        inventory = {"token": spelt[case % 2 :], "word": WORDS[case % 3 :]}  # some are unknown
+        models = {kind: random_lm(inventory[kind], kind, rng) for kind in kinds}
+        weights = Weights(
+            ctc=rng.uniform(0.5, 1.5),
+            lm={kind: rng.uniform(0, 1.5) for kind in kinds},
+            bonus=rng.uniform(-1, 2),
+        )
+        penalty = -rng.uniform(0, 3)
+
+        def score(text: list[str], models=models, weights=weights, penalty=penalty) -> dict:
+            words, raw = words_of(text), {"w_ctc": weights.ctc}
+            if "token" in models:
+                raw["token"] = models["token"].score([p.replace(" ", "|") for p in text])
+            if "word" in models:
+                raw["word"] = models["word"].score(words, penalty)
+            raw["length"] = len(text) if set(models) == {"token"} else len(words)
+            raw["total"] = weights.bonus * raw["length"]
+            raw["total"] += sum(weights.lm[kind] * raw[kind] for kind in models)
+            return raw
+
+        fusion = Fusion(pieces, {k: m.lm for k, m in models.items()}, weights, penalty)
+        expected = brute_force(log_probs, pieces, score)
+        found = search(log_probs, fusion, replace(EXHAUSTIVE, nbest=len(expected)))
+        assert len({h.text for h in found}) == len(found) == len(expected)
+        for hypothesis, (_, scores) in zip(found, expected, strict=True):
+            assert hypothesis.total == pytest.approx(scores["total"], abs=2e-5)
+            assert hypothesis.rate(weights) == hypothesis.total
+        by_text = dict(expected)
+        for hypothesis in found:  # near-ties may change places, so by text
+            scores = by_text[hypothesis.text]
+            assert hypothesis.total == pytest.approx(scores["total"], abs=2e-5)
+            spelling = [pieces[t] for t in hypothesis.tokens]
+            own = score(spelling)
+            assert hypothesis.scores["length"] == own["length"]
+            for kind in kinds:
+                assert hypothesis.scores["lm"][kind] == pytest.approx(own[kind], abs=2e-5)
+
+
+def test_scores_are_sums_over_all_alignments_in_a_narrow_beam() -> None:
+    rng = np.random.default_rng(1)
+    fusion = Fusion(CHARACTERS)
+    for _ in range(50):
+        log_probs = emissions(5, 4, rng)
+        expected = sums(log_probs)
+        for hypothesis in search(log_probs, fusion, SearchOptions(beam=3, nbest=3)):
+            exact = expected[tuple(hypothesis.tokens)]
+            assert hypothesis.scores["ctc"] == pytest.approx(exact, abs=1e-6)
+
+
+def plain_search(log_probs: np.ndarray, fusion: Fusion, beam: int) -> float:
+    """Prefix beam search with dictionaries and logarithms: the best total, by its definition."""
+    states = {(): fusion.begin(1)}
+    score = {(): 0.0}
+    hypotheses = {(): (0.0, -math.inf)}
+    for row in log_probs.astype(float):
+        new: dict[tuple[int, ...], list[float]] = {}
+        for prefix, (blank, token) in hypotheses.items():
+            both = np.logaddexp(blank, token)
+            entry = new.setdefault(prefix, [-math.inf, -math.inf])
+            entry[0] = np.logaddexp(entry[0], both + row[0])
+            if prefix:
+                entry[1] = np.logaddexp(entry[1], token + row[prefix[-1]])
+            for v in np.flatnonzero(fusion.arrays.allowed):
+                longer = (*prefix, int(v))
+                if longer not in states:
+                    states[longer], gain = fusion.take(*states[prefix], np.array([v]))
+                    score[longer] = score[prefix] + gain.weighted[0]
+                entry = new.setdefault(longer, [-math.inf, -math.inf])
+                mass = blank if prefix and prefix[-1] == v else both
+                entry[1] = np.logaddexp(entry[1], mass + row[v])
+
+        def rate(prefix: tuple[int, ...], new=new) -> float:
+            ahead = look_ahead(fusion.arrays, states[prefix].hash[0])
+            return fusion.weights.ctc * np.logaddexp(*new[prefix]) + score[prefix] + ahead
+
+        best = sorted(new, key=rate, reverse=True)[:beam]
+        hypotheses = {prefix: (new[prefix][0], new[prefix][1]) for prefix in best}
+    return max(
+        fusion.weights.ctc * np.logaddexp(*mass)
+        + score[prefix]
+        + fusion.finish_all(*states[prefix]).weighted[0]
+        for prefix, mass in hypotheses.items()
+    )
+
+
+@pytest.mark.parametrize("beam", [2, 5, 12])
+def test_pruning_by_the_beam_is_exact(beam, random_lm) -> None:
+    """Skipping look-ups of what cannot enter the beam changes nothing."""
+    rng = np.random.default_rng(beam)
+    options = replace(EXHAUSTIVE, beam=beam)
+    for bonus in (-0.5, 0.0, 1.0, 2.0):
+        lms = {
+            "token": random_lm(CHARACTERS[1:], "token", rng).lm,
+            "word": random_lm(WORDS, "word", rng).lm,
+        }
+        weights = Weights(ctc=1.0, lm={"token": 0.5, "word": 0.7}, bonus=bonus)
+        fusion = Fusion(CHARACTERS, lms, weights, -1.0)
+        for _ in range(5):
+            log_probs = emissions(25, 4, rng)
+            running = begin(fusion, options)
+            step(running, log_probs)
+            totals = ctc_search._totals(
+                running.tree, running.beam, running.counters, fusion.arrays, 1.0
+            )
+            assert totals.max() == pytest.approx(plain_search(log_probs, fusion, beam), abs=1e-6)
+
+
+def alphabet(size: int = 10) -> list[str]:
+    return ["<blank>", "|", *(chr(ord("a") + i) for i in range(size - 2))]
+
+
+@pytest.fixture
+def spoken(random_lm) -> tuple[list[np.ndarray], Fusion]:
+    """Utterances of 40 to 200 frames, and both language models."""
+    rng = np.random.default_rng(3)
+    tokens = alphabet()
+    words = ["".join(rng.choice(tokens[2:], rng.integers(1, 5))) for _ in range(30)]
+    lms = {
+        "token": random_lm(tokens[1:], "token", rng).lm,
+        "word": random_lm(words, "word", rng).lm,
+    }
+    fusion = Fusion(tokens, lms, Weights(ctc=1.0, lm={"token": 0.4, "word": 0.3}, bonus=0.5), -1.0)
+    return [emissions(int(n), len(tokens), rng, 3.0) for n in rng.integers(40, 200, 8)], fusion
+
+
+def same(a: Sequence[Hypothesis], b: Sequence[Hypothesis]) -> bool:
+    return [(h.text, h.tokens, h.scores, h.frames) for h in a] == [
+        (h.text, h.tokens, h.scores, h.frames) for h in b
+    ]
+
+
+def test_chunks_equal_the_whole(spoken) -> None:
+    batch, fusion = spoken
+    rng = np.random.default_rng(0)
+    options = SearchOptions(nbest=5)
+    for log_probs in batch:
+        running = begin(fusion, options)
+        for chunk in np.split(log_probs, np.sort(rng.integers(0, len(log_probs), 6))):
+            step(running, chunk)
+            finish(running)  # a look at the hypotheses so far disturbs nothing
+        assert same(finish(running), search(log_probs, fusion, options))
+
+
+def test_dropping_prefixes_for_room_changes_nothing(spoken, monkeypatch) -> None:
+    batch, fusion = spoken
+    options = SearchOptions(beam=10, nbest=5, beam_threshold=math.inf, token_threshold=math.inf)
+    expected = [search(log_probs, fusion, options) for log_probs in batch]
+    monkeypatch.setattr(ctc_search, "NODES", 16)
+    running = begin(fusion, options)
+    for log_probs in batch[:3]:
+        step(running, log_probs)
+    assert len(running.tree.parent) < sum(map(len, batch[:3])) * 10 * 9 / 4  # far from all
+    assert all(same(search(p, fusion, options), e) for p, e in zip(batch, expected, strict=True))
+
+
+def test_threads_equal_one(spoken) -> None:
+    batch, fusion = spoken
+    one = search_batch(batch, fusion, SearchOptions(nbest=3), 1)
+    four = search_batch(batch, fusion, SearchOptions(nbest=3), 4)
+    assert all(same(a, b) for a, b in zip(one, four, strict=True))
+
+
+def test_weight_zero_equals_no_language_model(spoken) -> None:
+    batch, fusion = spoken
+    without = Fusion(fusion.tokens, weights=Weights(ctc=1.0, bonus=0.5))
+    zero = Weights(ctc=1.0, lm={"token": 0.0, "word": 0.0}, bonus=0.5)
+    silent = Fusion(fusion.tokens, fusion.lms, zero, -1.0)
+    for log_probs in batch:
+        a, b = (search(log_probs, f, SearchOptions(nbest=5)) for f in (without, silent))
+        assert [(h.text, h.total) for h in a] == [(h.text, h.total) for h in b]
+
+
+def test_order_of_tokens_does_not_matter(spoken) -> None:
+    batch, fusion = spoken
+    order = np.concatenate([[0], 1 + np.random.default_rng(5).permutation(9)])
+    shuffled = Fusion(
+        [fusion.tokens[i] for i in order], fusion.lms, fusion.weights, fusion.unk_penalty
+    )
+    for log_probs in batch:
+        a = search(log_probs, fusion, SearchOptions(nbest=5))
+        b = search(log_probs[:, order], shuffled, SearchOptions(nbest=5))
+        assert [h.text for h in a] == [h.text for h in b]
+        assert [h.total for h in a] == pytest.approx([h.total for h in b], abs=1e-9)
+
+
+def test_default_thresholds_lose_little(spoken) -> None:
+    batch, fusion = spoken
+    wide = replace(EXHAUSTIVE, beam=1000)
+    for log_probs in batch:
+        total = search(log_probs, fusion, SearchOptions())[0].total
+        best = search(log_probs, fusion, wide)[0].total
+        assert best - 0.02 * abs(best) <= total <= best + 1e-9
+
+
+def test_blank_frames_are_skipped_without_changing_the_text(spoken) -> None:
+    batch, fusion = spoken
+    blank = np.full((1, 10), np.log(1e-6 / 9), np.float32)
+    blank[0, 0] = np.log1p(-1e-6)
+    for log_probs in batch:
+        padded = np.insert(log_probs, np.repeat([5, 20], 50), blank, axis=0)
+        skipping = search(padded, fusion, SearchOptions())[0]
+        working = search(padded, fusion, SearchOptions(blank_skip=1.0))[0]
+        assert (skipping.text, skipping.scores) == (working.text, working.scores)
+
+
+def test_greedy_and_beam_one() -> None:
+    fusion = Fusion(["<blank>", "<unk>", "a", "|", "b"])
+    best = [2, 2, 0, 2, 3, 4, 4, 1, 0]  # the frame of <unk> has "b" as its second
+    log_probs = np.full((9, 5), 0.05, np.float32)
+    log_probs[np.arange(9), best] = 0.8
+    log_probs[7] = [0.05, 0.5, 0.05, 0.05, 0.35]
+    log_probs = np.log(log_probs / log_probs.sum(1, keepdims=True))
+    hypothesis = greedy(log_probs, fusion, frame_shift=0.5)
+    assert hypothesis.text == "aa b"
+    assert [(w.word, w.start, w.end) for w in hypothesis.words] == [("aa", 0, 2), ("b", 2.5, 4)]
+    assert search(log_probs, fusion, SearchOptions(beam=1), 0.5) == [hypothesis]
+
+
+def test_no_frames_give_the_empty_text(random_lm) -> None:
+    model = random_lm(WORDS, "word", np.random.default_rng(0))
+    fusion = Fusion(CHARACTERS, {"w": model.lm}, Weights(ctc=1.0, lm={"w": 2.0}))
+    (hypothesis,) = search(np.zeros((0, 4)), fusion, SearchOptions(nbest=3))
+    assert (hypothesis.text, hypothesis.tokens, hypothesis.scores["length"]) == ("", [], 0)
+    assert hypothesis.scores["lm"]["w"] == pytest.approx(model.score([]), abs=1e-5)
+    assert search(np.zeros((0, 4)), Fusion(CHARACTERS), SearchOptions(beam=1))[0].text == ""
+
+
+def test_impossible_tokens_do_not_harm() -> None:
+    log_probs = np.full((4, 4), -np.inf, np.float32)
+    log_probs[[0, 1, 2, 3], [2, 2, 0, 2]] = 0.0
+    (hypothesis,) = search(log_probs, Fusion(CHARACTERS), SearchOptions(nbest=2))
+    assert (hypothesis.text, hypothesis.scores["ctc"]) == ("aa", 0.0)
+
+
+BAD = {
+    "sum": (np.log(np.full((3, 4), 0.2)), "sum to 0.8"),
+    "nan": (np.full((3, 4), np.nan), "NaN or infinity"),
+    "inf": (np.full((3, 4), np.inf), "NaN or infinity"),
+    "logits": (np.full((3, 4), 700.0), "sum to inf"),
+    "shape": (np.log(np.full((3, 5), 0.2)), "4 tokens"),
+    "one dimension": (np.log(np.full(4, 0.25)), "shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_outputs_are_named(name) -> None:
+    log_probs, message = BAD[name]
+    good = np.log(np.full((3, 4), 0.25))
+    with pytest.raises(InputError, match=message):
+        search(log_probs, Fusion(CHARACTERS), SearchOptions())
+    with pytest.raises(InputError, match=f"utterance 1.*{message}"):
+        search_batch([good, log_probs], Fusion(CHARACTERS), SearchOptions())
+
+
+def test_a_bad_frame_is_named() -> None:
+    log_probs = np.log(np.full((9, 4), 0.25))
+    log_probs[6, 2] = np.nan
+    with pytest.raises(InputError, match="frame 6"):
+        search(log_probs, Fusion(CHARACTERS), SearchOptions())
+
+
+def test_a_frame_of_nothing_but_unknown_is_named() -> None:
+    log_probs = np.full((2, 3), -np.inf)
+    log_probs[:, 1] = 0.0
+    with pytest.raises(InputError, match=r"frame 0.*never output"):
+        search(log_probs, Fusion(["<blank>", "<unk>", "a"]), SearchOptions())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"beam": 0}, {"nbest": 0}, {"tokens_per_frame": 0}, {"beam_threshold": math.nan}],
+    ids=str,
+)
+def test_impossible_options_are_refused(settings) -> None:
+    with pytest.raises(InputError, match="must be"):
+        SearchOptions(**settings)
+
+
+def test_impossible_weights_are_refused() -> None:
+    with pytest.raises(InputError, match="weight of the CTC score"):
+        begin(Fusion(CHARACTERS, weights=Weights(att=1.0)), SearchOptions())
+    with pytest.raises(InputError, match="threads"):
+        search_batch([], Fusion(CHARACTERS), SearchOptions(), 0)

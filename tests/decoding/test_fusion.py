@@ -1,0 +1,105 @@
+"""Language model scores token by token against KenLM's of the whole sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from asr.decoding.fusion import FNV_START, Fusion, look_ahead
+from asr.errors import InputError
+from asr.hypothesis import Weights
+from asr.lm.ngram import fnv
+
+PIECES = {
+    "|": ["<blank>", "<unk>", "|", "a", "b", "é"],
+    "space": ["<blank>", " ", "a", "b", "é"],
+    "▁": ["<blank>", "<unk>", "▁", "▁a", "a", "b", "é", "▁bé"],
+}
+WORDS = ["a", "b", "ab", "bé", "éa", "bab"]
+
+
+def words_of(text: list[str]) -> list[str]:
+    return "".join(text).replace("|", " ").replace("▁", " ").split()
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_sentence_scores_equal_kenlm(kind, random_lm) -> None:
+    rng = np.random.default_rng(len(kind))
+    pieces = PIECES[kind]
+    names = [p.replace(" ", "|") for p in pieces]
+    token = random_lm([p for p in names if p[0] != "<"][1:], "token", rng)
+    word = random_lm(WORDS, "word", rng)
+    weights = Weights(lm={"t": 0.3, "w": 0.6}, bonus=0.7)
+    fusion = Fusion(pieces, {"t": token.lm, "w": word.lm}, weights, unk_penalty=-2.5)
+    usable = np.flatnonzero(fusion.arrays.allowed)
+    count, length = 40, 7
+    sentences = rng.choice(usable, (count, length))
+    states = fusion.begin(count)
+    raw = np.zeros((2, count))
+    words, weighted = np.zeros(count, int), np.zeros(count)
+    for column in sentences.T:
+        every = fusion.score_all(*states)
+        states, gain = fusion.take(*states, column)
+        raw += [gain.token, gain.word]
+        words += gain.length
+        weighted += gain.weighted
+        assert every[np.arange(count), column] == pytest.approx(gain.weighted, abs=1e-5)
+        assert np.isneginf(every[:, ~fusion.arrays.allowed][:, 1:]).all()
+        assert not every[:, 0].any()
+    end = fusion.finish_all(*states)
+    for n, sentence in enumerate(sentences):
+        text = [pieces[t] for t in sentence]
+        assert fusion.text(sentence.tolist()) == " ".join(words_of(text))
+        in_tokens = token.score([names[t] for t in sentence])
+        in_words = word.score(words_of(text), -2.5)
+        assert raw[0, n] + end.token[n] == pytest.approx(in_tokens, abs=1e-4)
+        assert raw[1, n] + end.word[n] == pytest.approx(in_words, abs=1e-4)
+        assert words[n] + end.length[n] == len(words_of(text))
+        total = 0.3 * in_tokens + 0.6 * in_words + 0.7 * len(words_of(text))
+        assert weighted[n] + end.weighted[n] == pytest.approx(total, abs=1e-4)
+
+
+def test_length_counts_tokens_only_where_every_lm_is_of_tokens(random_lm) -> None:
+    rng = np.random.default_rng(0)
+    token = random_lm(["|", "a"], "token", rng).lm
+    word = random_lm(["a"], "word", rng).lm
+    pieces, sentence = ["<blank>", "|", "a"], [2, 1, 2, 2]
+    for lms, expected in (
+        ({}, 2),
+        ({"t": token}, 4),
+        ({"w": word}, 2),
+        ({"t": token, "w": word}, 2),
+    ):
+        fusion = Fusion(pieces, lms, Weights(bonus=1.5))
+        states, length, weighted = fusion.begin(1), 0, 0.0
+        for t in sentence:
+            states, gain = fusion.take(*states, np.array([t]))
+            length, weighted = length + gain.length[0], weighted + gain.weighted[0]
+        end = fusion.finish_all(*states)
+        assert length + end.length[0] == expected
+        assert weighted + end.weighted[0] == pytest.approx(1.5 * expected)
+
+
+def test_look_ahead_is_the_best_word_with_that_beginning(random_lm) -> None:
+    model = random_lm(WORDS, "word", np.random.default_rng(4))
+    unigrams = {w: model.lm.arrays.logprob[model.lm.id(w)] for w in WORDS}
+    unknown = model.lm.arrays.logprob[0] - 3.0
+    fusion = Fusion(PIECES["|"], {"w": model.lm}, Weights(lm={"w": 0.5}, bonus=2.0), -3.0)
+    assert look_ahead(fusion.arrays, FNV_START) == 0.0
+    for beginning in ("a", "b", "ba", "bab", "é", "éa", "bb", "aba"):
+        h = FNV_START
+        for byte in beginning.encode():
+            h = np.uint64(fnv(h, byte))
+        best = max([p for w, p in unigrams.items() if w.startswith(beginning)], default=unknown)
+        expected = 0.5 * max(best, unknown) + 2.0
+        assert look_ahead(fusion.arrays, h) == pytest.approx(expected, abs=1e-6)
+
+
+def test_mistakes_are_named(random_lm) -> None:
+    rng = np.random.default_rng(0)
+    one, two = (random_lm(["a"], "word", rng).lm for _ in range(2))
+    with pytest.raises(InputError, match="x and y are both language models of words"):
+        Fusion(["<blank>", "a"], {"x": one, "y": two})
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"x is {weight}"):
+            Fusion(["<blank>", "a"], {"x": one}, Weights(lm={"x": weight}))
