@@ -289,7 +289,10 @@ class NGram:
     @cached_property
     def vocabulary(self) -> list[str]:
         """The words in the order of their ids: <unk>, <s>, </s>, then the others."""
-        return self._words.tobytes().decode("utf-8", "replace").split("\n")
+        words = self._words.tobytes().decode("utf-8", "replace").split("\n")
+        if len(words) != self.arrays.begin[1]:
+            raise InputError("is damaged (list of words)", self.path, "Make it again.")
+        return words
 
     def id(self, word: str) -> int:
         """The id of a word; 0 where it is unknown."""
