@@ -81,7 +81,7 @@ def open_index(path: Path, file: int, parse_line: Callable[[bytes, Path], Any]) 
     for place in _places(path):
         try:
             _write(place, key, index)
-        except OSError:  # read-only or full: the next place, or memory only
+        except InputError:  # read-only or full: the next place, or memory only
             continue
         return _read(place, key) or index
     return index

@@ -56,7 +56,7 @@ class Utterance:
 def parse_line(line: bytes, folder: Path) -> Utterance:
     """One line as an utterance. Raises ValueError saying what is wrong with it."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.strip())
         if b"\\u" in line:  # an escape may hold half a character, which no file can store
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeError:
@@ -91,8 +91,8 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
 class Manifest(Sequence[Utterance]):
     """The utterances of one file, each read when asked for; the file is kept open.
 
-    Holds 12 bytes an utterance: offsets int64 (n,) and `durations` float32 (n,), seconds, NaN
-    where unknown. Safe to use from threads and forked processes (positioned reads).
+    `durations` float32 (n,): seconds, NaN where unknown. Its index is mapped, 24 bytes an
+    utterance. Safe to use from threads and forked processes (positioned reads).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -213,7 +213,9 @@ def split_audio(audio: str) -> tuple[str, str | None]:
 def relative_audio(audio: str, folder: Path, target: Path) -> str:
     """`audio` as written in a manifest in `folder`, rewritten for a manifest in `target`."""
     file, member = split_audio(audio)
-    path = os.path.relpath(folder / file, target)
+    place, name = os.path.split(folder / file)
+    # `..` leads out of where a link points to, not of where it stands
+    path = os.path.relpath(os.path.join(os.path.realpath(place), name), os.path.realpath(target))
     return path if member is None else f"{path}#{member}"
 
 
