@@ -2,7 +2,7 @@
 #
 #     stage NAME 'what it makes, how long it takes' COMMAND...
 #
-# A stage's marker holds a hash of its command, of the configuration files the command names, and
+# A stage's marker holds a hash of its command, of the files of conf/ it names, and
 # of the stages before it: what is changed runs again, and so does all that follows.
 
 set -euo pipefail
@@ -17,7 +17,7 @@ stage() {
   local name=$1 what=$2 marker="exp/.done/$1" arg begin=$SECONDS
   shift 2
   for arg in "$@"; do
-    case $arg in *.yaml|*.txt) [ -f "$arg" ] && chain+=$(cat "$arg") ;; esac
+    case $arg in conf/*) chain+=$(cat "$arg") ;; esac
   done
   chain=$(printf '%s\n' "$chain" "$@" | sha256sum | cut -d' ' -f1)
   if [ -f "$marker" ] && [ "$(cat "$marker")" = "$chain" ]; then

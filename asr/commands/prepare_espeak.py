@@ -34,7 +34,7 @@ def command(
 
     \b
     Example:
-      asr prepare espeak recipes/quickstart/grammar.txt -o data/
+      asr prepare espeak recipes/quickstart/conf/grammar.txt -o data/
     """
     from asr.data.corpora.espeak import Grammar, other_sentences, synthesise
     from asr.data.manifest import write_manifest

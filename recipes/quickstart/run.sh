@@ -10,7 +10,7 @@ test=data/manifest.test.jsonl
 lm="--lm exp/word.lm"
 
 stage data "2,370 sentences in 79 voices, and text for the language model (15 s)" \
-  asr prepare espeak grammar.txt -o data --seed "$seed"
+  asr prepare espeak conf/grammar.txt -o data --seed "$seed"
 stage lm "word 4-gram of 40,000 sentences, none of the test's (5 s)" \
   asr lm train data/lm.txt -o exp/word.lm --order 4
 

@@ -20,7 +20,7 @@ from asr.data.corpora.espeak import (
 )
 from asr.errors import InputError
 
-GRAMMAR = Path(__file__).parents[2] / "recipes" / "quickstart" / "grammar.txt"
+GRAMMAR = Path(__file__).parents[2] / "recipes" / "quickstart" / "conf" / "grammar.txt"
 pytest.importorskip("espeakng_loader", reason="needs the tool espeakng-loader")
 
 

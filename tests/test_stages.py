@@ -1,0 +1,65 @@
+"""recipes/stages.sh: done stages are skipped; a changed one runs again, and so does what follows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+
+from asr.cli import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(recipe: Path) -> list[str]:
+    """Names of the stages that ran."""
+    done = subprocess.run(["bash", recipe / "run.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 7), done.stderr
+    return re.findall(r"== (\w+): doing", done.stderr)
+
+
+def test_stages_run_once_and_again_when_changed(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipes" / "toy"
+    recipe.mkdir(parents=True)
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "setup.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "tools" / "setup.sh").chmod(0o755)
+    shutil.copy(ROOT / "recipes" / "stages.sh", tmp_path / "recipes")
+    (recipe / "conf").mkdir()
+    (recipe / "conf" / "a.yaml").write_text("x: 1\n")
+    lines = [
+        '. "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"',
+        "stage one doing true",
+        "stage two doing cp conf/a.yaml b.txt",
+        "stage three doing test ! -e stop",
+    ]
+    (recipe / "run.sh").write_text("\n".join(lines))
+    assert run(recipe) == ["one", "two", "three"]
+    assert run(recipe) == []
+    (recipe / "conf" / "a.yaml").write_text("x: 2\n")
+    assert run(recipe) == ["two", "three"]
+    lines[3] = "stage three doing sh -c 'exit 7'"
+    (recipe / "run.sh").write_text("\n".join(lines))
+    assert run(recipe) == ["three"]
+    assert run(recipe) == ["three"]  # it failed, so it is not done
+
+
+def test_recipes_are_short_and_name_only_real_commands_and_options() -> None:
+    for script in sorted((ROOT / "recipes").glob("*/run.sh")):
+        text = script.read_text().replace("\\\n", " ")
+        assert len(text.splitlines()) < 80
+        for call in re.findall(r"(?m)^.*\basr [a-z].*$", text):
+            if call.lstrip().startswith("#"):
+                continue
+            words = call.split(" asr ", 1)[-1].removeprefix("asr ").lstrip().split()
+            command: click.Command = cli
+            context = click.Context(cli)
+            while isinstance(command, click.Group):
+                found = command.get_command(context, words.pop(0))
+                assert found is not None, call
+                command = found
+            known = {name for p in command.params for name in p.opts}
+            assert {w for w in words if re.match(r"--?[a-z]", w)} <= known, call
