@@ -47,7 +47,7 @@ class Hypothesis:
 
     scores: "ctc" and "att" natural logs, "lm" {name: natural log, sentence end included},
     "length" a count (of words; of tokens where every LM is of tokens), "total" the weighted sum.
-    frames: of CTC, the frame of each token's most probable emission.
+    frames: of each token; CTC: of its most probable emission, LAS: the one most attended to.
     """
 
     text: str

@@ -249,7 +249,8 @@ class Search:
                 "total": total,
             }
             words = group_words(tokens, frames, self.fusion, frame_shift)
-            nbest.append(Hypothesis(self.fusion.text(tokens), tokens, scores, words))
+            text = self.fusion.text(tokens)
+            nbest.append(Hypothesis(text, tokens, scores, words, frames))
         return nbest
 
     def tensor(self, array: NDArray[np.float64] | NDArray[np.float32]) -> Tensor:

@@ -223,7 +223,7 @@ def tune(table: Table, length_unit: str) -> Tuned:
             np.unique((v + step * offsets).clip(*hard))
             for v, step, hard in zip(value, steps, space.hard, strict=True)
         ]
-        value, _ = best_point(table, space, fine, parts)
+        value, _ = best_point(table, space, fine, parts, before)
         if np.allclose(value, before):
             break
     weights = space.weights(table, value)
@@ -232,40 +232,48 @@ def tune(table: Table, length_unit: str) -> Tuned:
 
 
 def best_point(
-    table: Table, space: Space, axes: Sequence[NDArray[np.float64]], radius: int
+    table: Table,
+    space: Space,
+    axes: Sequence[NDArray[np.float64]],
+    radius: int,
+    near: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], dict[int, int]]:
-    """The most central grid point with the fewest errors averaged over a box of ± `radius` points.
+    """The grid point with the fewest errors averaged over a box of ± `radius` points.
 
-    Also the axes where such points reach one end (both: it has no effect), and that end can be
-    moved: {axis: -1 or +1}.
+    Of equal points the one nearest to `near`; without it the most central one, or on an axis that
+    has no effect (they reach both of its ends) the smallest weight.
+    Also the axes where they reach one end that can be moved: {axis: -1 or +1}.
     """
-    values = np.array(list(product(*axes)))  # (P, A)
-    shape = tuple(len(axis) for axis in axes)
-    surface = count_errors(table, space.points(table, values)).reshape(shape).astype(np.float64)
+    values = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (n_1, ..., n_A, A)
+    points = space.points(table, values.reshape(-1, len(axes)))
+    surface = count_errors(table, points).reshape(values.shape[:-1]).astype(np.float64)
     smooth = box_mean(surface, radius)
-    ties = np.argwhere(smooth <= smooth.min() + 1e-9)  # (n, A)
-    distance = (((ties - ties.mean(axis=0)) / np.array(shape)) ** 2).sum(axis=1)
-    index = ties[
-        np.lexsort((np.abs(values.reshape(*shape, -1)[tuple(ties.T)]).sum(1), distance))[0]
-    ]
-    edges = {}
+    ties = values[smooth <= smooth.min() + 1e-9]  # (n, A)
+    centre, edges = ties.mean(axis=0), {}
     for a, axis in enumerate(axes):
-        at_low = ties[:, a].min() <= radius
-        at_high = ties[:, a].max() >= len(axis) - 1 - radius
+        at_low = ties[:, a].min() <= axis[: radius + 1].max()
+        at_high = ties[:, a].max() >= axis[-radius - 1 :].min()
         low, high = space.hard[a]
-        if at_low and not at_high and axis[0] > low:
+        if at_low and at_high:
+            centre[a] = np.clip(0.0, axis[0], axis[-1])
+        elif at_low and axis[0] > low:
             edges[a] = -1
-        elif at_high and not at_low and axis[-1] < high:
+        elif at_high and axis[-1] < high:
             edges[a] = 1
-    return np.array([axis[i] for i, axis in zip(index, axes, strict=True)]), edges
+    widths = np.array([max(np.ptp(axis), 1e-9) for axis in axes])
+    distances = (((ties - (centre if near is None else near)) / widths) ** 2).sum(axis=1)
+    best: NDArray[np.float64] = ties[distances.argmin()]
+    return best, edges
 
 
 def wer_report(rates: Mapping[str, float]) -> str:
     """ "WER first-best 20.00% -> rescored 15.00%, oracle 10.00%: 50% of the gap ..." """
     before, after, oracle = rates.values()
-    closed = f"{(before - after) / (before - oracle):.0%} of the" if before > oracle else "no"
     first, second, third = (f"{name} {rate:.2%}" for name, rate in rates.items())
-    return f"WER {first} -> {second}, {third}: {closed} gap to the oracle closed"
+    closed = "the lists hold nothing better"
+    if before > oracle:
+        closed = f"{(before - after) / (before - oracle):.0%} of the gap to the oracle closed"
+    return f"WER {first} -> {second}, {third}: {closed}"
 
 
 def box_mean(surface: NDArray[np.float64], radius: int) -> NDArray[np.float64]:

@@ -145,7 +145,7 @@ def test_of_equal_points_the_most_central_is_chosen() -> None:
     tuned = tune_thresholds([0.6], [1.4])
     assert tuned.errors == 0
     assert tuned.weights.lm["big"] == pytest.approx(1.0, abs=0.05)
-    assert tuned.weights.bonus == pytest.approx(2.0)  # has no effect: the middle of its range
+    assert tuned.weights.bonus == 0.0  # has no effect: the smallest
 
 
 def test_a_plateau_is_preferred_to_a_lucky_hole() -> None:
