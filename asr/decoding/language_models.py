@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr.decoding.weights import load_weights
-from asr.errors import InputError, nearest
+from asr.decoding.weights import check_names, load_weights
+from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.lm.ngram import NGram
 
@@ -47,13 +47,7 @@ def open_lms(
         models[lm.name] = lm
     if weights_file is not None:
         weights, penalty, record = load_weights(weights_file)
-        for name in weights.lm:
-            if name not in models:
-                known = nearest(name, models) if models else f"Give it by --lm {name}.lm"
-                raise InputError(f"has a weight for the LM '{name}'", weights_file, known)
-        for name in models:
-            if name not in weights.lm:
-                raise InputError(f"has no weight for the LM '{name}'", weights_file)
+        check_names(weights, models, weights_file)
         return LanguageModels(models, weights, penalty, record.get("tuned_on"))
     given = list(lm_weights) or [DEFAULT_WEIGHT] * len(models)
     if len(given) != len(models):
