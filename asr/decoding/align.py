@@ -56,7 +56,9 @@ def _probabilities(log_probs: Any, texts: Any) -> Any:
     columns = np.empty((frames, count))
     log_scale = 0.0
     for t in range(frames):
-        top = log_probs[t].max()
+        top = log_probs[t, 0]
+        for v in range(1, size):
+            top = max(top, log_probs[t, v])
         log_scale += top
         for c in range(count):
             columns[t, c] = np.exp(np.float64(log_probs[t, used[c]] - top))

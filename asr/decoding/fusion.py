@@ -23,12 +23,12 @@ from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.kernels import njit_lean
 from asr.lm.ngram import (
+    EOS,
     FNV_START,
     RESERVED,
     NGram,
     NGramArrays,
     advance,
-    final,
     fnv,
     lookup,
 )
@@ -97,8 +97,8 @@ def complete_word(a: Any, ws: Any, wh: Any) -> Any:
     if not a.has_word:
         return 0.0, ws
     word = lookup(a.word_lm, wh)
-    logp, after, _ = advance(a.word_lm, ws, word)
-    return logp + (a.unk_penalty if word == 0 else 0.0), after
+    logp, after, _ = advance(a.word_lm, ws, np.int32(word))
+    return logp + (a.unk_penalty if word == 0 else 0.0), np.int32(after)
 
 
 @njit_lean
@@ -107,7 +107,7 @@ def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
     token_score, word_score, words = 0.0, 0.0, 0
     if a.has_token:
         logp, after, _ = advance(a.token_lm, ts, a.token_ids[token])
-        token_score, ts = logp + 0.0, after
+        token_score, ts = logp + 0.0, np.int32(after)
     if a.boundary[token]:
         if wh != FNV_START:
             word_score, ws = complete_word(a, ws, wh)
@@ -126,9 +126,9 @@ def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
         word_score, ws = complete_word(a, ws, wh)
         words = 1
     if a.has_token:
-        token_score = final(a.token_lm, ts) + 0.0
+        token_score = advance(a.token_lm, ts, np.int32(EOS))[0] + 0.0
     if a.has_word:
-        word_score += final(a.word_lm, ws)
+        word_score += advance(a.word_lm, ws, np.int32(EOS))[0]
     return token_score, word_score, words
 
 
