@@ -18,8 +18,6 @@ NAMES = {  # key of a manifest: columns that hold it, where the user names none
     "speaker": ("speaker", "client_id", "speaker_id"),
     "id": ("id", "utterance_id"),
     "lang": ("lang", "locale", "language"),
-    "start": ("start",),
-    "duration": ("duration",),
 }
 
 
@@ -33,52 +31,30 @@ class Table:
 
     def utterances(self, skipped: Skipped) -> Iterator[Utterance]:
         """One a row; unknown columns are kept. Skips rows without audio. Raises InputError: no
-        such column, a row with more cells than columns, a time that is not one, an id twice."""
+        such column, a row with more cells than columns, an id twice."""
         columns: dict[str, str] | None = None
-        ids: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for number, row in self._rows():
             columns = columns or self._choose(list(row))
             values = {key: row.pop(column).strip() for key, column in columns.items()}
+            where = f"{self.path}:{number}"
             if not values["audio"]:
-                skipped.append((f"{self.path}:{number}", "no audio named"))
+                skipped.append((where, "no audio named"))
                 continue
-            id = values.pop("id", "") or self._new_id(values["audio"], ids)
-            if id in ids:
-                what = f"duplicate id '{id}' (first in line {ids[id]})"
-                raise InputError(what, f"{self.path}:{number}", "Name another column: --id-column")
-            ids[id] = number
-            extra = {k: v for k, v in row.items() if v and k not in KEYS}
-            yield self._utterance(id, values, extra, number)
-
-    def _utterance(
-        self, id: str, values: dict[str, str], extra: dict[str, Any], number: int
-    ) -> Utterance:
-        times = {}
-        for key in ("start", "duration"):
-            cell = values.pop(key, "")
-            try:
-                times[key] = float(cell) if cell else None
-                if times[key] is not None and not 0 <= float(cell) < 1e9:
-                    raise ValueError
-            except ValueError:
-                raise InputError(f"'{cell}' is no {key}", f"{self.path}:{number}") from None
-        return Utterance(
-            id=id,
-            folder=self.audio_folder,
-            audio=values["audio"],
-            text=values["text"],
-            start=times["start"] or 0.0,
-            duration=times["duration"],
-            speaker=values.get("speaker") or None,
-            lang=values.get("lang") or None,
-            extra=extra,
-        )
-
-    @staticmethod
-    def _new_id(audio: str, taken: dict[str, int]) -> str:
-        stem = str(Path(audio).with_suffix(""))
-        later = (f"{stem}-{i}" for i in range(2, len(taken) + 3))
-        return stem if stem not in taken else next(id for id in later if id not in taken)
+            id = values.get("id") or str(Path(values["audio"]).with_suffix(""))
+            if id in lines:
+                what = f"duplicate id '{id}' (first in line {lines[id]})"
+                raise InputError(what, where, "Name a column of different ids: --id-column")
+            lines[id] = number
+            yield Utterance(
+                id=id,
+                folder=self.audio_folder,
+                audio=values["audio"],
+                text=values["text"],
+                speaker=values.get("speaker") or None,
+                lang=values.get("lang") or None,
+                extra={name: cell for name, cell in row.items() if cell and name not in KEYS},
+            )
 
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """(line number, column -> cell). TSV has no quoting that one could rely on: a quote in a
