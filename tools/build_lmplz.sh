@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Builds KenLM's lmplz and build_binary from kenlm's source package into a virtual environment.
+# Builds KenLM from its source package into a virtual environment: the programs lmplz (trains n-gram
+# models) and build_binary, and the Python module kenlm.
 #
 #   tools/build_lmplz.sh [VENV]       (the project's .venv if not given)
 #
-# No root and no network but the package index: cmake, ninja and Boost are wheels too. They live in
-# a folder that is removed at the end; only Boost's few shared libraries stay, in VENV/lib/kenlm.
+# Needs a C++ compiler and Python's headers, no root, and no network but the package index: cmake,
+# ninja and Boost are wheels too. They live in a folder that is removed at the end; only Boost's few
+# shared libraries stay, in VENV/lib/kenlm.
 set -euo pipefail
 
 tools=$(cd "$(dirname "$0")" && pwd)
@@ -15,32 +17,43 @@ kenlm=$(grep '^kenlm==' "$constraints")
 
 work=$(mktemp -d "$venv/kenlm-build.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONPATH=$work/site PATH=$work/site/bin:$PATH
+log=$work/log
+failed() { tail -n 30 "$log" >&2; exit 1; }
 
-"$python" -m pip install --quiet --target "$work/site" --constraint "$constraints" \
-    setuptools cmake ninja cmeel-boost
-"$python" -m pip download --quiet --no-deps --no-build-isolation --no-binary kenlm \
-    --dest "$work" "$kenlm"
+export PYTHONPATH=$work/site PATH=$work/site/bin:$PATH CMAKE_GENERATOR=Ninja
+export CMAKE_POLICY_VERSION_MINIMUM=3.5 # kenlm's build files are older than present-day cmake likes
+pip() { "$python" -m pip --quiet --disable-pip-version-check "$@" >>"$log" 2>&1 || failed; }
+
+pip install --target "$work/site" --constraint "$constraints" \
+    setuptools cython cmake ninja cmeel-boost
+pip download --no-deps --no-build-isolation --no-binary kenlm --dest "$work" "$kenlm"
 mkdir "$work/source"
 tar -xzf "$work"/kenlm-*.tar.gz -C "$work/source" --strip-components=1
+cd "$work/source"
+
+# The package's kenlm.cpp was made by a Cython too old for Python 3.13.
+"$python" -m cython --cplus python/kenlm.pyx >>"$log" 2>&1 || failed
+pip install --no-deps --no-build-isolation .
 
 # Boost.System has been headers only for years, and Boost 1.89 ends the empty library of its name.
-sed -i '/^  system$/d' "$work/source/CMakeLists.txt"
+sed -i '/^  system$/d' CMakeLists.txt
 boost=$work/site/cmeel.prefix
-# The policy option: kenlm's build files are older than what present-day cmake accepts by itself.
-cmake -S "$work/source" -B "$work/build" -G Ninja -Wno-dev --log-level=WARNING \
-    -DCMAKE_BUILD_TYPE=Release -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_PREFIX_PATH="$boost" \
-    -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN/../lib/kenlm' >"$work/log" 2>&1 &&
-    cmake --build "$work/build" --target lmplz build_binary >>"$work/log" 2>&1 ||
-    { tail -n 30 "$work/log" >&2; exit 1; }
+cmake -S . -B "$work/build" -Wno-dev -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$boost" \
+    -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN/../lib/kenlm' \
+    >>"$log" 2>&1 || failed
+cmake --build "$work/build" --target lmplz build_binary >>"$log" 2>&1 || failed
 
 mkdir -p "$venv/lib/kenlm"
 LD_LIBRARY_PATH=$boost/lib ldd "$work/build/bin/lmplz" | awk '/libboost/ {print $3}' |
     while read -r library; do cp -L "$library" "$venv/lib/kenlm/"; done
-for program in build_binary lmplz; do # lmplz last: where it is, everything is
+for program in build_binary lmplz; do
     cp "$work/build/bin/$program" "$venv/bin/$program.part"
-    mv "$venv/bin/$program.part" "$venv/bin/$program"
 done
-# A tiny model as proof that the program finds its libraries and counts.
-printf 'a b c\na b\nb c a\n' | "$venv/bin/lmplz" -o 2 --discount_fallback >"$work/arpa" 2>>"$work/log" ||
-    { tail -n 5 "$work/log" >&2; exit 1; }
+
+# A tiny model as proof that the program finds its libraries and that the module reads the result.
+printf 'a b c\na b\nb c a\n' |
+    "$venv/bin/lmplz.part" -o 2 --discount_fallback >"$work/tiny.arpa" 2>>"$log" || failed
+"$python" -c "import kenlm; kenlm.Model('$work/tiny.arpa').score('a b')" >>"$log" 2>&1 || failed
+
+mv "$venv/bin/build_binary.part" "$venv/bin/build_binary"
+mv "$venv/bin/lmplz.part" "$venv/bin/lmplz" # last: where it is, everything is

@@ -27,7 +27,8 @@ inputs() {
 
 [ -f "$done_mark" ] && [ "$(inputs)" = "$(cat "$done_mark")" ] && exit 0
 
-exec 9<"$root" && flock 9 # two set-ups at once: the second waits, and finds all done
+exec 9<"$root" # two set-ups at once: the second waits, and finds all done
+flock -n 9 || { say "another set-up is at work; waiting for it"; flock 9; }
 [ -f "$done_mark" ] && [ "$(inputs)" = "$(cat "$done_mark")" ] && exit 0
 
 # ---- what must be there beforehand
@@ -80,7 +81,7 @@ has() { "$python" -c "import importlib.metadata as m; m.version('$1')" 2>/dev/nu
 install() {
     "$python" -m pip install --quiet --constraint "$constraints" "$@" >&2 && return
     need_space 1
-    fail "pip could not install ${*: -1}; its message stands above. Run this again to go on."
+    fail "pip failed; its message stands above. Run this again to go on."
 }
 
 if ! has torch; then
@@ -92,7 +93,8 @@ say "the other packages (about 2 minutes)"
 mapfile -t packages < <("$python" -c '
 import sys, tomllib
 project = tomllib.load(open(sys.argv[1], "rb"))["project"]
-print(*project["dependencies"], *sum(project["optional-dependencies"].values(), []), sep="\n")
+extras = sum(project["optional-dependencies"].values(), [])
+print(*project["dependencies"], *(name for name in extras if name != "kenlm"), sep="\n")
 ' "$root/pyproject.toml")
 install "${packages[@]}"
 
@@ -104,11 +106,11 @@ if ! "$python" -c 'import torchaudio' >/dev/null 2>&1; then
 fi
 install --no-deps --no-build-isolation --editable "$root"
 
-# ---- lmplz
+# ---- KenLM
 
 if ! { [ "$venv/bin/lmplz" -nt "$tools/build_lmplz.sh" ] && [ "$venv/bin/lmplz" -nt "$constraints" ]; }; then
-    say "lmplz, which trains language models (half a minute)"
-    "$tools/build_lmplz.sh" "$venv" >&2 || fail "lmplz could not be built; see above."
+    say "KenLM, which trains language models (about a minute)"
+    "$tools/build_lmplz.sh" "$venv" || { need_space 1; fail "KenLM could not be built; see above."; }
 fi
 
 inputs >"$done_mark.part"
