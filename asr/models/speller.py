@@ -129,15 +129,10 @@ class Speller(nn.Module):
         rows, frames, inputs = states.shape
         memory = Memory(states, self.key(states), ~inside(lengths, frames))
         zeros = states.new_zeros
-        above = (rows, self.upper.num_layers if self.upper else 0, self.size)
-        return memory, SpellerState(
-            zeros(rows, self.size),
-            zeros(rows, self.size),
-            zeros(rows, inputs),
-            zeros(rows, frames),
-            zeros(above),
-            zeros(above),
-        )
+        first = zeros(rows, self.size)
+        above = zeros(rows, self.upper.num_layers if self.upper else 0, self.size)
+        context, attended = zeros(rows, inputs), zeros(rows, frames)
+        return memory, SpellerState(first, first, context, attended, above, above)
 
     def step(
         self, memory: Memory, state: SpellerState, previous: Tensor
