@@ -47,6 +47,8 @@ def letters(token: str) -> str:
     return "" if token in BOUNDARIES or token in SPECIAL else token.removeprefix("▁")
 
 
+END: Any = np.int32(EOS)  # of the type of other words: one compilation
+
 Ints = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float64]
@@ -96,8 +98,8 @@ def complete_word(a: Any, ws: Any, wh: Any) -> Any:
     """(raw log probability, next state) of the word whose hash is `wh` after the state `ws`."""
     if not a.has_word:
         return 0.0, ws
-    word = lookup(a.word_lm, wh)
-    logp, after, _ = advance(a.word_lm, ws, np.int32(word))
+    word: Any = np.int32(lookup(a.word_lm, wh))
+    logp, after, _ = advance(a.word_lm, ws, word)
     return logp + (a.unk_penalty if word == 0 else 0.0), np.int32(after)
 
 
@@ -126,9 +128,9 @@ def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
         word_score, ws = complete_word(a, ws, wh)
         words = 1
     if a.has_token:
-        token_score = advance(a.token_lm, ts, np.int32(EOS))[0] + 0.0
+        token_score = advance(a.token_lm, ts, END)[0] + 0.0
     if a.has_word:
-        word_score += advance(a.word_lm, ws, np.int32(EOS))[0]
+        word_score += advance(a.word_lm, ws, END)[0]
     return token_score, word_score, words
 
 
@@ -253,6 +255,7 @@ class Fusion:
         self.length_unit = "tokens" if self.token_name and not self.word_name else "words"
         self.lms = lms
         self.arrays = self._arrays()
+        self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
 
     def _weight(self, name: str | None) -> float:
         weight = self.weights.lm.get(name, 0.0) if name else 0.0
