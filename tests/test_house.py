@@ -20,7 +20,7 @@ LAYERS = (
     "errors",
     "console files kernels",
     "hypothesis nist text",
-    "data formats lm models outputs wer",
+    "data formats lm models outputs pictures wer",
     "decoding scoring",
     "scoring_report training transcriber",
     "config",
@@ -40,6 +40,11 @@ def imported(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {name.split(".")[1] for name in found if name.startswith("asr.")}
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert parts - {"__pycache__"} == set(HEIGHT)
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: f"{f.stem}")
