@@ -1,4 +1,4 @@
-"""recipes/stages.sh: done stages are skipped; a changed one runs again, and so does what follows."""
+"""recipes/stages.sh: done stages are skipped; a changed one and all that follow run again."""
 
 from __future__ import annotations
 

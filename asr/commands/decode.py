@@ -161,7 +161,7 @@ def decode_file(
         arguments["unk_penalty"],
     )
     from asr.decoding.ctc_decoder import read_tokens
-    from asr.decoding.ctc_search import search_batch
+    from asr.decoding.ctc_search import search
     from asr.decoding.fusion import Fusion
     from asr.decoding.language_models import open_lms
     from asr.decoding.options import SearchOptions
@@ -194,7 +194,7 @@ def decode_file(
         for name, log_probs in track(iter(outputs), "decoding", total=len(outputs)):
             started = time.perf_counter()
             try:
-                found = search_batch([log_probs], fusion, options, 1, frame_shift)[0]
+                found = search(log_probs, fusion, options, frame_shift)
                 result = NBest(name, found)
             except InputError as error:
                 skipped.append((name, str(error)))

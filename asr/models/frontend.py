@@ -64,13 +64,17 @@ class Filterbank(nn.Module):
         hann = (0.5 + 0.5 * torch.cos(2 * math.pi * time / duration)) * (time.abs() < duration / 2)
         phase = 2 * math.pi * time * centres
         filters = torch.cat([hann * phase.cos(), hann * phase.sin()], 1)  # (W, 2·P·F)
-        self.filters = nn.Parameter((filters / filters.norm(dim=0)).float())
+        # RMS 1 and not norm 1: Adam's steps are absolute, and a filterbank that moves fast is lost
+        # before anything has been learnt from it.
+        rms = filters.square().mean(0).sqrt()
+        self.filters = nn.Parameter((filters / rms).float())
 
     def forward(self, samples: Tensor) -> Tensor:
         """samples (B, N) -> energies (B, T, F)."""
         frames = samples.unfold(1, self.window, self.shift)  # (B, T, W)
         waves = (frames @ self.filters).square()  # (B, T, 2·P·F)
-        return waves.reshape(*waves.shape[:2], 2 * PAIRS, -1).sum(2) / PAIRS
+        waves = waves.reshape(*waves.shape[:2], 2 * PAIRS, -1)  # (B, T, 2·P, F)
+        return waves.sum(2) / (PAIRS * self.window)
 
 
 class MelSpectrogram(nn.Module):
