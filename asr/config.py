@@ -26,6 +26,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from asr.data.loader import DataOptions
 from asr.errors import InputError, nearest
+from asr.files import whole_file
 from asr.models.recognizer import RecognizerOptions
 from asr.training.loop import TrainOptions
 
@@ -45,6 +46,10 @@ class TokenizerOptions:
     # pronunciations, for type lexicon
     lexicon: str | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.normalizer, (str, list)):
+            raise InputError(f"tokenizer.normalizer={self.normalizer} is no name or list of rules")
+
 
 @dataclass
 class Experiment:
@@ -56,6 +61,10 @@ class Experiment:
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     model: RecognizerOptions = field(default_factory=RecognizerOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed={self.seed} must be from 0 to 2^63 - 1")
 
 
 PATHS = ("data.train", "data.dev", "tokenizer.path", "tokenizer.lexicon", "train.init")
@@ -131,7 +140,8 @@ def _told(error: OmegaConfBaseException, where: object) -> InputError:
         return InputError(reason, where, "Set it, or write the path.")
     if "is not a ListConfig" in reason:
         reason = "must be a list, like [1, 2]"
-    return InputError(f"option '{key}': {reason}" if key else reason, where)
+    remedy = "`asr train --options` shows all options with their defaults."
+    return InputError(f"option '{key}': {reason}" if key else reason, where, remedy)
 
 
 def option_names() -> list[str]:
@@ -151,12 +161,8 @@ def nearest_option(key: str) -> str:
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
     """Write the configuration as it runs; it appears only when it is complete."""
-    partial = path.with_suffix(".part")
-    try:
-        partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(experiment)), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.structured(experiment)))
 
 
 def differences(path: Path, experiment: Experiment) -> list[str]:

@@ -11,6 +11,14 @@ from typing import IO, Any
 from asr.errors import InputError
 
 
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """What to raise where `path` cannot be written: no permission, disk full."""
+    reason = error.strerror or str(error)
+    return InputError(
+        f"cannot be written ({reason})", path, "Make room there, or choose another place."
+    )
+
+
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write (text in UTF-8, or "wb"), put at `path` when the block ends without error.
@@ -25,7 +33,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
         os.replace(part, path)
     except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror or error})", path) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -99,7 +99,10 @@ def write_nbest(path: Path | str, meta: Mapping[str, Any], utterances: Iterable[
     `meta` is read after all utterances, so it may hold what is known only then.
     """
     path = Path(path)
-    with whole_file(path) as file, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
+    with (
+        whole_file(path) as file,
+        tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as body,
+    ):
         for utterance in utterances:
             record = {"id": utterance.id, "nbest": [asdict(h) for h in utterance.nbest]}
             if utterance.error:

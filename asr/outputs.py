@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -28,12 +28,10 @@ class OutputsWriter:
         self._zip: zipfile.ZipFile | None = None
 
     def __enter__(self) -> OutputsWriter:
+        self._open = ExitStack()
         if self.path is not None:
-            self._part = self.path.with_name(self.path.name + ".part")
-            try:
-                self._zip = zipfile.ZipFile(self._part, "w")
-            except OSError as error:
-                raise InputError(f"cannot be written ({error.strerror})", self.path) from error
+            file = self._open.enter_context(whole_file(self.path, "wb"))
+            self._zip = self._open.enter_context(zipfile.ZipFile(file, "w"))
         return self
 
     def add(self, name: str, log_probs: Floats) -> None:
@@ -48,11 +46,7 @@ class OutputsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._zip is not None and self.path is not None:
-            self._zip.close()
-            if kind is None:
-                os.replace(self._part, self.path)
-            self._part.unlink(missing_ok=True)
+        self._open.__exit__(kind, error, trace)
 
 
 def write_tokens(path: Path, pieces: Sequence[str]) -> None:

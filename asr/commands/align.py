@@ -79,6 +79,9 @@ def command(
                 shares.append(attention(transcriber, outputs, tokens, picture))
             hypothesis = Hypothesis(utterance.text, tokens, words=words)
             file.write(WRITERS["ctm"](hypothesis, utterance.id))
+        if len(skipped) == len(utterances):
+            name, reason = skipped[0]
+            raise InputError(f"no utterance can be aligned; first: {name}: {reason}", manifest)
     say(f"{len(utterances) - len(skipped)} utterances aligned -> {output}")
     if shares and transcriber.recognizer.has_speller:
         say(f"attention goes forward in {sum(shares) / len(shares):.1%} of the steps")

@@ -178,7 +178,10 @@ def decode_file(
         weights_file=arguments["weights"],
     )
     weights = Weights(lms.weights.ctc or 1.0, 0.0, lms.weights.lm, lms.weights.bonus)
-    fusion = Fusion(read_tokens(tokens), lms.models, weights, lms.unk_penalty)
+    pieces = read_tokens(tokens)
+    for lm in lms.models.values():
+        lm.check_unit(pieces)
+    fusion = Fusion(pieces, lms.models, weights, lms.unk_penalty)
     beam = arguments["beam"]
     options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
     meta: dict[str, Any] = {

@@ -73,7 +73,8 @@ def command(
         return
     trainer = prepare(experiment, output)
     trainer.run()
-    end_with_skipped(list(trainer.unreadable.items()), len(trainer.train.utterances))
+    skipped = [*trainer.unreadable.items(), *trainer.dev.unreadable.items()]
+    end_with_skipped(skipped, len(trainer.train.utterances) + len(trainer.dev.utterances))
 
 
 def check_folder(folder: Path, experiment: Experiment) -> Path | None:
@@ -103,6 +104,7 @@ def prepare(experiment: Experiment, folder: Path) -> Trainer:
     import torch
 
     from asr.config import save_experiment
+    from asr.files import cannot_write
     from asr.models.recognizer import Recognizer
     from asr.training.loop import Trainer
 
@@ -129,7 +131,7 @@ def prepare(experiment: Experiment, folder: Path) -> Trainer:
         write_left_out(folder / "skipped.jsonl", train.left_out + train.unreadable)
         save_experiment(experiment, folder / "config.yaml")
     except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", folder) from error
+        raise cannot_write(folder, error) from error
     size = sum(p.numel() for p in model.parameters())
     say(
         f"{size / 1e6:.1f} M parameters, {tokenizer.size} tokens; training on {len(train.kept)} "

@@ -60,7 +60,7 @@ def command(
         try:
             hypothesis = transcriber.transcribe(file)
         except AudioError as error:
-            skipped.append((str(file), str(error)))
+            skipped.append((str(file), str(error).removeprefix(f"{file}: ")))
             continue
         for name in names:
             content = WRITERS[name](hypothesis, file.stem)
@@ -70,7 +70,7 @@ def command(
                 with whole_file(targets[file, name]) as stream:
                     stream.write(content)
     if len(skipped) == len(files):
-        what = "; ".join(reason for _, reason in skipped[:3])
+        what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
         raise InputError(f"none of the files can be used: {what}")
     if output is not None:
         say(f"{len(files) - len(skipped)} files transcribed into {output}")
@@ -81,12 +81,14 @@ def target_files(
     files: tuple[Path, ...], output: Path | None, names: list[str]
 ) -> dict[tuple[Path, str], Path]:
     """Where each file's outputs go; InputError where two would get the same name."""
+    from asr.files import cannot_write
+
     if output is None:
         return {}
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot be made ({error.strerror})", output) from error
+        raise cannot_write(output, error) from error
     targets: dict[tuple[Path, str], Path] = {}
     taken: dict[str, Path] = {}
     for file in files:

@@ -110,7 +110,7 @@ def read_native(
     if not samples.size:
         raise AudioError("empty: no samples", where, "Remove this utterance")
     if not np.isfinite(samples).all():
-        raise AudioError("has samples that are not numbers (NaN or infinite)", where)
+        raise AudioError("has samples that are not numbers (NaN or infinite)", where, AGAIN)
     return Recording(samples, rate, frames / rate)
 
 
@@ -156,7 +156,9 @@ def _opened(where: str) -> Iterator[soundfile.SoundFile]:
     try:
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise AudioError(f"cannot be opened ({error.strerror})", where) from None
+        raise AudioError(
+            f"cannot be opened ({error.strerror})", where, "Correct the path"
+        ) from None
     try:
         stored = None if member is None else io.BytesIO(_member(path, source, member))
         try:

@@ -47,6 +47,8 @@ class DataOptions:
     workers: int = 1
     # first epochs that go from short utterances to long ones; helps CTC and attention to start
     sorted_epochs: int = 1
+    # first epochs without speed, gain and masks; CTC leaves its plateau sooner on clear speech
+    plain_epochs: int = 0
     # speed factors, one drawn for each utterance and epoch (Ko et al. 2015); [1.0]: unchanged
     speed: list[float] = field(default_factory=lambda: [0.9, 1.0, 1.1])
     # louder or softer by up to this much (dB); 0: unchanged
@@ -61,8 +63,9 @@ class DataOptions:
                 f"data.max_seconds={self.max_seconds:g} must be above 0 and at most "
                 f"data.batch_seconds={self.batch_seconds:g}"
             )
-        if self.workers < 0 or self.sorted_epochs < 0:
-            raise InputError("data.workers and data.sorted_epochs must not be negative")
+        for name in ("workers", "sorted_epochs", "plain_epochs"):
+            if getattr(self, name) < 0:
+                raise InputError(f"data.{name} must not be negative")
         if not self.speed or not all(0.5 <= factor <= 2 for factor in self.speed):
             raise InputError("data.speed needs one or more factors from 0.5 to 2")
         if not 0 <= self.gain <= 60:
@@ -136,7 +139,7 @@ class BatchMaker(Dataset[Batch]):
                 unreadable.append((utterance.id, str(error)))
         samples, lengths = pad([wave for wave, _, _ in rows], np.float32)
         tokens, token_lengths = pad([tokens for _, tokens, _ in rows], np.int64)
-        masks = [masks for _, _, masks in rows if masks]
+        masks = [masks for _, _, masks in rows if masks is not None]
         time, frequency = (np.stack(m) for m in zip(*masks, strict=True)) if masks else (None, None)
         seconds = float(lengths.sum()) / self.sample_rate
         return Batch(
@@ -152,6 +155,7 @@ class BatchMaker(Dataset[Batch]):
         if self.options:
             if problem := self.fit.problem(len(wave), tokens):
                 raise AudioError(problem)
+        if self.options and epoch >= self.options.plain_epochs:
 
             def fits(samples: int) -> bool:
                 return self.fit.problem(samples, tokens) is None
@@ -194,6 +198,19 @@ def read_batches(
             "data.workers",
             "Lower data.workers or data.batch_seconds, then run the same command to continue.",
         ) from error
+
+
+def require_audio(maker: BatchMaker, utterances: Iterable[Utterance], where: str) -> None:
+    """Raises InputError unless one at least of `utterances` can be read: before training, not
+    after an hour of it."""
+    unreadable: Skipped = []
+    for utterance in utterances:
+        batch = maker[0, [utterance]]
+        if batch.ids:
+            return
+        unreadable += batch.unreadable
+    name, reason = unreadable[0]
+    raise InputError(f"no audio can be used (first: {name}: {reason})", where)
 
 
 def _same(batch: Any) -> Any:
@@ -243,6 +260,7 @@ class TrainingSet:
             )
         self.kept = np.array(kept)
         self.seconds = float(np.sum(durations))
+        require_audio(maker, (utterances[i] for i in kept), ", ".join(options.train))
         self.sampler = Sampler(
             np.array(durations), options.batch_seconds, maker.seed, options.sorted_epochs
         )
@@ -269,7 +287,8 @@ class TrainingSet:
 class DevSet:
     """The utterances that choose the checkpoints: all, or `most_seconds` of them, unaugmented.
 
-    texts: id -> reference.
+    texts: id -> reference; unreadable: id -> why its audio cannot be used, of the batches so far.
+    Raises InputError if that is all of them.
     """
 
     def __init__(
@@ -286,9 +305,13 @@ class DevSet:
             order = order[: max(1, int(np.searchsorted(seconds[order].cumsum(), most_seconds)))]
         self.utterances = [utterances[i] for i in order.tolist()]
         self.texts = {u.id: u.text or "" for u in self.utterances}
+        self.unreadable: dict[str, str] = {}
+        require_audio(maker, self.utterances, ", ".join(options.dev))
         self.maker, self.workers = maker, options.workers
         self.sampler = Sampler(seconds[order], options.batch_seconds, maker.seed, sorted_epochs=1)
 
     def batches(self) -> Iterator[Batch]:
         plan = [(0, [self.utterances[i] for i in b.tolist()]) for b in self.sampler.batches(0)]
-        return read_batches(self.maker, plan, self.workers)
+        for batch in read_batches(self.maker, plan, self.workers):
+            self.unreadable.update(batch.unreadable)
+            yield batch

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from asr.errors import InputError, nearest
+from asr.files import whole_file
 from asr.hypothesis import Weights
 
 REMEDY = "`asr tune` writes such files."
@@ -45,16 +45,9 @@ def save_weights(
     path: Path | str, weights: Weights, unk_penalty: float, meta: Mapping[str, Any]
 ) -> None:
     """Write a weights file, whole or not at all; `meta` holds the keys besides the numbers."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
     record = {"weights": asdict(weights), "unk_penalty": unk_penalty, **meta}
-    try:
-        partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", path) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(Path(path)) as file:
+        file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def weights_from(record: Mapping[str, Any]) -> Weights:

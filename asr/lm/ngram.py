@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
+from asr.files import whole_file
 from asr.kernels import njit_lean
 from asr.text.normalize import Normalizer, check_same
 from asr.text.tokenizer import Tokenizer
@@ -217,7 +217,11 @@ class NGram:
             return cls.from_arpa(path, unit)
         model = _open(path)
         if unit is not None and unit != model.unit:
-            raise InputError(f"is a language model of {model.unit}s, not of {unit}s", path)
+            raise InputError(
+                f"is a language model of {model.unit}s, not of {unit}s",
+                path,
+                f"Give one of {unit}s, or leave --lm-unit away: this file tells its unit.",
+            )
         return model
 
     @classmethod
@@ -255,17 +259,10 @@ class NGram:
             offset += -(-array.nbytes // ALIGN) * ALIGN
         header = json.dumps({**self._header, "sections": sections, "size": offset}).encode()
         prefix = MAGIC + np.array([FORMAT, len(header), zlib.crc32(header)], "<u4").tobytes()
-        partial = path.with_name(path.name + ".part")
-        try:
-            with open(partial, "wb") as file:
-                file.write(_padded(prefix + header))
-                for array in named.values():
-                    file.write(_padded(array.tobytes()))
-            os.replace(partial, path)
-        except OSError as error:
-            raise InputError(f"cannot be written ({error.strerror})", path) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path, "wb") as file:
+            file.write(_padded(prefix + header))
+            for array in named.values():
+                file.write(_padded(array.tobytes()))
 
     def verify(self) -> None:
         """Read the whole model and compare its checksum; InputError where it is damaged."""
@@ -275,8 +272,9 @@ class NGram:
     def check_fits(self, tokenizer: Tokenizer) -> None:
         """Raise InputError unless this model can be used beside a model with that tokenizer.
 
-        What an ARPA file does not tell is not checked.
+        Of an ARPA file, which does not tell its normaliser, the unit is checked.
         """
+        self.check_unit(tokenizer.pieces)
         if self.normalizer is not None:
             check_same(self.normalizer, tokenizer.normalizer, str(self.path), "the tokenizer")
         if self.unit == "token" and self.tokenizer_hash not in (None, tokenizer.hash):
@@ -284,6 +282,24 @@ class NGram:
                 "is a language model of another tokenizer's tokens",
                 self.path,
                 "Train it with `asr lm train --unit token --tokenizer` and the model's tokenizer.",
+            )
+
+    def check_unit(self, pieces: Sequence[str]) -> None:
+        """Raise InputError where the words are evidently not of `unit`, which for an ARPA file is
+        what the user said: tokens of which none is a piece, words that all are pieces."""
+        known = {id for id in map(self.id, pieces) if id > EOS}
+        all_known = len(known) == self.arrays.begin[1] - 3
+        marks = [piece for piece in pieces if piece == "|" or piece.startswith("▁")]
+        what, other = None, "word"
+        if self.unit == "token" and not known:
+            what = "none of its words is a token of the model"
+        elif self.unit == "word" and all_known and any(map(self.id, marks)):
+            what, other = "all of its words are tokens of the model", "token"
+        if what:
+            raise InputError(
+                f"is no language model of {self.unit}s: {what}",
+                self.path,
+                f"Give --lm-unit {other}, or another language model.",
             )
 
     @cached_property

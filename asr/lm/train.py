@@ -5,6 +5,7 @@ K. Heafield et al., "Scalable Modified Kneser-Ney Language Model Estimation", AC
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.errors import InputError
+from asr.files import cannot_write
 from asr.lm.ngram import RESERVED, UNITS, NGram
 from asr.text.normalize import Normalizer
 from asr.text.tokenizer import UNKNOWN, Tokenizer
@@ -103,7 +105,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             yield Path(folder)
     except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", out) from error
+        raise cannot_write(out, error) from error
 
 
 def find_lmplz() -> str:
@@ -144,7 +146,10 @@ def _write_vocabulary(path: Path, vocabulary: Path, units: Units) -> None:
 
 
 def _run(command: Sequence[str]) -> bool:
-    """Run lmplz; on text too small for its discounts again with fixed ones, then True."""
+    """Run lmplz; on text too small for its discounts again with fixed ones, then True.
+
+    Raises OSError where the disk is full, InputError for anything else that lmplz says.
+    """
     first = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if first.returncode and "discount_fallback" in first.stderr:
         command = [*command, "--discount_fallback"]
@@ -153,6 +158,8 @@ def _run(command: Sequence[str]) -> bool:
             return True
         first = second
     if first.returncode:
+        if os.strerror(errno.ENOSPC) in first.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reason = (first.stderr.strip() or f"status {first.returncode}").splitlines()[-1]
         raise InputError(f"lmplz failed: {reason}", "lm train")
     return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import InputError, nearest
+from asr.files import whole_file
 from asr.text.normalize import Normalizer, get_normalizer
 
 BLANK, UNKNOWN = 0, 1
@@ -124,13 +124,11 @@ class Tokenizer:
         if self.spellings:
             record["spellings"] = {word: " ".join(units) for word, units in self.spellings.items()}
         text = json.dumps(record, ensure_ascii=False, indent=1)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if self.model:
-                _write(file.with_suffix(".model"), self.model)
-            _write(file, text.encode())
-        except OSError as error:
-            raise InputError(f"cannot be written ({error.strerror})", file) from error
+        if self.model:
+            with whole_file(file.with_suffix(".model"), "wb") as stream:
+                stream.write(self.model)
+        with whole_file(file) as stream:
+            stream.write(text)
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -199,15 +197,6 @@ class Tokenizer:
 def _file(path: Path | str) -> Path:
     path = Path(path)
     return path if path.suffix == ".json" else path / "tokenizer.json"
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:

@@ -73,10 +73,12 @@ class TrainOptions:
             )
         for name in ("epochs", "learning_rate", "clip", "average", "log_steps"):
             if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"train.{name}={getattr(self, name)} must be above 0")
+                raise InputError(f"train.{name}={getattr(self, name)} must be above 0 and finite")
         for name in ("warmup", "weight_decay", "threads", "max_dev_seconds", "checkpoint_minutes"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"train.{name}={getattr(self, name)} must not be negative")
+                raise InputError(
+                    f"train.{name}={getattr(self, name)} must not be negative, and finite"
+                )
 
 
 DIVERGED = 100  # steps in a row without a finite gradient
@@ -303,9 +305,6 @@ class Trainer:
 
     def _end_epoch(self, figures: dict[str, float]) -> None:
         assert self.metrics is not None
-        if not self.step:
-            name, reason = next(iter(self.unreadable.items()))
-            raise InputError(f"no audio of the training set can be used (first: {name}: {reason})")
         values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.epoch_sums)}
         values |= {f"dev_{name}": value for name, value in figures.items()} | self._speed()
         self.metrics.write("epoch", self.step, values)

@@ -74,22 +74,23 @@ def test_broken_audio_is_listed_and_the_status_is_3(
     config = experiment("ctc", epochs=1)
     soundfile.write(tmp_path / "train3.wav", np.full(8000, np.nan), 8000, subtype="FLOAT")
     (tmp_path / "train4.wav").unlink()
+    (tmp_path / "dev1.wav").write_text("no audio")
     assert train(config, tmp_path / "exp") == 3
     said = capsys.readouterr().err
-    assert "skipped 2 of 14 utterances" in said
-    assert "train3" in said
-    assert "train4" in said
+    assert "skipped 3 of 17 utterances" in said
+    assert all(f"  {name}: " in said for name in ("train3", "train4", "dev1"))
     assert (tmp_path / "exp" / "model" / "config.json").exists()
 
 
-def test_no_usable_audio_at_all(experiment: Experiment, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["train", "dev"])
+def test_no_usable_audio_at_all(name: str, experiment: Experiment, tmp_path: Path) -> None:
     config = experiment("ctc", epochs=1)
-    for wave in tmp_path.glob("train*.wav"):
+    for wave in tmp_path.glob(f"{name}*.wav"):
         soundfile.write(wave, np.full(8000, np.nan), 8000, subtype="FLOAT")
-    with pytest.raises(
-        InputError, match=r"no audio of the training set can be used \(first: train"
-    ):
+    message = rf"manifest\.{name}\.jsonl: no audio can be used \(first: {name}\d"
+    with pytest.raises(InputError, match=message):
         train(config, tmp_path / "exp")
+    assert not (tmp_path / "exp").exists()
 
 
 def test_folders_that_are_refused(experiment: Experiment, tmp_path: Path) -> None:
