@@ -41,6 +41,8 @@ class DataOptions:
     dev: list[str] = MISSING
     # audio in a batch, padding included (seconds)
     batch_seconds: float = 120.0
+    # most utterances in a training batch
+    batch_utterances: int = 64
     # longer utterances are left out of training (seconds)
     max_seconds: float = 30.0
     # processes that read audio; 0: none, the training process reads
@@ -63,6 +65,8 @@ class DataOptions:
                 f"data.max_seconds={self.max_seconds:g} must be above 0 and at most "
                 f"data.batch_seconds={self.batch_seconds:g}"
             )
+        if self.batch_utterances < 1:
+            raise InputError(f"data.batch_utterances={self.batch_utterances} must be at least 1")
         for name in ("workers", "sorted_epochs", "plain_epochs"):
             if getattr(self, name) < 0:
                 raise InputError(f"data.{name} must not be negative")
@@ -152,9 +156,8 @@ class BatchMaker(Dataset[Batch]):
         """Waveform, tokens and masks. Raises AudioError where the audio cannot be used."""
         tokens = self.tokenizer.encode(utterance.text or "")
         wave, masks = load(utterance, self.sample_rate), None
-        if self.options:
-            if problem := self.fit.problem(len(wave), tokens):
-                raise AudioError(problem)
+        if self.options and (problem := self.fit.problem(len(wave), tokens)):
+            raise AudioError(problem)
         if self.options and epoch >= self.options.plain_epochs:
 
             def fits(samples: int) -> bool:
@@ -262,7 +265,11 @@ class TrainingSet:
         self.seconds = float(np.sum(durations))
         require_audio(maker, (utterances[i] for i in kept), ", ".join(options.train))
         self.sampler = Sampler(
-            np.array(durations), options.batch_seconds, maker.seed, options.sorted_epochs
+            np.array(durations),
+            options.batch_seconds,
+            maker.seed,
+            options.sorted_epochs,
+            options.batch_utterances,
         )
 
     def _unfit(self, utterance: Utterance, seconds: float, longest: float) -> str | None:

@@ -6,6 +6,7 @@ is continued exactly by skipping the batches it has consumed. Imports no torch a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +18,8 @@ JITTER = 0.1
 
 
 class Sampler:
-    """Batches of indices of at most `batch_seconds` of padded audio (longest × count).
+    """Batches of indices of at most `batch_seconds` of padded audio (longest × count), and of at
+    most `most` utterances, so that a step is not the mean over a hundred short ones.
 
     durations: seconds (n,). The first `sorted_epochs` epochs go from the shortest batch to the
     longest, which helps both CTC and attention to start; in later ones the order is random.
@@ -25,12 +27,18 @@ class Sampler:
     """
 
     def __init__(
-        self, durations: NDArray[np.floating], batch_seconds: float, seed: int, sorted_epochs: int
+        self,
+        durations: NDArray[np.floating],
+        batch_seconds: float,
+        seed: int,
+        sorted_epochs: int,
+        most: int = sys.maxsize,
     ) -> None:
         self.durations = np.asarray(durations, np.float64)
         self.batch_seconds = batch_seconds
         self.seed = seed
         self.sorted_epochs = sorted_epochs
+        self.most = most
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """The batches of an epoch (from 0), each an array of indices; every index once."""
@@ -47,7 +55,8 @@ class Sampler:
         begin, longest = 0, 0.0
         for i, seconds in enumerate(self.durations[order].tolist()):
             longest = max(longest, seconds)
-            if i > begin and longest * (i + 1 - begin) > self.batch_seconds:
+            count = i + 1 - begin
+            if count > 1 and (longest * count > self.batch_seconds or count > self.most):
                 yield order[begin:i]
                 begin, longest = i, seconds
         if begin < len(order):

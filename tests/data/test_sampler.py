@@ -47,3 +47,10 @@ def test_first_epoch_goes_from_short_to_long(durations: np.ndarray) -> None:
 def test_one_longer_than_a_batch_is_alone() -> None:
     batches = Sampler(np.array([1.0, 9.0, 1.0]), 4, seed=1, sorted_epochs=0).batches(0)
     assert sorted(b.tolist() for b in batches if 1 in b) == [[1]]
+
+
+def test_short_utterances_do_not_crowd_a_batch() -> None:
+    durations = np.full(100, 0.4)
+    batches = Sampler(durations, 30, seed=1, sorted_epochs=0, most=16).batches(0)
+    assert sorted(len(b) for b in batches) == [4] + [16] * 6
+    assert sorted(np.concatenate(batches).tolist()) == list(range(100))
