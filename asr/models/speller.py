@@ -72,7 +72,8 @@ class Deferred(torch.autograd.Function):
     """Products x_u @ matrix of a loop over u, whose gradient by the matrix is taken once for all u.
 
     The loop adds x_u @ matrix.detach() to row u of the result (bias itself) and appends x_u to
-    `inputs`. Then the gradient of the result's row u is that of the product: Σ_u x_uᵀ · gradient_u.
+    `inputs`, detached: with its history it would hold this node, which holds it, for ever. Then the
+    gradient of the result's row u is that of the product: Σ_u x_uᵀ · gradient_u.
     """
 
     @staticmethod
@@ -84,7 +85,7 @@ class Deferred(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         gradient = gradients[0]
-        inputs = torch.stack(ctx.inputs[: gradient.shape[1]], 1).detach().to(gradient.dtype)
+        inputs = torch.stack(ctx.inputs[: gradient.shape[1]], 1).to(gradient.dtype)
         if ctx.shared:
             return gradient, inputs.flatten(0, 1).T @ gradient.flatten(0, 1), None
         return gradient, inputs.transpose(1, 2) @ gradient, None
@@ -182,11 +183,13 @@ class Speller(nn.Module):
         """
         memory, state = self.begin(states, lengths)
         embedded = self.dropout(self.embedding(functional.pad(tokens, (1, 0), value=END)))
-        tops: list[Tensor] = [torch.cat([state.context, state.hidden], 1)]
+        tops: list[Tensor] = []
         alignments: list[Tensor] = []
-        gates = deferred(self.token(embedded), self.recur, tops)  # (B, U + 1, 4·H)
+        seen = [torch.cat([state.context, state.hidden], 1)]  # tops, detached, each a step later
+        attended: list[Tensor] = []  # alignments, detached
+        gates = deferred(self.token(embedded), self.recur, seen)  # (B, U + 1, 4·H)
         zeros = states.new_zeros(*gates.shape[:2], states.shape[2])  # (B, U + 1, D)
-        contexts = deferred(zeros, states, alignments)
+        contexts = deferred(zeros, states, attended)
         memory = memory._replace(states=states.detach())
         recur, kernel = self.recur.detach(), self.kernel()
         for gate, context in zip(gates.unbind(1), contexts.unbind(1), strict=True):
@@ -194,7 +197,9 @@ class Speller(nn.Module):
             state = state._replace(context=state.context + context)
             tops.append(torch.cat([state.context, state.hidden], 1))
             alignments.append(alignment)
-        top = torch.stack(tops[1:], 1)  # (B, U + 1, D + H)
+            seen.append(tops[-1].detach())
+            attended.append(alignment.detach())
+        top = torch.stack(tops, 1)  # (B, U + 1, D + H)
         if self.upper:
             top, _ = self.upper(self.dropout(top))
         return torch.log_softmax(self.output(self.dropout(top)), 2), torch.stack(alignments, 1)
