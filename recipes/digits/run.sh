@@ -7,7 +7,7 @@
 
 if [ -n "${ASR_DATA:-}" ]; then source=("$ASR_DATA/fsdd"); else source=(corpus --download); fi
 stage data "manifests, and strings joined from single digits (1 minute)" \
-  asr prepare fsdd "${source[@]}" -o data --strings 3-7 --count train=2000
+  asr prepare fsdd "${source[@]}" -o data --strings 3-7 --count train=1500
 stage lm "bigram of the training strings" \
   asr lm train data/manifest.train.jsonl data/manifest.train-strings.jsonl -o exp/word.lm --order 2
 
