@@ -50,6 +50,16 @@ def need_tool() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
+def namespace(need_tool: Callable[[str], str]) -> list[str]:
+    """The beginning of a command that may mount file systems, seen by nobody else; skips where
+    user namespaces are not allowed."""
+    command = [need_tool("unshare"), "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        missing("user namespaces are not allowed here")
+    return command
+
+
+@pytest.fixture(scope="session")
 def run_asr() -> Callable[..., subprocess.CompletedProcess[str]]:
     """run_asr(*args, cwd=None, env=None): `python -m asr ...`; `env` adds to the environment."""
 

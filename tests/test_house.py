@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
-from asr.cli import COMMANDS, cli
+from asr.cli import COMMANDS
 
 PACKAGE = Path(__file__).resolve().parent.parent / "asr"
 
@@ -58,15 +57,20 @@ def test_imports_go_downward(file: Path) -> None:
     assert not upward, f"{part} stands no higher than {upward}"
 
 
-def modules_after(code: str) -> set[str]:
-    """The names of all modules that an interpreter has loaded after running `code`."""
+def run_code(code: str) -> tuple[list[str], set[str]]:
+    """What `code` prints, line by line, and the names of all modules that are loaded after it."""
     result = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return set(result.stdout.splitlines()[-1].split())
+    *lines, modules = result.stdout.splitlines()
+    return lines, set(modules.split())
+
+
+def modules_after(code: str) -> set[str]:
+    return run_code(code)[1]
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -89,9 +93,23 @@ def test_needs_no_torch(module: str) -> None:
     assert "torch" not in modules_after(f"import asr.{module}")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_shows_examples(name: str) -> None:
-    context = click.Context(cli)
-    command = cli.get_command(context, name)
-    assert command is not None
-    assert "Example" in command.get_help(click.Context(command, parent=context, info_name=name))
+HELP = """
+import click
+from asr.cli import cli
+
+def show(command, context):
+    print("Example" in command.get_help(context), context.command_path)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            show(below, click.Context(below, parent=context, info_name=name))
+
+show(cli, click.Context(cli, info_name="asr"))
+"""
+
+
+def test_help_of_every_command_shows_examples_and_imports_nothing_heavy() -> None:
+    shown, names = run_code(HELP)
+    assert {f"True asr {name}" for name in (*COMMANDS, "lm train", "prepare espeak")} <= {*shown}
+    assert all(line.startswith("True asr") for line in shown)
+    assert not names & {"torch", "numpy", "numba", "soundfile", "yaml"}

@@ -168,7 +168,6 @@ def decode_file(
     from asr.hypothesis import NBest, Weights, write_nbest
     from asr.outputs import Outputs
 
-    outputs = Outputs(path)
     lms = open_lms(
         arguments["lm"],
         unit=arguments["lm_unit"],
@@ -182,6 +181,7 @@ def decode_file(
     for lm in lms.models.values():
         lm.check_unit(pieces)
     fusion = Fusion(pieces, lms.models, weights, lms.unk_penalty)
+    outputs = Outputs(path)
     beam = arguments["beam"]
     options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
     meta: dict[str, Any] = {

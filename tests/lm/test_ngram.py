@@ -189,9 +189,9 @@ def test_opening_mistakes(tmp_path: Path, random_arpa: Callable) -> None:
 
 def test_parts_that_do_not_belong_together(tmp_path: Path, random_arpa: Callable) -> None:
     arpa = random_arpa(np.random.default_rng(7), 2, True).write(tmp_path / "a.arpa")
-    tokenizer = Tokenizer.train("char", ["abc"])
-    other = Tokenizer.train("char", ["abd"])
-    NGram.open(arpa, "token").check_fits(tokenizer)  # an ARPA file does not tell
+    tokenizer = Tokenizer.train("lexicon", lexicon={"a": [(1.0, ("w0", "w1"))]})
+    other = Tokenizer.train("lexicon", lexicon={"a": [(1.0, ("w0", "b"))]})
+    NGram.open(arpa, "token").check_fits(tokenizer)  # an ARPA file does not tell whose tokens
     mine = NGram.from_arpa(arpa, "token", tokenizer.normalizer, tokenizer.hash)
     mine.check_fits(tokenizer)
     with pytest.raises(InputError, match="another tokenizer's tokens"):
