@@ -29,6 +29,7 @@ class FrontendOptions:
     channels: int = 80  # features a frame, 8 to 256; 64 are enough at 8 kHz
     window: float = 0.025  # seconds a frame sees
     shift: float = 0.010  # seconds between the beginnings of frames
+    prior: float = 0.0  # seconds that a channel's learned mean and variance count for, 0 to 10
 
 
 def inside(lengths: Tensor, total: int) -> Tensor:
@@ -106,18 +107,25 @@ class Frontend(nn.Module):
     """Samples -> pre-emphasis and RMS 1 -> energies of F channels -> log -> instance norm -> masks.
 
     Levelling makes the floor relative to the utterance's own loudness (recordings differ by 40 dB).
-    Instance norm takes mean and variance of each channel over the utterance's own frames.
+    Instance norm takes mean and variance of each channel over the utterance's own frames; with a
+    `prior` as if it had so many seconds more of the learned mean and variance: those of half a
+    second of speech are more its words' than the speaker's or the room's.
     """
 
     def __init__(self, options: FrontendOptions, sample_rate: int) -> None:
         super().__init__()
         check_choice("model.frontend.type", options.type, ["conv", "logmel"])
         check_range("model.frontend.channels", options.channels, 8, 256)
+        check_range("model.frontend.prior", options.prior, 0, 10)
         check_range("model.frontend.window", options.window, 0.005, 0.1)
         check_range("model.frontend.shift", options.shift, 0.001, options.window)
         self.sample_rate, self.channels = sample_rate, options.channels
         self.window = round(options.window * sample_rate)
         self.shift = round(options.shift * sample_rate)
+        self.prior = options.prior / options.shift  # frames
+        if self.prior:
+            self.mean = nn.Parameter(torch.full((options.channels,), -4.0))
+            self.log_variance = nn.Parameter(torch.full((options.channels,), 1.5))
         kind = Filterbank if options.type == "conv" else MelSpectrogram
         self.energies = kind(options.channels, sample_rate, self.window, self.shift)
 
@@ -154,10 +162,7 @@ class Frontend(nn.Module):
         log = (self.energies(self.level(samples, lengths)) + FLOOR).log()  # (B, T, F)
         lengths = self.output_lengths(lengths)
         keep, count = inside(lengths, log.shape[1])[:, :, None], lengths[:, None, None]
-        log = log * keep
-        log = (log - log.sum(1, keepdim=True) / count) * keep
-        variance = log.square().sum(1, keepdim=True) / count
-        features = log / (variance + 1e-2).sqrt()  # deviations below 0.1 are not made large
+        features = self.normalise(log * keep, keep, count)
         if time_masks is not None:
             frames = torch.arange(features.shape[1], device=features.device)
             seconds = (frames * self.shift + self.window / 2) / self.sample_rate
@@ -168,6 +173,18 @@ class Frontend(nn.Module):
                 features * ~covered((channels + 0.5) / self.channels, frequency_masks)[:, None]
             )
         return features, lengths
+
+    def normalise(self, log: Tensor, keep: Tensor, count: Tensor) -> Tensor:
+        """log (B, T, F), 0 behind the end; keep (B, T, 1), count (B, 1, 1) frames -> (B, T, F)."""
+        count = count + self.prior
+        mean = log.sum(1, keepdim=True) / count
+        if self.prior:
+            mean = mean + self.prior / count * self.mean
+        log = (log - mean) * keep
+        variance = log.square().sum(1, keepdim=True) / count
+        if self.prior:
+            variance = variance + self.prior / count * self.log_variance.exp()
+        return log / (variance + 1e-2).sqrt()  # deviations below 0.1 are not made large
 
 
 def covered(points: Tensor, spans: Tensor) -> Tensor:

@@ -175,3 +175,25 @@ def test_impossible_options(options: FrontendOptions, where: str, says: str) -> 
         Frontend(options, RATE)
     assert caught.value.where == where
     assert says in str(caught.value)
+
+
+def test_prior_counts_as_seconds_of_the_learned_statistics(speech: Tensor) -> None:
+    """Nothing of it: instance norm; much of it: the learned mean and variance alone; padding and
+    loudness never matter."""
+    torch.manual_seed(1)
+    plain = Frontend(FrontendOptions("conv", 20), RATE).double()
+    short = Frontend(FrontendOptions("conv", 20, prior=0.5), RATE).double()
+    short.load_state_dict(plain.state_dict(), strict=False)
+    samples, lengths = speech[:, :8000].double(), torch.tensor([8000])
+    expected, _ = plain(samples, lengths)
+    for prior, wanted in ((1e-9, expected), (0.5, None), (1e9, None)):
+        short.prior = prior / 0.01
+        found, frames = short(samples, lengths)
+        if wanted is not None:
+            assert torch.allclose(found, wanted, atol=1e-6)
+        padded, _ = short(torch.cat([samples, torch.ones(1, 5000)], 1), lengths)
+        assert torch.allclose(padded[:, : int(frames)], found, atol=1e-9)
+        assert torch.allclose(short(samples * 0.1, lengths)[0], found, atol=1e-6)
+    log = (short.energies(short.level(samples, lengths)) + FLOOR).log()
+    wanted = (log - short.mean) / (short.log_variance.exp() + 1e-2).sqrt()
+    assert torch.allclose(found, wanted, atol=1e-4)
