@@ -12,13 +12,13 @@ stage lm "bigram of the training strings" \
   asr lm train data/manifest.train.jsonl data/manifest.train-strings.jsonl -o exp/word.lm --order 2
 
 dev=data/manifest.dev-strings.jsonl
-names=() files=()
 for front in conv logmel; do
   for model in ctc las; do
     stage train-$model-$front "$model model, $front front-end (4 minutes)" \
       asr train conf/$model.yaml -o exp/$model-$front --set model.frontend.type=$front
-    stage dev-$model-$front "100-best lists of the dev strings, for tuning" \
-      asr decode exp/$model-$front $dev -o exp/$model-$front.dev.jsonl --beam 30 --nbest 100 --lm exp/word.lm
+    if [ $model = ctc ]; then n=100; else n=20; fi
+    stage dev-$model-$front "$n-best lists of the dev strings, for tuning" \
+      asr decode exp/$model-$front $dev -o exp/$model-$front.dev.jsonl --beam $n --nbest $n --lm exp/word.lm
     stage tune-$model-$front "LM weight and word bonus" \
       asr tune exp/$model-$front.dev.jsonl --ref $dev -o exp/$model-$front.json
   done
@@ -45,6 +45,6 @@ for set in test test-strings unseen unseen-strings; do
       labels+="${labels:+,}$row ($front)"
     done
   done
-  echo "== $set" | tee -a exp/tables.txt
+  echo "== $set"
   asr score $manifest "${files[@]}" --labels "$labels" --compare exp/$set-conv.2.jsonl
 done
