@@ -135,6 +135,7 @@ class Espeak:
             raise InputError(f"eSpeak NG has no voice {name.decode()!r}")
         self._library.espeak_SetParameter(self._RATE, voice.rate, 0)
         self._library.espeak_SetParameter(self._PITCH, voice.pitch, 0)
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else by the clock
         data = text.encode() + b"\0"
         self._chunks.clear()
         self._library.espeak_Synth(data, len(data), 0, self._CHARACTERS, 0, self._UTF8, None, None)
