@@ -25,8 +25,6 @@ sets=(--set "data.train=[$train]" --set "data.dev=[$devs]")
 
 stage train-ctc "CTC model, from waveforms (35 minutes; --quick 8)" \
   asr train conf/ctc.yaml -o exp/ctc "${sets[@]}" "${quick[@]}"
-stage train-las "LAS model, from waveforms (35 minutes; --quick 8)" \
-  asr train conf/las.yaml -o exp/las "${sets[@]}" "${quick[@]}"
 stage lm-word "word 4-gram (10 s)" \
   asr lm train ${train//,/ } "${text[@]}" -o exp/word.lm --order 4 --prune "0 0 1"
 stage lm-char "character 6-gram (20 s)" \
@@ -34,30 +32,36 @@ stage lm-char "character 6-gram (20 s)" \
 
 word="--lm exp/word.lm" char="--lm exp/char.lm"
 tuned() {  # tuned NAME MODEL OPTIONS...: an n-best list of the dev set, and the weights it gives
-  stage "dev-$1" "100-best list of the dev set" \
-    asr decode "exp/$2" "$dev" -o "exp/$1.dev.jsonl" --nbest 100 "${@:3}"
+  stage "dev-$1" "n-best list of the dev set" \
+    asr decode "exp/$2" "$dev" -o "exp/$1.dev.jsonl" "${@:3}"
   stage "tune-$1" "weights" asr tune "exp/$1.dev.jsonl" --ref "$dev" -o "exp/$1.json" --plot "exp/$1.png"
 }
-tuned word ctc --beam 200 $word --lm-weight 0.8 --length-bonus 1
-tuned char ctc --beam 200 $char --lm-weight 0.6 --length-bonus 0.5
-tuned both ctc --beam 200 $word $char --lm-weight 0.5 --lm-weight 0.3 --length-bonus 1
-tuned las las --beam 20 $word --lm-weight 0.4 --length-bonus 1
+tuned word ctc --beam 100 --nbest 100 $word --lm-weight 0.8 --length-bonus 1
+tuned char ctc --beam 100 --nbest 100 $char --lm-weight 0.6 --length-bonus 0.5
+tuned both ctc --beam 100 --nbest 100 $word $char --lm-weight 0.5 --lm-weight 0.3 --length-bonus 1
 stage dev-plain "100-best list without LM" \
-  asr decode exp/ctc "$dev" -o exp/plain.dev.jsonl --beam 200 --nbest 100
+  asr decode exp/ctc "$dev" -o exp/plain.dev.jsonl --beam 100 --nbest 100
 stage tune-plain "weights of rescoring" \
   asr tune exp/plain.dev.jsonl --ref "$dev" --lm exp/word.lm -o exp/plain.json
+for manifest in "${tests[@]}"; do
+  set=$(basename "$(dirname "$manifest")") out=exp/$(basename "$(dirname "$manifest")")
+  stage "$set-1" "$set: CTC greedy" asr decode exp/ctc "$manifest" -o "$out.1.jsonl" --beam 1
+  stage "$set-2" "$set: CTC beam" asr decode exp/ctc "$manifest" -o "$out.2.jsonl" --beam 100 --nbest 100
+  stage "$set-3" "$set: + characters" asr decode exp/ctc "$manifest" -o "$out.3.jsonl" --beam 100 $char --weights exp/char.json
+  stage "$set-4" "$set: + words" asr decode exp/ctc "$manifest" -o "$out.4.jsonl" --beam 100 $word --weights exp/word.json
+  stage "$set-5" "$set: + both" asr decode exp/ctc "$manifest" -o "$out.5.jsonl" --beam 100 $word $char --weights exp/both.json
+  stage "$set-6" "$set: rescored" asr rescore "$out.2.jsonl" $word --weights exp/plain.json -o "$out.6.jsonl"
+done
+
+stage train-las "LAS model, from waveforms (35 minutes; --quick 8)" \
+  asr train conf/las.yaml -o exp/las "${sets[@]}" "${quick[@]}"
+tuned las las --beam 20 --nbest 20 $word --lm-weight 0.4 --length-bonus 1
 stage attention "pictures of the attention on the dev set" \
   asr align exp/las "$dev" -o exp/las.ctm --pictures exp/pictures
 
 labels="CTC greedy,CTC beam,CTC + character n-gram,CTC + word n-gram,CTC + both,CTC n-best rescored,LAS greedy,LAS beam,LAS + n-gram"
 for manifest in "${tests[@]}"; do
   set=$(basename "$(dirname "$manifest")") out=exp/$(basename "$(dirname "$manifest")")
-  stage "$set-1" "$set: CTC greedy" asr decode exp/ctc "$manifest" -o "$out.1.jsonl" --beam 1
-  stage "$set-2" "$set: CTC beam" asr decode exp/ctc "$manifest" -o "$out.2.jsonl" --beam 200 --nbest 100
-  stage "$set-3" "$set: + characters" asr decode exp/ctc "$manifest" -o "$out.3.jsonl" --beam 200 $char --weights exp/char.json
-  stage "$set-4" "$set: + words" asr decode exp/ctc "$manifest" -o "$out.4.jsonl" --beam 200 $word --weights exp/word.json
-  stage "$set-5" "$set: + both" asr decode exp/ctc "$manifest" -o "$out.5.jsonl" --beam 200 $word $char --weights exp/both.json
-  stage "$set-6" "$set: rescored" asr rescore "$out.2.jsonl" $word --weights exp/plain.json -o "$out.6.jsonl"
   stage "$set-7" "$set: LAS greedy" asr decode exp/las "$manifest" -o "$out.7.jsonl" --beam 1
   stage "$set-8" "$set: LAS beam" asr decode exp/las "$manifest" -o "$out.8.jsonl" --beam 8
   stage "$set-9" "$set: LAS + n-gram" asr decode exp/las "$manifest" -o "$out.9.jsonl" --beam 20 $word --weights exp/las.json
