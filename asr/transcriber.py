@@ -263,7 +263,7 @@ def load(
     path = model_folder(folder)
     recognizer = Recognizer.load(path, device)
     tokenizer = Tokenizer.load(path)
-    tokenizer.check_size(recognizer.vocabulary, path)
+    tokenizer.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, path)
     lms = open_lms(
         [lm] if isinstance(lm, (str, Path)) else lm,
         unit=lm_unit,

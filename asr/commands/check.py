@@ -81,7 +81,7 @@ def load_fit(model: Path | None, tokenizer: Path | None) -> Fit:
     folder = model_folder(model)
     recognizer = Recognizer.load(folder)
     pieces = Tokenizer.load(tokenizer or folder)
-    pieces.check_size(recognizer.vocabulary, tokenizer or folder)
+    pieces.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, tokenizer or folder)
     return Fit(
         pieces.normalizer,
         pieces.unknown,

@@ -31,9 +31,10 @@ def describe_model(path: Path) -> dict[str, object]:
     from asr.transcriber import model_folder, model_hash
 
     folder = model_folder(path)
-    facts = Recognizer.load(folder).describe()
+    recognizer = Recognizer.load(folder)
+    facts = recognizer.describe()
     tokenizer = Tokenizer.load(folder)
-    tokenizer.check_size(facts["vocabulary"], folder)
+    tokenizer.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, folder)
     facts["heads"] = ", ".join(facts["heads"])
     facts["parameters"] = f"{facts['parameters']:,}"
     facts["sample_rate"] = f"{facts['sample_rate']} Hz"

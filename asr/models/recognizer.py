@@ -45,6 +45,7 @@ class Recognizer(nn.Module):
         check_range("model.sample_rate", options.sample_rate, 4000, 96000)
         check_range("model.ctc_weight", options.ctc_weight, 0, 1)
         self.options, self.vocabulary = options, vocabulary
+        self.tokenizer_hash: str | None = None  # of the tokenizer it is trained with; saved
         self.frontend = Frontend(options.frontend, options.sample_rate)
         self.encoder = Encoder(options.encoder, options.frontend.channels)
         size = self.encoder.size
@@ -140,6 +141,7 @@ class Recognizer(nn.Module):
         """Write config.json and model.safetensors; each appears only when it is complete."""
         folder = Path(folder)
         config = {"format": FORMAT, "options": asdict(self.options), "vocabulary": self.vocabulary}
+        config["tokenizer_hash"] = self.tokenizer_hash
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         with whole_file(folder / WEIGHTS, "wb") as file:
             file.write(save(weights))
@@ -162,9 +164,11 @@ class Recognizer(nn.Module):
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror or error})", path) from error
         except SafetensorError as error:
-            raise InputError(f"is not a whole safetensors file ({error})", path) from error
+            what = f"is not a whole safetensors file ({error})"
+            raise InputError(what, path, "Copy the model again.") from error
         check_fit(model.state_dict(), weights, path)
         model.load_state_dict(weights)
+        model.tokenizer_hash = config.get("tokenizer_hash")
         return model.to(device).eval()
 
 

@@ -101,12 +101,15 @@ class Tokenizer:
         text = text.replace(BOUNDARY, " ") if self.type == "char" else text.replace("▁", " ")
         return " ".join(text.split())
 
-    def check_size(self, vocabulary: int, where: object) -> None:
-        """Raise InputError unless a model with `vocabulary` outputs can use this tokenizer."""
-        if vocabulary != self.size:
+    def check_belongs(self, vocabulary: int, hash: str | None, where: object) -> None:
+        """Raise InputError unless this is the tokenizer of a model with `vocabulary` outputs.
+
+        hash: of the model's tokenizer; None where the model does not tell.
+        """
+        if vocabulary != self.size or hash not in (None, self.hash):
             raise InputError(
-                f"the tokenizer does not belong to the model: it has {self.size} pieces, the model "
-                f"{vocabulary} outputs",
+                f"the tokenizer does not belong to the model: it has {self.size} pieces "
+                f"({self.hash}), the model {vocabulary} outputs ({hash or 'hash unknown'})",
                 where,
                 "Put back the tokenizer that the model was trained with.",
             )

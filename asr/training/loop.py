@@ -327,6 +327,7 @@ class Trainer:
         self.metrics.write("end", self.step, {f"dev_{n}": v for n, v in figures.items()})
         partial = self.folder / "model.part"
         try:
+            self.model.tokenizer_hash = self.tokenizer.hash
             self.model.save(partial)
             self.tokenizer.save(partial)
             os.replace(partial, self.folder / "model")

@@ -178,6 +178,14 @@ def test_another_tokenizer_or_normaliser_is_refused(place: Path, tmp_path: Path)
     Tokenizer.train("char", ["abc"]).save(folder)
     with pytest.raises(InputError, match="does not belong to the model"):
         asr.load(folder)
+    recognizer, size = Recognizer.load(place / "model"), len(set("".join(TEXTS))) - 1
+    recognizer.tokenizer_hash = Tokenizer.load(place / "model").hash
+    recognizer.save(folder)
+    Tokenizer.train("char", ["abcdefghijklmnop"[:size]]).save(folder)  # as many pieces, others
+    with pytest.raises(InputError, match="does not belong to the model"):
+        asr.load(folder)
+    Tokenizer.load(place / "model").save(folder)
+    assert asr.load(folder).recognizer.tokenizer_hash
 
 
 def test_align_and_info(place: Path, tmp_path: Path, run_asr: Run) -> None:

@@ -119,10 +119,11 @@ def test_loading_mistakes(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({**record, "format": 99}))
     with pytest.raises(InputError, match="newer format"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(
-        InputError, match="does not belong to the model: it has 20 pieces, the model 9"
-    ):
-        make("char").check_size(9, "exp/model")
+    with pytest.raises(InputError, match=r"it has 20 pieces \(\w+\), the model 9 outputs"):
+        make("char").check_belongs(9, None, "exp/model")
+    with pytest.raises(InputError, match="does not belong to the model"):
+        make("char").check_belongs(20, make("bpe").hash, "exp/model")
+    make("char").check_belongs(20, make("char").hash, "exp/model")
 
 
 def test_training_mistakes() -> None:
