@@ -76,7 +76,7 @@ def command(
     write_nbest(output, new, rescorer(utterances))
     if scorer and rescorer.units:
         known = 1 - rescorer.unknown / rescorer.units
-        say(f"{rescorer.name} knows {known:.1%} of the {scorer.unit}s of the hypotheses")
+        say(f"{rescorer.name} knows {known:.1%} of the {scorer.unit}s of the best hypotheses")
     if before:
         after = tabulate(read_nbest(output)[1], said, normalize)
         rates = {"first-best": before.first, "rescored": after.first, "oracle": after.oracle}

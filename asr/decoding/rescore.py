@@ -113,12 +113,13 @@ class Rescorer:
         Raises InputError at the end if the LM knows hardly any of the words or tokens.
         """
         for utterance in utterances:
-            for hypothesis in utterance.nbest:
-                self.add_scores(hypothesis)
+            for rank, hypothesis in enumerate(utterance.nbest):
+                self.add_scores(hypothesis, best=rank == 0)
             yield utterance
         self.check_coverage()
 
-    def add_scores(self, hypothesis: Hypothesis) -> None:
+    def add_scores(self, hypothesis: Hypothesis, best: bool) -> None:
+        """What the LM knows is counted in the best ones: lists are full of words that are none."""
         scores = hypothesis.scores
         counted = hypothesis.tokens if self.length_unit == "tokens" else hypothesis.text.split()
         scores["length"] = len(counted)
@@ -131,8 +132,9 @@ class Rescorer:
             words = hypothesis.text.split()
         entries = self.lm.full_scores(words)
         unknown = sum(oov for _, _, oov in entries)
-        self.units += len(words)
-        self.unknown += unknown
+        if best:
+            self.units += len(words)
+            self.unknown += unknown
         score = sum(logprob for logprob, _, _ in entries)
         if self.lm.unit == "word":
             score += self.unk_penalty * unknown
@@ -145,7 +147,7 @@ class Rescorer:
         if self.unknown / self.units > MOST_UNKNOWN[self.lm.unit]:
             raise InputError(
                 f"the LM knows {self.units - self.unknown} of the {self.units} {self.lm.unit}s "
-                "of these hypotheses",
+                "of the best hypotheses",
                 self.name,
                 "Its unit (--lm-unit), tokenizer or normaliser is another one than the model's.",
             )
