@@ -114,6 +114,9 @@ class Search:
         # How many finished hypotheses are sought: the CTC score may choose among all beams.
         wanted = self.beam if with_ctc and fusion.weights.ctc > 0 else options.nbest
         self.wanted = min(wanted, self.beam)
+        # The CTC score is known only of finished hypotheses; until then att stands for it: with the
+        # small weight of att alone the LM would have the say, and it likes words without end.
+        self.att_weight = fusion.weights.att + (fusion.weights.ctc if with_ctc else 0.0)
         self.hope = HOPED_WORDS * max(fusion.weights.bonus, 0.0)
         self.limit = (lengths * options.length_ratio).ceil()  # (B,) most tokens
 
@@ -187,7 +190,7 @@ class Search:
         """
         increments = self.tensor(self.fusion.score_all(*beams.lm))
         increments[:, END] = self.tensor(ending)
-        scores = beams.total[:, None] + self.fusion.weights.att * log_probs + increments
+        scores = beams.total[:, None] + self.att_weight * log_probs + increments
         least = log_probs[:, END + 1 :].amax(1) - self.options.end_margin
         last = (step >= self.limit[beams.owner]).repeat_interleave(self.beam)  # (N,)
         scores[:, END].masked_fill_((log_probs[:, END] < least) & ~last, -torch.inf)

@@ -64,7 +64,7 @@ for manifest in "${tests[@]}"; do
   set=$(basename "$(dirname "$manifest")") out=exp/$(basename "$(dirname "$manifest")")
   stage "$set-7" "$set: LAS greedy" asr decode exp/las "$manifest" -o "$out.7.jsonl" --beam 1
   stage "$set-8" "$set: LAS beam" asr decode exp/las "$manifest" -o "$out.8.jsonl" --beam 8
-  stage "$set-9" "$set: LAS + n-gram" asr decode exp/las "$manifest" -o "$out.9.jsonl" --beam 20 $word --weights exp/las.json
+  stage "$set-9" "$set: LAS + n-gram" asr decode exp/las "$manifest" -o "$out.9.jsonl" --beam 8 $word --lm-weight 0.4 --length-bonus 1
   echo "== $set"
   asr score "$manifest" "$out".[1-9].jsonl --labels "$labels" --compare "$out.2.jsonl" --json "$out.json"
 done
