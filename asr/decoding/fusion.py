@@ -32,20 +32,8 @@ from asr.lm.ngram import (
     fnv,
     lookup,
 )
-
-BOUNDARIES = ("|", " ", "▁")  # tokens that are nothing but a word boundary
-SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<blank>")  # never output, in whatever position
-
-
-def is_boundary(token: str) -> bool:
-    """Does the token end the word before it?"""
-    return token in BOUNDARIES or token.startswith("▁")
-
-
-def letters(token: str) -> str:
-    """What the token adds to a word: nothing for boundaries and tokens that are never output."""
-    return "" if token in BOUNDARIES or token in SPECIAL else token.removeprefix("▁")
-
+from asr.text.pieces import BOUNDARIES as BOUNDARIES
+from asr.text.pieces import SPECIAL, is_boundary, letters
 
 END: Any = np.int32(EOS)  # of the type of other words: one compilation
 
@@ -210,7 +198,7 @@ def _finish_all(a: Any, ts: Any, ws: Any, wh: Any, scores: Any, length: Any) -> 
 
 
 @njit_lean
-def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any) -> None:
+def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any, ahead: Any) -> None:
     for n in range(len(ts)):
         # The word that a boundary completes is the same whichever token brings the boundary.
         completed = 0.0
@@ -226,6 +214,10 @@ def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any) -> None:
                 logp, _, _ = advance(a.token_lm, ts[n], a.token_ids[v])
                 score += a.token_weight * logp
             out[n, v] = score + completed if a.boundary[v] else score
+            after = FNV_START if a.boundary[v] else wh[n]
+            for i in range(a.letters_begin[v], a.letters_begin[v + 1]):
+                after = fnv(after, a.letters[i])
+            ahead[n, v] = look_ahead(a, after)
 
 
 class Fusion:
@@ -306,13 +298,13 @@ class Fusion:
             np.full(n, ts, np.int32), np.full(n, ws, np.int32), np.full(n, FNV_START, np.uint64)
         )
 
-    def score_all(self, ts: Ints, ws: Ints, wh: Hashes) -> NDArray[np.float32]:
-        """Weighted increments (N, V) of every token, bonus included.
+    def score_all(self, ts: Ints, ws: Ints, wh: Hashes) -> NDArray[np.float64]:
+        """Of every token (2, N, V): its weighted increment, bonus included; the look-ahead after.
 
         Tokens that are never output get -inf; column 0 (blank, end) is 0: `finish_all` has the end.
         """
-        out = np.zeros((len(ts), len(self.tokens)), np.float32)
-        _score_all(self.arrays, ts, ws, wh, out)
+        out = np.zeros((2, len(ts), len(self.tokens)))
+        _score_all(self.arrays, ts, ws, wh, out[0], out[1])
         return out
 
     def take(

@@ -4,8 +4,11 @@
 
 B utterances still open, K beams each, N = B·K rows, T states, V tokens. A step advances all rows by
 one token; of the B·(K·V) sums the best K an utterance go on, and those of the best K that end the
-sentence are finished. An utterance leaves when nothing open can enter its n-best list any more. The
-CTC score, where there is one, is the exact sum over alignments of each finished hypothesis.
+sentence are finished. An utterance leaves when nothing open can enter its n-best list any more.
+
+For pruning, an open hypothesis is credited with what its end will bring: the CTC score of all texts
+that begin with it (joint decoding, Watanabe et al. 2017), and the best that the LM may give for its
+unfinished word. Neither is part of a finished hypothesis' total.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, PrefixStates
 from asr.decoding.fusion import BOUNDARIES, Fusion, States
 from asr.decoding.options import SearchOptions
 from asr.decoding.rescore import sort_nbest
@@ -26,11 +30,10 @@ from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word
 from asr.models.ctc import ctc_loss
 from asr.models.recognizer import Recognizer
-from asr.models.speller import END, Memory, Speller, SpellerState
+from asr.models.speller import END, Memory, SpellerState
 
 # With a bonus an open hypothesis can still gain on a finished one: so many words are waited for.
 HOPED_WORDS = 5
-IMPOSSIBLE = -1e4  # "ctc" of more tokens than the states can hold (JSON has no infinity)
 
 
 class Finished(NamedTuple):
@@ -50,7 +53,8 @@ class Beams:
     memory: Memory  # rows (N, ...)
     state: SpellerState  # rows (N, ...)
     lm: States  # (N,) each
-    total: Tensor  # (N,) float64
+    prefix: PrefixStates | None  # where the CTC score takes part in the search
+    total: Tensor  # (N,) float64, without what is credited
     raw: Tensor  # (N, 4) float64: att, token LM, word LM, length
     tokens: Tensor  # (N, U)
     frames: Tensor  # (N, U)
@@ -70,8 +74,8 @@ def search(
     """n-best lists, best first, of states (B, T, D) and lengths (B,); beam 1 without LM is greedy.
 
     fusion: LMs and the weights of all scores; None: the attention model alone.
-    ctc_log_probs: (B, T, V); if given, hypotheses have the score "ctc", and `fusion.weights.ctc`
-    counts. The list of an utterance whose outputs are NaN is empty.
+    ctc_log_probs: (B, T, V); if given, hypotheses have the score "ctc"; with a weight it takes part
+    in the search. The list of an utterance whose outputs are NaN is empty.
     Raises InputError for a model without a speller, or where att has no weight.
     """
     if recognizer.speller is None:
@@ -80,7 +84,7 @@ def search(
     if fusion.weights.att <= 0:
         raise InputError("the attention score has no weight", "weights", "Set att above 0.")
     done: list[list[Finished]] = [[] for _ in lengths]
-    run = Search(recognizer.speller, fusion, options, lengths, ctc_log_probs is not None)
+    run = Search(recognizer, fusion, options, lengths, ctc_log_probs)
     beams = run.begin(states)
     step = 0
     while len(beams.owner):
@@ -103,20 +107,21 @@ class Search:
 
     def __init__(
         self,
-        speller: Speller,
+        recognizer: Recognizer,
         fusion: Fusion,
         options: SearchOptions,
         lengths: Tensor,
-        with_ctc: bool,
+        ctc_log_probs: Tensor | None,
     ) -> None:
-        self.speller, self.fusion, self.options, self.lengths = speller, fusion, options, lengths
+        assert recognizer.speller is not None
+        self.speller, self.fusion, self.options = recognizer.speller, fusion, options
+        self.lengths = lengths
         self.beam = max(options.beam, options.nbest)
-        # How many finished hypotheses are sought: the CTC score may choose among all beams.
-        wanted = self.beam if with_ctc and fusion.weights.ctc > 0 else options.nbest
-        self.wanted = min(wanted, self.beam)
-        # The CTC score is known only of finished hypotheses; until then att stands for it: with the
-        # small weight of att alone the LM would have the say, and it likes words without end.
-        self.att_weight = fusion.weights.att + (fusion.weights.ctc if with_ctc else 0.0)
+        self.wanted = options.nbest  # finished hypotheses of an utterance that are sought
+        self.ctc = None
+        if ctc_log_probs is not None and fusion.weights.ctc > 0:
+            self.ctc = CTCPrefix(ctc_log_probs.cpu().numpy(), lengths.cpu().numpy())
+        self.margin = options.attention_margin / recognizer.frame_shift  # states
         self.hope = HOPED_WORDS * max(fusion.weights.bonus, 0.0)
         self.limit = (lengths * options.length_ratio).ceil()  # (B,) most tokens
 
@@ -134,6 +139,7 @@ class Search:
             memory.select(index),
             state.select(index),
             self.fusion.begin(len(rows)),
+            self.ctc.begin(rows.cpu().numpy()) if self.ctc else None,
             total.flatten().to(states.device),
             torch.zeros(len(rows), 4, dtype=torch.float64, device=states.device),
             empty,
@@ -144,12 +150,16 @@ class Search:
     def step(self, beams: Beams, step: int, done: list[list[Finished]]) -> Beams:
         """All hypotheses one token on; those that end go to `done`, utterances may leave."""
         previous = beams.tokens[:, -1] if step else beams.tokens.new_full((len(beams.total),), END)
-        log_probs, state, alignment = self.speller.step(beams.memory, beams.state, previous)
+        memory, prefix = beams.memory, None
+        if self.ctc and beams.prefix:
+            prefix, reach = self.ctc.score_all(beams.prefix)
+            memory = self.narrowed(memory, self.tensor(reach))
+        log_probs, state, alignment = self.speller.step(memory, beams.state, previous)
         log_probs = log_probs.double()
         ending = self.fusion.finish_all(*beams.lm)
-        scores = self.sums(beams, log_probs, ending.weighted, step)  # (N, V)
+        scores, credit = self.sums(beams, log_probs, ending.weighted, prefix, step)  # (N, V)
         vocabulary = scores.shape[1]
-        best, index = scores.view(len(beams.owner), -1).topk(2 * self.beam)  # (B, 2K)
+        best, index = (scores + credit).view(len(beams.owner), -1).topk(2 * self.beam)  # (B, 2K)
         floor = torch.maximum(best[:, :1], beams.finished[:, :1]) - self.options.beam_threshold
         best = best.masked_fill(best < floor, -torch.inf)
         first = torch.arange(len(beams.owner), device=best.device)[:, None] * self.beam
@@ -175,27 +185,45 @@ class Search:
             state,
             torch.stack([rows, chosen, alignment.argmax(1)[rows]]),
             log_probs[rows, chosen],
-            best[stay].flatten(),
+            scores[rows, chosen].where(best[stay].flatten().isfinite(), -torch.inf),
+            prefix,
             stay,
             finished[stay],
         )
 
-    def sums(
-        self, beams: Beams, log_probs: Tensor, ending: NDArray[np.float64], step: int
-    ) -> Tensor:
-        """Totals (N, V) after each possible next token, END included; -inf where forbidden.
+    def narrowed(self, memory: Memory, reach: Tensor) -> Memory:
+        """The memory without states far from those (first, last) where CTC awaits the next token.
 
-        END may only come where it is nearly the best token (Hannun et al. 2019), else a language
-        model that likes short sentences cuts them off; at the bound of the length it must come.
+        Else attention loses its place in utterances longer than those it was trained on.
         """
-        increments = self.tensor(self.fusion.score_all(*beams.lm))
+        frame = torch.arange(memory.outside.shape[1], device=reach.device)
+        low, high = reach[:, :1] - self.margin, reach[:, 1:] + self.margin
+        return memory._replace(outside=memory.outside | (frame < low) | (frame > high))
+
+    def sums(
+        self,
+        beams: Beams,
+        log_probs: Tensor,
+        ending: NDArray[np.float64],
+        prefix: NDArray[np.float64] | None,
+        step: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Totals after each possible next token, END included, -inf where forbidden; the credit.
+
+        Both are (N, V). END may only come where it is nearly the best token (Hannun et al. 2019),
+        else a language model that likes short sentences cuts them off; at the bound of the length
+        it must come.
+        """
+        increments, credit = self.tensor(self.fusion.score_all(*beams.lm))
         increments[:, END] = self.tensor(ending)
-        scores = beams.total[:, None] + self.att_weight * log_probs + increments
+        if prefix is not None:
+            credit += self.fusion.weights.ctc * self.tensor(prefix)
+        scores = beams.total[:, None] + self.fusion.weights.att * log_probs + increments
         least = log_probs[:, END + 1 :].amax(1) - self.options.end_margin
         last = (step >= self.limit[beams.owner]).repeat_interleave(self.beam)  # (N,)
         scores[:, END].masked_fill_((log_probs[:, END] < least) & ~last, -torch.inf)
         scores[:, END + 1 :].masked_fill_(last[:, None], -torch.inf)
-        return scores
+        return scores, credit
 
     def finish(
         self, beams: Beams, raw: Tensor, rows: Tensor, totals: Tensor, done: list[list[Finished]]
@@ -213,17 +241,23 @@ class Search:
         moves: Tensor,
         log_probs: Tensor,
         total: Tensor,
+        prefix: NDArray[np.float64] | None,
         stay: Tensor,
         finished: Tensor,
     ) -> Beams:
         """The beams after the moves (3, n): row extended, its new token, the frame attended to.
 
-        log_probs, total (n,) of the moves; stay (B,) marks the utterances that go on.
+        log_probs, total (n,) of the moves; prefix (N, V): CTC prefix scores after each token;
+        stay (B,) marks the utterances that go on.
         """
         rows, tokens, frames = moves
         parents = rows.cpu().numpy()
+        chosen = tokens.cpu().numpy()
         before = States(*(part[parents] for part in beams.lm))
-        lm, added = self.fusion.take(*before, tokens.cpu().numpy())
+        lm, added = self.fusion.take(*before, chosen)
+        ctc = None
+        if self.ctc and beams.prefix and prefix is not None:
+            ctc = self.ctc.take(beams.prefix, parents, chosen, prefix[parents, chosen])
         raws = self.tensor(np.stack([added.token, added.word, added.length], axis=1))
         memory = beams.memory
         if not bool(stay.all()):
@@ -233,6 +267,7 @@ class Search:
             memory,
             state.select(rows),
             lm,
+            ctc,
             total,
             beams.raw[rows] + torch.cat([log_probs[:, None], raws], 1),
             torch.cat([beams.tokens[rows], tokens[:, None]], 1),
@@ -256,7 +291,7 @@ class Search:
             nbest.append(Hypothesis(text, tokens, scores, words, frames))
         return nbest
 
-    def tensor(self, array: NDArray[np.float64] | NDArray[np.float32]) -> Tensor:
+    def tensor(self, array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self.lengths.device, torch.float64)
 
 

@@ -18,8 +18,9 @@ class SearchOptions:
     token_threshold: float = 8.0  # a token this far below the frame's most likely one is not tried
     tokens_per_frame: int = 40  # most tokens tried in a frame
     blank_skip: float = 0.9999  # a frame whose blank is more probable than this extends nothing
-    end_margin: float = 4.0  # LAS: the end is tried at most this far below the best token
+    end_margin: float = 1.0  # LAS: the end is tried at most this far below the best token
     length_ratio: float = 1.0  # LAS: most tokens for each state of the encoder
+    attention_margin: float = 1.0  # joint: seconds attended to beyond where CTC awaits the token
 
     def __post_init__(self) -> None:
         for name in ("beam", "nbest", "tokens_per_frame"):
@@ -32,6 +33,7 @@ class SearchOptions:
             "blank_skip",
             "end_margin",
             "length_ratio",
+            "attention_margin",
         ):
             value = getattr(self, name)
             if math.isnan(value) or value <= 0:

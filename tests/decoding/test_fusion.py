@@ -38,7 +38,7 @@ def test_sentence_scores_equal_kenlm(kind, random_lm) -> None:
     raw = np.zeros((2, count))
     words, weighted = np.zeros(count, int), np.zeros(count)
     for column in sentences.T:
-        every = fusion.score_all(*states)
+        every, ahead = fusion.score_all(*states)
         states, gain = fusion.take(*states, column)
         raw += [gain.token, gain.word]
         words += gain.length
@@ -46,6 +46,8 @@ def test_sentence_scores_equal_kenlm(kind, random_lm) -> None:
         assert every[np.arange(count), column] == pytest.approx(gain.weighted, abs=1e-5)
         assert np.isneginf(every[:, ~fusion.arrays.allowed][:, 1:]).all()
         assert not every[:, 0].any()
+        after = [look_ahead(fusion.arrays, h) for h in states.hash]
+        assert ahead[np.arange(count), column] == pytest.approx(after)
     end = fusion.finish_all(*states)
     for n, sentence in enumerate(sentences):
         text = [pieces[t] for t in sentence]

@@ -220,22 +220,68 @@ def test_ctc_score_joins_in(lms: dict[str, NGram]) -> None:
                 assert hypothesis.scores["ctc"] == pytest.approx(exact, abs=1e-3)
 
 
+@pytest.mark.parametrize("ctc", [0.0, 0.4])
 @pytest.mark.parametrize("beam", [1, 3, 8])
-def test_batch_equals_single(lms: dict[str, NGram], beam: int) -> None:
+def test_batch_equals_single(lms: dict[str, NGram], beam: int, ctc: float) -> None:
     model = tiny(2)
     states, lengths = inputs(model, [9, 30, 17, 1, 24])
-    fusion = Fusion(PIECES, lms, Weights(att=1.0, lm={"word": 0.4, "token": 0.3}, bonus=0.5))
-    options = SearchOptions(beam=beam, nbest=beam)
-    batch = search(model, states, lengths, fusion, options, PIECES)
+    log_probs = model.ctc_log_probs(states).detach()
+    weights = Weights(ctc=ctc, att=1.0, lm={"word": 0.4, "token": 0.3}, bonus=0.5)
+    fusion = Fusion(PIECES, lms, weights)
+    options = SearchOptions(beam=beam, nbest=beam, attention_margin=math.inf)
+    batch = search(model, states, lengths, fusion, options, PIECES, log_probs)
     for b, length in enumerate(lengths.tolist()):
+        row = slice(b, b + 1), slice(length)
         alone = search(
-            model, states[b : b + 1, :length], lengths[b : b + 1], fusion, options, PIECES
+            model, states[row], lengths[b : b + 1], fusion, options, PIECES, log_probs[row]
         )[0]
         assert [h.text for h in alone] == [h.text for h in batch[b]]
         assert [h.total for h in alone] == pytest.approx([h.total for h in batch[b]], abs=1e-4)
         for hypothesis in alone:
             exact = attention_scores(model, states[b, :length], [hypothesis.tokens])
             assert hypothesis.scores["att"] == pytest.approx(exact[0], abs=1e-3)
+
+
+def test_ctc_guides_the_search_not_only_the_choice_among_its_results() -> None:
+    """A narrow beam with prefix scores finds better totals than one that adds CTC at the end."""
+    gains = []
+    for seed in range(20):
+        model = tiny(seed)
+        states, lengths = inputs(model, [20], seed)
+        log_probs = model.ctc_log_probs(states).detach() * 3
+        log_probs -= log_probs.logsumexp(2, keepdim=True)
+        weights = Weights(ctc=0.7, att=0.3)
+        options = SearchOptions(beam=3, end_margin=math.inf)
+        guided = search(
+            model, states, lengths, Fusion(PIECES, {}, weights), options, PIECES, log_probs
+        )[0]
+        plain = Fusion(PIECES, {}, Weights(att=1.0))
+        added = search(model, states, lengths, plain, replace(options, nbest=3), PIECES, log_probs)[
+            0
+        ]
+        gains.append(guided[0].total - max(h.rate(weights) for h in added))
+    assert np.mean(gains) > 0.5
+    assert np.mean(np.array(gains) < -1e-3) < 0.2
+
+
+def test_attention_stays_near_where_ctc_awaits_the_token() -> None:
+    """CTC says a, b, a in three places; random attention looks there, within the margin."""
+    model = tiny(3)
+    states, lengths = inputs(model, [60])
+    probs = torch.full((1, 60, len(PIECES)), 1e-5)
+    probs[..., 0] = 1.0
+    for frame, token in ((10, 2), (30, 3), (50, 2)):
+        probs[0, frame] = 1e-5
+        probs[0, frame, token] = 1.0
+    log_probs = (probs / probs.sum(2, keepdim=True)).log()
+    fusion = Fusion(PIECES, {}, Weights(ctc=0.9, att=0.1))
+    margin = 5
+    options = SearchOptions(attention_margin=margin * model.frame_shift)
+    best = search(model, states, lengths, fusion, options, PIECES, log_probs)[0][0]
+    assert best.tokens == [2, 3, 2]
+    reach = [(0, 10), (11, 30), (31, 50)]
+    for frame, (low, high) in zip(best.frames, reach, strict=True):
+        assert low - margin <= frame <= high + margin
 
 
 def test_beam_one_is_greedy() -> None:
