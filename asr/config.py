@@ -67,7 +67,15 @@ class Experiment:
             raise InputError(f"seed={self.seed} must be from 0 to 2^63 - 1")
 
 
-PATHS = ("data.train", "data.dev", "tokenizer.path", "tokenizer.lexicon", "train.init")
+LISTS = ("data.train", "data.dev")
+PATHS = (
+    *LISTS,
+    "data.noise.folder",
+    "data.reverb.folder",
+    "tokenizer.path",
+    "tokenizer.lexicon",
+    "train.init",
+)
 # a run may be continued on another machine with these changed
 OF_THE_MACHINE = {"train.device", "train.threads", "data.workers", "train.checkpoint_minutes"}
 
@@ -120,7 +128,7 @@ def _resolved(config: Any, folder: Path) -> DictConfig:
         value = OmegaConf.select(config, key)
         if isinstance(value, str):
             absolute: Any = os.path.abspath(folder / value)
-            OmegaConf.update(config, key, [absolute] if key.startswith("data.") else absolute)
+            OmegaConf.update(config, key, [absolute] if key in LISTS else absolute)
         elif isinstance(value, ListConfig):
             absolute = [os.path.abspath(folder / v) if isinstance(v, str) else v for v in value]
             OmegaConf.update(config, key, absolute)

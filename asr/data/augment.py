@@ -6,17 +6,24 @@ state: the same whatever the number of worker processes, and after a continued r
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from asr.data.audio import Samples, audio_info, read_audio
+from asr.data.manifest import Utterance
 from asr.errors import InputError
 
-Samples = NDArray[np.float32]
+SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
+KNOTS = 6  # frequencies at which a channel's response is drawn
+DIRECT = (0.0, 15.0)  # dB by which the direct sound in a synthetic room exceeds all of its echoes
 
 
 @dataclass
@@ -43,6 +50,63 @@ class SpecAugment:
             )
 
 
+@dataclass
+class Noise:
+    """Noise behind the speech: recordings, or synthetic of a random colour."""
+
+    # share of utterances that get noise (0 to 1)
+    share: float = 0.0
+    # speech over noise, drawn between these two (dB)
+    snr: list[float] = field(default_factory=lambda: [5.0, 40.0])
+    # folder of recordings, used at random places; null: synthetic, from blue to brown (f to 1/f²)
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        _check("noise", self.share, self.folder)
+        if len(self.snr) != 2 or not -20 <= self.snr[0] <= self.snr[1] <= 100:
+            raise InputError("data.noise.snr needs the lowest and the highest, from -20 to 100 dB")
+
+
+@dataclass
+class Reverb:
+    """Rooms: recorded impulse responses, or synthetic ones (Polack 1988: decaying white noise)."""
+
+    # share of utterances put into a room (0 to 1)
+    share: float = 0.0
+    # time in which a synthetic room's echo falls by 60 dB, drawn between these two (seconds)
+    decay: list[float] = field(default_factory=lambda: [0.1, 0.6])
+    # folder of recorded impulse responses; null: synthetic
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        _check("reverb", self.share, self.folder)
+        if len(self.decay) != 2 or not 0 < self.decay[0] <= self.decay[1] <= 10:
+            raise InputError("data.reverb.decay needs the shortest and the longest, up to 10 s")
+
+
+def _check(name: str, share: float, folder: str | None) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"data.{name}.share={share:g} must lie between 0 and 1")
+    if folder is not None and not sounds(folder):
+        raise InputError("holds no audio file", f"data.{name}.folder={folder}", "Correct the path.")
+
+
+class Variations(Protocol):
+    """What `augment` reads of the options (loader.DataOptions, which says what they mean)."""
+
+    speed: list[float]
+    gain: float
+    channel: float
+    noise: Noise
+    reverb: Reverb
+
+
+@functools.lru_cache(maxsize=8)
+def sounds(folder: str) -> list[str]:
+    """The audio files below a folder, sorted."""
+    return sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUNDS)
+
+
 def generator(seed: int, epoch: int, utterance: str) -> np.random.Generator:
     """The random generator that belongs to this utterance in this epoch."""
     digest = hashlib.blake2b(f"{seed} {epoch} {utterance}".encode(), digest_size=16).digest()
@@ -57,19 +121,87 @@ def change_speed(samples: Samples, factor: float) -> Samples:
     return changed
 
 
+def rms(samples: Samples) -> float:
+    return float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
+
+
+def fast_size(count: int) -> int:
+    """The power of two from `count` on: FFTs of other sizes take several times as long."""
+    return 1 << (count - 1).bit_length()
+
+
+def change_channel(samples: Samples, decibels: float, random: np.random.Generator) -> Samples:
+    """(N,) through a filter without delay: gains of up to ±`decibels` at KNOTS frequencies equally
+    far apart on the mel scale, linear between them."""
+    size = fast_size(len(samples) + len(samples) // 4)  # room for the filter to ring in
+    place = np.log1p(np.linspace(0, 1, size // 2 + 1) * 5) / np.log(6)  # mel at 8 kHz, 0 to 1
+    gains = random.uniform(-decibels, decibels, KNOTS)
+    response = 10 ** (np.interp(place, np.linspace(0, 1, KNOTS), gains) / 20)
+    filtered = np.fft.irfft(np.fft.rfft(samples, size) * response.astype(np.float32), size)
+    return filtered[: len(samples)].astype(np.float32)
+
+
+def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Generator) -> Samples:
+    """(count,) of noise at any level: a cut of a recording (repeated if short), or noise whose
+    power goes as f^a, a from -2 to 1. Raises AudioError for a broken recording."""
+    if folder is None:
+        size = fast_size(count)
+        shape = np.arange(1, size // 2 + 2, dtype=np.float32) ** (random.uniform(-2, 1) / 2)
+        phase = random.standard_normal((2, len(shape)), np.float32)
+        return np.fft.irfft((phase[0] + 1j * phase[1]) * shape, size)[:count].astype(np.float32)
+    files = sounds(folder)
+    path = files[random.integers(len(files))]
+    seconds, needed = audio_info(Utterance("", path, Path())).seconds, count / rate
+    start = random.uniform(0, max(0.0, seconds - needed))
+    return np.resize(read_audio(path, rate, start, min(needed, seconds)), count)
+
+
+def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Samples:
+    """An impulse response (K,) that begins with the direct sound. Raises AudioError."""
+    if options.folder is not None:
+        files = sounds(options.folder)
+        response = read_audio(files[random.integers(len(files))], rate)
+        return response[np.abs(response).argmax() :]
+    decay = random.uniform(*options.decay)
+    time = np.arange(1, max(2, int(decay * rate))) / rate
+    echo = random.standard_normal(len(time)) * 10 ** (-3 * time / decay)
+    echo *= 10 ** (-random.uniform(*DIRECT) / 20) / np.sqrt(np.square(echo).sum())
+    return np.concatenate([[1.0], echo]).astype(np.float32)
+
+
+def reverberate(samples: Samples, response: Samples) -> Samples:
+    """(N,) convolved with a response (K,): as long and as loud as before."""
+    size = fast_size(len(samples) + len(response) - 1)
+    spectrum = np.fft.rfft(samples, size) * np.fft.rfft(response, size)
+    echoed: Samples = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+    return echoed * np.float32(rms(samples) / max(rms(echoed), 1e-9))
+
+
 def augment(
     samples: Samples,
-    speeds: Sequence[float],
-    gain: float,
+    rate: int,
+    options: Variations,
     random: np.random.Generator,
     fits: Callable[[int], bool],
 ) -> Samples:
-    """Samples (N,) at one of `speeds` (Ko et al. 2015; pitch changes too), louder or softer by up
-    to `gain` dB. Only speeds are drawn at which `fits(number of samples)` is still true, so that
-    CTC keeps enough frames for the tokens; if there are none the speed stays."""
-    speeds = [factor for factor in speeds if fits(int(len(samples) / factor))] or [1.0]
+    """Samples (N,) said at another speed (pitch and formants change too), in a room, with noise,
+    through a microphone, louder or softer.
+
+    Only speeds are drawn at which `fits(number of samples)` is still true, so that CTC keeps
+    enough frames for the tokens; if there are none the speed stays. Raises AudioError where a
+    recorded noise or response is broken.
+    """
+    speeds = [factor for factor in options.speed if fits(int(len(samples) / factor))] or [1.0]
     samples = change_speed(samples, speeds[random.integers(len(speeds))])
-    decibels = random.uniform(-gain, gain)
+    if random.random() < options.reverb.share:
+        samples = reverberate(samples, draw_room(rate, options.reverb, random))
+    if random.random() < options.noise.share:
+        noise = draw_noise(len(samples), rate, options.noise.folder, random)
+        level = rms(samples) * 10 ** (-random.uniform(*options.noise.snr) / 20)
+        samples = samples + noise * np.float32(level / max(rms(noise), 1e-9))
+    if options.channel:
+        samples = change_channel(samples, options.channel, random)
+    decibels = random.uniform(-options.gain, options.gain)
     return (samples * np.float32(10 ** (decibels / 20))).astype(np.float32, copy=False)
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.console import track
 from asr.data.audio import audio_info, load
-from asr.data.augment import SpecAugment, augment, draw_masks, generator
+from asr.data.augment import Noise, Reverb, SpecAugment, augment, draw_masks, generator
 from asr.data.manifest import Utterance
 from asr.data.sampler import Sampler
 from asr.errors import AudioError, InputError
@@ -49,12 +49,16 @@ class DataOptions:
     workers: int = 1
     # first epochs that go from short utterances to long ones; helps CTC and attention to start
     sorted_epochs: int = 1
-    # first epochs without speed, gain and masks; CTC leaves its plateau sooner on clear speech
+    # first epochs without any variation; CTC leaves its plateau sooner on clear speech
     plain_epochs: int = 0
     # speed factors, one drawn for each utterance and epoch (Ko et al. 2015); [1.0]: unchanged
     speed: list[float] = field(default_factory=lambda: [0.9, 1.0, 1.1])
     # louder or softer by up to this much (dB); 0: unchanged
     gain: float = 6.0
+    # microphones: a random filter of up to so many dB more or less at any frequency; 0: none
+    channel: float = 0.0
+    noise: Noise = field(default_factory=Noise)
+    reverb: Reverb = field(default_factory=Reverb)
     specaugment: SpecAugment = field(default_factory=SpecAugment)
 
     def __post_init__(self) -> None:
@@ -72,8 +76,9 @@ class DataOptions:
                 raise InputError(f"data.{name} must not be negative")
         if not self.speed or not all(0.5 <= factor <= 2 for factor in self.speed):
             raise InputError("data.speed needs one or more factors from 0.5 to 2")
-        if not 0 <= self.gain <= 60:
-            raise InputError(f"data.gain={self.gain:g} is outside 0 to 60 dB")
+        for name in ("gain", "channel"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise InputError(f"data.{name}={getattr(self, name):g} is outside 0 to 60 dB")
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class BatchMaker(Dataset[Batch]):
                 return self.fit.problem(samples, tokens) is None
 
             random = generator(self.seed, epoch, utterance.id)
-            wave = augment(wave, self.options.speed, self.options.gain, random, fits)
+            wave = augment(wave, self.sample_rate, self.options, random, fits)
             masks = draw_masks(len(wave) / self.sample_rate, self.options.specaugment, random)
         return wave, np.array(tokens, np.int64), masks
 

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import soundfile
 
-from asr.data.augment import SpecAugment, augment, change_speed, draw_masks, generator
-from asr.errors import InputError
+from asr.data.augment import (
+    Noise,
+    Reverb,
+    SpecAugment,
+    augment,
+    change_channel,
+    change_speed,
+    draw_masks,
+    draw_noise,
+    draw_room,
+    generator,
+    reverberate,
+    rms,
+)
+from asr.data.loader import DataOptions
+from asr.errors import AudioError, InputError
 
 RATE = 16000
+PLAIN: dict[str, Any] = {"speed": [1.0], "gain": 0.0}
+
+
+def options(**changed: Any) -> DataOptions:
+    return DataOptions(["train"], ["dev"], **PLAIN | changed)
+
+
+def tone(frequency: float, count: int = RATE) -> np.ndarray:
+    return np.sin(2 * np.pi * frequency * np.arange(count) / RATE).astype(np.float32)
 
 
 def pitch(samples: np.ndarray) -> float:
@@ -19,8 +46,7 @@ def pitch(samples: np.ndarray) -> float:
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_speed_changes_length_and_pitch_by_the_factor(factor: float) -> None:
-    tone = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
-    changed = change_speed(tone, factor)
+    changed = change_speed(tone(1000), factor)
     assert changed.dtype == np.float32
     assert len(changed) == pytest.approx(RATE / factor, abs=2)
     assert pitch(changed) == pytest.approx(1000 * factor, abs=2)
@@ -29,8 +55,10 @@ def test_speed_changes_length_and_pitch_by_the_factor(factor: float) -> None:
 def test_draws_depend_on_seed_epoch_and_id_only() -> None:
     wave = np.random.default_rng(0).normal(size=4000).astype(np.float32)
 
+    given = options(speed=[0.9, 1.0, 1.1], channel=6, noise=Noise(0.5), reverb=Reverb(0.5))
+
     def draw(*key: object) -> np.ndarray:
-        return augment(wave, [0.9, 1.0, 1.1], 6, generator(*key), lambda n: True)  # type: ignore[arg-type]
+        return augment(wave, RATE, given, generator(*key), lambda n: True)  # type: ignore[arg-type]
 
     assert (draw(1, 2, "a") == draw(1, 2, "a")).all()
     others = [draw(1, 2, "b"), draw(1, 3, "a"), draw(2, 2, "a")]
@@ -40,7 +68,10 @@ def test_draws_depend_on_seed_epoch_and_id_only() -> None:
 
 def test_gain_stays_within_its_decibels() -> None:
     wave = np.ones(10, np.float32)
-    draws = [augment(wave, [1.0], 6, generator(1, e, "a"), lambda n: True)[0] for e in range(300)]
+    draws = [
+        augment(wave, RATE, options(gain=6), generator(1, e, "a"), lambda n: True)[0]
+        for e in range(300)
+    ]
     decibels = 20 * np.log10(draws)
     assert -6 <= decibels.min() < -5
     assert 5 < decibels.max() <= 6
@@ -48,12 +79,92 @@ def test_gain_stays_within_its_decibels() -> None:
 
 def test_only_speeds_that_leave_enough_samples_are_drawn() -> None:
     wave = np.zeros(1000, np.float32)
-    lengths = {
-        len(augment(wave, [0.9, 1.0, 1.1], 0, generator(1, e, "a"), lambda n: n >= 1000))
-        for e in range(50)
-    }
-    assert lengths == {1000, 1111}
-    assert len(augment(wave, [1.1], 0, generator(1, 0, "a"), lambda n: n >= 1000)) == 1000
+
+    def lengths(speeds: list[float]) -> set[int]:
+        given = options(speed=speeds)
+        draws = (generator(1, epoch, "a") for epoch in range(50))
+        return {len(augment(wave, RATE, given, r, lambda n: n >= 1000)) for r in draws}
+
+    assert lengths([0.9, 1.0, 1.1]) == {1000, 1111}
+    assert lengths([1.1]) == {1000}
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_noise_stands_at_the_drawn_ratio_in_its_share_of_utterances(
+    tmp_path: Path, recorded: bool
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, RATE // 4).astype(np.float32)
+    soundfile.write(tmp_path / "short.wav", noise, RATE, subtype="FLOAT")  # repeated
+    given = options(noise=Noise(0.5, [10, 20], str(tmp_path) if recorded else None))
+    wave = tone(1000)
+    ratios = []
+    for epoch in range(200):
+        made = augment(wave, RATE, given, generator(1, epoch, "a"), lambda n: True)
+        if (made != wave).any():
+            ratios.append(20 * np.log10(rms(wave) / rms(made - wave)))
+            if recorded:
+                part = (made - wave)[: len(noise)] / rms(made - wave) * rms(noise)
+                np.testing.assert_allclose(part, noise, atol=1e-4)
+    assert 70 < len(ratios) < 130
+    assert 10 - 0.01 <= min(ratios) < 11 < 19 < max(ratios) <= 20 + 0.01
+
+
+def test_recorded_noise_comes_from_random_places(tmp_path: Path) -> None:
+    ramp = np.linspace(-1, 1, 4 * RATE).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", ramp, RATE, subtype="FLOAT")
+    draws = [draw_noise(RATE, RATE, str(tmp_path), generator(1, e, "a")) for e in range(50)]
+    assert {len(d) for d in draws} == {RATE}
+    starts = [float(d[0]) for d in draws]
+    assert -1 <= min(starts) < -0.8
+    assert 0.3 < max(starts) <= 0.5
+    (tmp_path / "a.wav").write_text("not audio")
+    with pytest.raises(AudioError):
+        draw_noise(RATE, RATE, str(tmp_path), generator(1, 0, "a"))
+
+
+def test_synthetic_noise_is_of_colours_between_blue_and_brown() -> None:
+    slopes = []
+    for epoch in range(100):
+        power = np.abs(np.fft.rfft(draw_noise(1 << 14, RATE, None, generator(1, epoch, "a")))) ** 2
+        bands = [np.log2(power[1 << k : 2 << k].mean()) for k in range(4, 13)]
+        slopes.append(np.polyfit(range(4, 13), bands, 1)[0])
+    assert -2.3 < min(slopes) < -1.7
+    assert 0.7 < max(slopes) < 1.3
+
+
+def test_a_rooms_echo_falls_by_60_decibels_in_its_time() -> None:
+    for epoch in range(20):
+        room = draw_room(RATE, Reverb(1.0, [0.3, 0.3]), generator(1, epoch, "a"))
+        assert room[0] == 1
+        assert 0 < -10 * np.log10(np.square(room[1:]).sum()) < 15
+        parts = np.square(room[1:4001]).reshape(5, -1).mean(1)  # of 50 ms
+        assert np.polyfit(range(5), 10 * np.log10(parts), 1)[0] == pytest.approx(-10, abs=1)
+
+
+def test_reverberation_is_a_convolution_that_keeps_level_and_length(tmp_path: Path) -> None:
+    wave = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+    soundfile.write(tmp_path / "room.wav", np.array([0.1, 0.8, 0, 0.4]), RATE, subtype="FLOAT")
+    response = draw_room(RATE, Reverb(1.0, folder=str(tmp_path)), generator(1, 0, "a"))
+    np.testing.assert_allclose(response, [0.8, 0, 0.4], atol=1e-6)  # from the direct sound on
+    echoed = np.convolve(wave, response)[:2000]
+    made = reverberate(wave, response)
+    np.testing.assert_allclose(made, echoed * rms(wave) / rms(echoed), atol=1e-5)
+    given = options(reverb=Reverb(1.0, folder=str(tmp_path)))
+    np.testing.assert_array_equal(
+        augment(wave, RATE, given, generator(1, 0, "a"), lambda n: True), made
+    )
+
+
+def test_a_channel_is_a_filter_within_its_decibels() -> None:
+    impulse = np.zeros(4096, np.float32)
+    impulse[2048] = 1
+    waves = [change_channel(impulse, 8, generator(1, e, "a")) for e in range(100)]
+    gains = 20 * np.log10(np.abs(np.fft.rfft(waves)))
+    assert -8.5 < gains.min() < -7
+    assert 7 < gains.max() < 8.5
+    assert gains.std(0).min() > 2  # at every frequency
+    assert np.abs(np.diff(gains, axis=1)).max() < 1  # smooth
+    assert {int(np.argmax(np.abs(w))) for w in waves} == {2048}  # no delay
 
 
 def test_masks_lie_within_the_utterance_and_their_widths() -> None:
@@ -77,3 +188,13 @@ def test_impossible_values_are_the_users_mistake() -> None:
         SpecAugment(time_share=1.5)
     with pytest.raises(InputError, match="negative"):
         SpecAugment(time_masks=-1)
+    with pytest.raises(InputError, match="share=2"):
+        Noise(2)
+    with pytest.raises(InputError, match="lowest and the highest"):
+        Noise(snr=[20, 10])
+    with pytest.raises(InputError, match="shortest and the longest"):
+        Reverb(decay=[0.0, 1.0])
+    with pytest.raises(InputError, match=r"no audio file.*|data\.reverb"):
+        Reverb(folder="nowhere")
+    with pytest.raises(InputError, match="channel"):
+        options(channel=-1)
