@@ -1,14 +1,57 @@
-"""Pronunciation lexicons and spellings: the units of each word."""
+"""Pronunciation lexicons and spellings: the units of each word, and the trie that a search walks.
+
+A node of the trie is a beginning of words, with the token that was last; what leads from node to
+node are the tokens. Words without a spelling of their own are spelt by the letters of the tokens in
+every possible way ("ab" by `a b`, `▁a b`, `▁ab`): ways that end in the same letter and token share
+their node, so these nodes may have several parents. Where a token is a word boundary (`|`, " ",
+"▁..."), words are divided by one or more of them, and may have some before the first and after the
+last word; where none is, words follow each other directly.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asr.errors import InputError
+from asr.text.pieces import BOUNDARIES, SPECIAL, is_boundary, letters
+
+Ints = NDArray[np.int32]
+Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
+
+START, AFTER = 0, 1  # nodes: nothing said yet; a word is complete (only its arcs are used)
 
 _variant = re.compile(r"\(\d+\)$")
 _probability = re.compile(r"\d*\.\d+(e-?\d+)?")
+
+
+class Entry(NamedTuple):
+    """A line of a lexicon; no units where the letters of the word spell it."""
+
+    word: str
+    units: tuple[str, ...]
+    probability: float | None
+    where: str  # file:line
+
+
+def read_entries(path: Path | str) -> Iterator[Entry]:
+    """Read `word[(n)] [probability] [unit...]` lines; see read_lexicon. Raises InputError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                content = line.split(" #")[0].split()
+                if content and not line.startswith(";;;"):
+                    yield _entry(content, f"{path}:{number}")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path) from error
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8 text", path) from error
 
 
 def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, tuple[str, ...]]]]:
@@ -20,17 +63,10 @@ def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, tuple[str, ...
     Raises InputError with file and line.
     """
     given: dict[str, dict[tuple[str, ...], float | None]] = {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.startswith(";;;") or not line.strip():
-                    continue
-                word, probability, units = _entry(line, f"{path}:{number}")
-                given.setdefault(word, {}).setdefault(units, probability)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", path) from error
+    for word, units, probability, where in read_entries(path):
+        if not units:
+            raise InputError(f"'{word}' has no units", where, "A line is `word unit unit ...`.")
+        given.setdefault(word, {}).setdefault(units, probability)
     if not given:
         raise InputError("has no words", path, "A line is `word unit unit ...`.")
     return {
@@ -39,13 +75,201 @@ def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, tuple[str, ...
     }
 
 
-def _entry(line: str, where: str) -> tuple[str, float | None, tuple[str, ...]]:
-    word, *fields = line.split(" #")[0].split()
+def _entry(fields: list[str], where: str) -> Entry:
+    word, *units = fields
     probability = None
-    if len(fields) > 1 and _probability.fullmatch(fields[0]):
-        probability = float(fields.pop(0))
-    if not fields:
-        raise InputError(f"'{line.strip()}' has no units", where, "A line is `word unit unit ...`.")
+    if len(units) > 1 and _probability.fullmatch(units[0]):
+        probability = float(units.pop(0))
     if probability is not None and not 0 < probability <= 1:
         raise InputError(f"probability {probability:g} is not in (0, 1]", where)
-    return _variant.sub("", word), probability, tuple(fields)
+    return Entry(_variant.sub("", word), tuple(units), probability, where)
+
+
+class Trie(NamedTuple):
+    """N nodes, A arcs, E ends of words, W words."""
+
+    token: Ints  # (N,) the last token; 0 where nothing is said yet
+    arcs: Ints  # (N + 1,) the arcs of node n are arcs[n] .. arcs[n + 1] - 1, sorted by token
+    arc: Ints  # (A,) the node that it leads to
+    arc_token: Ints  # (A,) the token of that node
+    between: NDArray[np.bool_]  # (N,) is no word under way?
+    ends: Ints  # (N + 1,) the words that may be complete in node n: ends[n] .. ends[n + 1] - 1
+    word: Ints  # (E,)
+    prob: NDArray[np.float64]  # (E,) of that spelling
+    paths: Ints  # (W + 1,) the nodes of word w: path[paths[w] : paths[w + 1]]
+    path: Ints  # parents first
+
+
+class Lexicon:
+    """The words of a closed vocabulary and the trie of their spellings in `tokens` (0: blank).
+
+    source: a file (see read_lexicon; a line may also be a mere word, spelt by its letters), or
+    word -> [(probability, units)], with `()` for letters. normalize: applied to the words; those
+    that it leaves nothing of, or several words, are left out. Raises InputError, with file and
+    line, for what the tokens cannot spell.
+    """
+
+    def __init__(
+        self,
+        source: Path | str | Pronunciations,
+        tokens: Sequence[str],
+        normalize: Callable[[str], str] = str,
+    ) -> None:
+        mapping = isinstance(source, Mapping)
+        self.path = "lexicon" if isinstance(source, Mapping) else str(source)
+        entries = _entries_of(source) if isinstance(source, Mapping) else read_entries(source)
+        given: dict[str, dict[tuple[str, ...], Entry]] = {}
+        for entry in entries:
+            words = normalize(entry.word).split()
+            if len(words) == 1:
+                given.setdefault(words[0], {}).setdefault(entry.units, entry)
+        if not given:
+            raise InputError("has no words", self.path, "A line is `word [unit ...]`.")
+        self.words = list(given)
+        builder = _Builder(tokens)
+        wrong: list[Entry] = []
+        for number, spellings in enumerate(given.values()):
+            for entry in spellings.values():
+                probability = entry.probability or 1 / len(spellings)
+                if not builder.add(number, self.words[number], entry.units, probability):
+                    wrong.append(entry)
+        if wrong:
+            what = "; ".join(f"{e.where}: {' '.join((e.word, *e.units))}" for e in wrong[:5])
+            raise InputError(
+                f"{len(wrong)} of its spellings cannot be made of the tokens ({what})",
+                self.path,
+                "Mend or leave out those lines" + ("" if mapping else ", or give other tokens"),
+            )
+        self.trie = builder.trie()
+        digest = hashlib.sha256(repr([list(v.values()) for v in given.values()]).encode())
+        self.hash = digest.hexdigest()[:12]
+
+    def lacks(self, vocabulary: Iterable[str]) -> list[str]:
+        """The words of a language model that can never be output."""
+        return sorted(set(vocabulary) - {*self.words, *SPECIAL})
+
+
+def _entries_of(lexicon: Pronunciations) -> Iterator[Entry]:
+    for word, spellings in lexicon.items():
+        for probability, units in spellings:
+            if not 0 < probability <= 1:
+                raise InputError(f"probability {probability:g} is not in (0, 1]", word)
+            yield Entry(word, units, probability, "lexicon")
+
+
+class _Builder:
+    """Collects nodes; a trie's arrays are made of them at the end."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        usable = [i for i, piece in enumerate(tokens) if i and piece not in SPECIAL]
+        self.ids = {tokens[i]: i for i in usable}
+        self.boundary = {i for i in usable if is_boundary(tokens[i])}
+        self.pure = {i for i in usable if tokens[i] in BOUNDARIES}
+        self.by_letters: dict[str, list[int]] = {}
+        for i in usable:
+            self.by_letters.setdefault(letters(tokens[i]), []).append(i)
+        self.by_letters.pop("", None)
+        self.longest = max(map(len, self.by_letters), default=0)
+        self.token = [0, 0]
+        self.arcs: list[dict[tuple[int, bool], int]] = [{}, {}]  # (token, spelt by letters?)
+        self.ends: list[list[tuple[int, float]]] = [[], []]
+        self.paths: list[dict[int, None]] = []  # of each word, in order
+        self.spelt: dict[tuple[str, int], int] = {}  # (letters, last token) -> node
+
+    def add(self, word: int, text: str, units: tuple[str, ...], probability: float) -> bool:
+        """Add a spelling of the word of that number; False where it is none."""
+        if word == len(self.paths):
+            self.paths.append({})
+        path = self.paths[word]
+        last = self._units(units, path) if units else self._letters(text, path)
+        for node in last:
+            self.ends[node].append((word, probability))
+        return bool(last)
+
+    def _node(self, token: int) -> int:
+        self.token.append(token)
+        self.arcs.append({})
+        self.ends.append([])
+        return len(self.token) - 1
+
+    def _units(self, units: tuple[str, ...], path: dict[int, None]) -> list[int]:
+        ids = [self.ids.get(unit, 0) for unit in units]
+        while ids and ids[-1] in self.pure:  # other tools' lexicons write boundaries too
+            ids.pop()
+        while ids and ids[0] in self.pure:
+            ids.pop(0)
+        if 0 in ids or not ids or self.boundary.intersection(ids[1:]):
+            return []
+        if self.boundary and not self.pure and ids[0] not in self.boundary:
+            return []  # nothing could stand before it
+        node = START
+        for token in ids:
+            child = self.arcs[node].get((token, False))
+            if child is None:
+                child = self.arcs[node][token, False] = self._node(token)
+            path[child] = None
+            node = child
+        return [node]
+
+    def _letters(self, text: str, path: dict[int, None]) -> list[int]:
+        """All ways to cut the text into tokens; none but the first may be a boundary."""
+
+        def pieces(start: int) -> Iterator[tuple[int, list[int]]]:
+            for end in range(start + 1, min(len(text), start + self.longest) + 1):
+                yield end, self.by_letters.get(text[start:end], [])
+
+        leads = [False] * len(text) + [True]  # from each place: to the end?
+        for start in range(len(text) - 1, -1, -1):
+            inner = any(leads[end] and {*ids} - self.boundary for end, ids in pieces(start))
+            leads[start] = inner or (
+                start == 0 and any(leads[end] and ids for end, ids in pieces(0))
+            )
+        nodes: list[dict[int, None]] = [{START: None}, *({} for _ in text)]
+        for start in range(len(text)):
+            for end, ids in pieces(start):
+                for token in ids if leads[end] and nodes[start] else ():
+                    if start and token in self.boundary:
+                        continue
+                    child = self.spelt.get((text[:end], token))
+                    if child is None:
+                        child = self.spelt[text[:end], token] = self._node(token)
+                    for node in nodes[start]:
+                        self.arcs[node][token, True] = child
+                    nodes[end][child] = None
+        for at in nodes[1:]:
+            path.update(at)
+        return list(nodes[-1])
+
+    def trie(self) -> Trie:
+        """The arrays."""
+        for token in self.pure:
+            self.arcs[START][token, False] = self._node(token)
+        starts = self.arcs[START]
+        for token in self.pure:
+            self.arcs[starts[token, False]] = starts
+        self.arcs[AFTER] = {
+            key: node
+            for key, node in starts.items()
+            if key[0] in self.boundary or not self.boundary
+        }
+        arcs = [sorted((token, node) for (token, _), node in a.items()) for a in self.arcs]
+        flat = np.array([pair for a in arcs for pair in a], np.int32).reshape(-1, 2)
+        between = np.zeros(len(arcs), bool)
+        between[[START, *(starts[token, False] for token in self.pure)]] = True
+        ends = [pair for e in self.ends for pair in e]
+        return Trie(
+            token=np.array(self.token, np.int32),
+            arcs=_bounds(arcs),
+            arc=flat[:, 1].copy(),
+            arc_token=flat[:, 0].copy(),
+            between=between,
+            ends=_bounds(self.ends),
+            word=np.array([word for word, _ in ends], np.int32),
+            prob=np.array([prob for _, prob in ends], np.float64),
+            paths=_bounds(self.paths),
+            path=np.array([node for path in self.paths for node in path], np.int32),
+        )
+
+
+def _bounds(groups: Sequence[Sized]) -> Ints:
+    return np.cumsum([0, *map(len, groups)]).astype(np.int32)
