@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.confidence import matches, normalised_cross_entropy, reliability
 from asr.data.manifest import Manifest
 from asr.errors import InputError
 from asr.formats import read_kaldi, read_trn
@@ -32,6 +33,7 @@ class Transcripts:
     failed: int = 0  # utterances whose decoding failed, empty texts
     meta: dict[str, Any] = field(default_factory=dict)  # of an n-best file
     hash: str | None = None  # of a manifest
+    confidences: dict[str, list[float]] = field(default_factory=dict)  # of an n-best file's words
 
 
 def read_transcripts(path: Path, format: str | None = None) -> Transcripts:
@@ -81,6 +83,10 @@ def _nbest_texts(found: Transcripts) -> Iterator[tuple[str, str]]:
     found.meta, utterances = read_nbest(found.path)
     for utterance in utterances:
         found.failed += utterance.error is not None
+        words = utterance.nbest[0].words if utterance.nbest else []
+        known = [word.confidence for word in words if word.confidence is not None]
+        if words and len(known) == len(words):
+            found.confidences[utterance.id] = known
         yield utterance.id, utterance.text
 
 
@@ -202,8 +208,33 @@ def score_system(
             for speaker, rows in references.rows_by_speaker().items()
         },
         "confusions": confusions(references.texts, texts, nist),
+        "confidence": _confidence(references, texts, transcripts.confidences),
     }
     return System(label, texts, words, figures)
+
+
+def _confidence(
+    references: References, texts: Sequence[str], known: Mapping[str, list[float]]
+) -> dict[str, Any] | None:
+    """What the confidences of the words are worth; None where there are none.
+
+    Utterances whose number of words the normaliser changes are left out.
+    """
+    said: list[float] = []
+    right: list[bool] = []
+    for id, reference, text in zip(references.ids, references.texts, texts, strict=True):
+        words = text.split()
+        if words and len(known.get(id, [])) == len(words):
+            said += known[id]
+            right += matches(words, [reference])[0].tolist()
+    if not said:
+        return None
+    confidences, correct = np.array(said), np.array(right)
+    return {
+        "words": len(said),
+        "normalised_cross_entropy": normalised_cross_entropy(confidences, correct),
+        "reliability": reliability(confidences, correct),
+    }
 
 
 def _rates(table: Table, unit: str, bootstrap: Bootstrap | None = None) -> dict[str, Any]:

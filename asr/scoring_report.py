@@ -80,6 +80,22 @@ def confusions_table(figures: dict[str, Any]) -> str:
     )
 
 
+def confidence_table(figures: dict[str, Any]) -> str:
+    """How often words are correct by their confidence, "" where words have none."""
+    worth = figures["confidence"]
+    if worth is None:
+        return ""
+    nce = worth["normalised_cross_entropy"]
+    rows = [
+        [f"{said:.3f}", f"{right:.3f}", f"{words:,}"] for said, right, words in worth["reliability"]
+    ]
+    return (
+        table(["confidence", "correct", "words"], rows)
+        + "\nnormalised cross-entropy of the confidences: "
+        + ("-" if nce is None else f"{nce:.3f} (1 perfect, 0 worthless)")
+    )
+
+
 def alignments(references: References, system: System, number: int, nist: bool) -> str:
     """The `number` utterances with most errors, reference above hypothesis."""
     worst = sorted(range(len(system.errors)), key=lambda row: -int(system.errors[row]))

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asr.confidence import annotate, enough
 from asr.console import Stopwatch
 from asr.data.audio import load as load_audio
 from asr.data.audio import read_audio
@@ -27,8 +29,9 @@ from asr.decoding.align import word_times
 from asr.decoding.fusion import Fusion
 from asr.decoding.language_models import LanguageModels, open_lms
 from asr.decoding.options import SearchOptions
+from asr.decoding.pauses import Pauses
 from asr.errors import AudioError, InputError, nearest
-from asr.hypothesis import Hypothesis, NBest, Weights
+from asr.hypothesis import Hypothesis, NBest, Weights, Word
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 
@@ -46,6 +49,7 @@ class Outputs(NamedTuple):
     lengths: torch.Tensor  # (B,)
     ctc: torch.Tensor | None  # (B, T, V) natural logs, on the CPU; None without a CTC head
 
+    pauses: list[Pauses]
     def log_probs(self, row: int) -> Samples | None:
         """The CTC outputs of one utterance, (T, V)."""
         if self.ctc is None:
@@ -112,39 +116,47 @@ class Transcriber:
             row[: len(waveform)] = torch.from_numpy(waveform)
         states, frames = self.recognizer.encode(samples.to(device), lengths.to(device))
         ctc = self.recognizer.ctc_log_probs(states).float().cpu() if self.has_ctc else None
-        return Outputs(states, frames.cpu(), ctc)
+        pauses = [Pauses(waveform, self.sample_rate) for waveform in waveforms]
+        return Outputs(states, frames.cpu(), ctc, pauses)
 
     @torch.inference_mode()
     def search(self, outputs: Outputs) -> list[list[Hypothesis]]:
-        """n-best hypotheses of each utterance, best first, with word times."""
-        rows = range(len(outputs.lengths))
+        """n-best hypotheses of each utterance, best first, with word times and confidences."""
+        rows, beam, nbest = range(len(outputs.lengths)), self.options.beam, self.options.nbest
+        options = replace(self.options, nbest=enough(nbest, beam))
         if self.head == "ctc":
             batch = [p for row in rows if (p := outputs.log_probs(row)) is not None]
-            return ctc_search.search_batch(
-                batch, self.fusion, self.options, self.threads, self.frame_shift
+            found = ctc_search.search_batch(batch, self.fusion, options, self.threads)
+        else:
+            found = las_search.search(
+                self.recognizer,
+                outputs.states,
+                outputs.lengths,
+                self.fusion,
+                options,
+                self.tokenizer.pieces,
+                outputs.ctc,
             )
-        found = las_search.search(
-            self.recognizer,
-            outputs.states,
-            outputs.lengths,
-            self.fusion,
-            self.options,
-            self.tokenizer.pieces,
-            outputs.ctc,
-        )
         for row in rows:
             log_probs = outputs.log_probs(row)
-            for best in found[row][:1]:
+            for hypothesis in found[row][:nbest]:
                 if log_probs is None:
                     break
                 # CTC places words better than attention does, where it can align them at all
                 with suppress(InputError):
-                    best.words = word_times(
-                        best.tokens, self.tokenizer.pieces, log_probs, self.frame_shift
+                    hypothesis.words = self.word_times(
+                        hypothesis.tokens, log_probs, outputs.pauses[row]
                     )
         return found
+            if beam > 1:
+                annotate(found[row], self.lms.calibration)
+            del found[row][nbest:]
 
     @property
+    def word_times(self, tokens: Sequence[int], log_probs: Samples, pauses: Pauses) -> list[Word]:
+        """Words of known tokens with their times, by the CTC outputs (T, V) and the pauses."""
+        return word_times(tokens, self.tokenizer.pieces, log_probs, self.frame_shift, pauses)
+
     def has_ctc(self) -> bool:
         return self.recognizer.has_ctc
 

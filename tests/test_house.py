@@ -20,6 +20,7 @@ LAYERS = (
     "console files kernels",
     "hypothesis nist text",
     "data formats lm models outputs pictures wer",
+    "confidence",
     "decoding scoring",
     "scoring_report training transcriber",
     "config",

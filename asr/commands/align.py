@@ -46,7 +46,6 @@ def command(
 
     from asr.data.audio import load as load_audio
     from asr.data.manifest import Manifest
-    from asr.decoding.align import word_times
     from asr.files import whole_file
     from asr.formats import WRITERS
     from asr.hypothesis import Hypothesis
@@ -70,7 +69,7 @@ def command(
                 log_probs = outputs.log_probs(0)
                 assert log_probs is not None, "a CTC head was asked for"
                 tokens = tokenizer.encode(utterance.text)
-                words = word_times(tokens, tokenizer.pieces, log_probs, transcriber.frame_shift)
+                words = transcriber.word_times(tokens, log_probs, outputs.pauses[0])
             except InputError as error:
                 skipped.append((utterance.id, str(error)))
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -136,6 +136,7 @@ def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
         },
         "unk_penalty": lms.unk_penalty,
         "tuned_on": lms.tuned_on,
+        "confidence": asdict(lms.calibration),
         "tokens": fusion.tokens,
     }
 
@@ -160,6 +161,7 @@ def decode_file(
         arguments["length_bonus"],
         arguments["unk_penalty"],
     )
+    from asr.confidence import annotate, enough
     from asr.decoding.ctc_decoder import read_tokens
     from asr.decoding.ctc_search import search
     from asr.decoding.fusion import Fusion
@@ -184,6 +186,7 @@ def decode_file(
     outputs = Outputs(path)
     beam = arguments["beam"]
     options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
+    options = replace(options, nbest=enough(nbest, options.beam))
     meta: dict[str, Any] = {
         "outputs": str(path),
         "head": "ctc",
@@ -198,7 +201,9 @@ def decode_file(
             started = time.perf_counter()
             try:
                 found = search(log_probs, fusion, options, frame_shift)
-                result = NBest(name, found)
+                if options.beam > 1:
+                    annotate(found, lms.calibration)
+                result = NBest(name, found[:nbest])
             except InputError as error:
                 skipped.append((name, str(error)))
                 result = NBest(name, [], str(error))

@@ -60,6 +60,17 @@ machine_options = options(
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
     click.option("--threads", type=click.IntRange(min=1), help="Default: all cores."),
 )
+scorer_options = options(
+    click.option("--lm", type=FILE, multiple=True, help="LM: ours, .arpa[.gz], KenLM; repeatable."),
+    click.option(
+        "--lm-unit",
+        type=click.Choice(["word", "token"]),
+        multiple=True,
+        help="Unit of ARPA and KenLM files: one for all, or one for each --lm.",
+    ),
+    click.option("--name", multiple=True, help="One for each --lm (default: that of its file)."),
+)
+
 
 
 def check_weights(

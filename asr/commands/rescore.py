@@ -1,42 +1,41 @@
-"""`asr rescore`: an LM's scores join those of an n-best list."""
+"""`asr rescore`: scores of LMs join those of an n-best list."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from asr.commands.options import FILE, check_weights
+from asr.commands.options import FILE, check_weights, scorer_options
 from asr.console import say
 from asr.errors import InputError
 
 
 @click.command()
 @click.argument("nbest", type=FILE)
-@click.option("--lm", type=FILE, help="Our LM file, .arpa[.gz] or a KenLM binary.")
-@click.option("--lm-unit", type=click.Choice(["word", "token"]), help="Unit of an ARPA or KenLM.")
-@click.option("--lm-weight", type=float, help="Weight of this LM (default 0.5).")
+@scorer_options
+@click.option("--lm-weight", type=float, multiple=True, help="One for each --lm (default 0.5).")
 @click.option("--length-bonus", type=float, help="Bonus a word (a token, with token LMs only).")
 @click.option("--unk-penalty", type=float, help="Natural log added for every unknown word.")
 @click.option("--weights", type=FILE, help="Weights file of `asr tune`, instead of single weights.")
-@click.option("--name", help="Name of the LM in the list (default: that of its file).")
 @click.option("--ref", type=FILE, help="Manifest: print WER before, after and oracle.")
 @click.option("--label", help="Name of the new list in the tables of `asr score`.")
 @click.option("-o", "--output", type=FILE, required=True, help="The new n-best file.")
 def command(
     nbest: Path,
-    lm: Path | None,
-    lm_unit: str | None,
-    lm_weight: float | None,
+    lm: tuple[Path, ...],
+    lm_unit: tuple[str, ...],
+    name: tuple[str, ...],
+    lm_weight: tuple[float, ...],
     length_bonus: float | None,
     unk_penalty: float | None,
     weights: Path | None,
-    name: str | None,
     ref: Path | None,
     label: str | None,
     output: Path,
 ) -> None:
-    """Add a language model's raw score to every hypothesis of NBEST and sort by the new total.
+    """Add language models' raw scores to every hypothesis of NBEST and sort by the new total.
 
     LMs that are in the list keep their scores and weights. With --weights and no --lm the list is
     only sorted anew.
@@ -45,38 +44,38 @@ def command(
     Examples:
       asr rescore test.nbest.jsonl --lm big.lm --lm-weight 0.8 --length-bonus 1 -o new.nbest.jsonl
       asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
+      asr rescore n.jsonl --lm word.lm --lm char.bin --lm-unit word --lm-unit token -o new.jsonl
     """
     from asr.decoding.language_models import DEFAULT_WEIGHT
-    from asr.decoding.rescore import normalizer_of, open_scorer, plan, reweight
+    from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
     from asr.decoding.tune import references, tabulate, wer_report
-    from asr.decoding.weights import load_weights
+    from asr.decoding.weights import calibration_from, load_weights
     from asr.hypothesis import read_nbest, write_nbest
 
-    if lm is None and weights is None:
+    if not lm and weights is None:
         raise InputError("nothing to do", "asr rescore", "Give --lm, --weights or both.")
-    check_weights(
-        weights, [lm_weight] if lm_weight else [], length_bonus or 0.0, unk_penalty or 0.0
-    )
-    given, tuned_on = None, None
+    check_weights(weights, lm_weight, length_bonus or 0.0, unk_penalty or 0.0)
+    given, tuned_on, calibration = None, None, None
     if weights is not None:
         given, unk_penalty, record = load_weights(weights)
-        tuned_on = record.get("tuned_on")
-    elif lm_weight is None:
-        lm_weight = DEFAULT_WEIGHT
-    scorer = None if lm is None else open_scorer(lm, lm_unit)
+        tuned_on, calibration = record.get("tuned_on"), calibration_from(record)
+    scorers = open_scorers(lm, lm_unit, name)
     said = references(ref)[0] if ref else {}
     meta, utterances = read_nbest(nbest)
-    rescorer, new = plan(meta, scorer, name=name, path=lm, unk_penalty=unk_penalty)
+    rescorer, new = plan(meta, scorers, unk_penalty)
+    if given is None:
+        lm_weight = lm_weight or (DEFAULT_WEIGHT,) * len(scorers)
     reweight(
-        rescorer, new, meta.get("length"), given=given, lm_weight=lm_weight, bonus=length_bonus
+        rescorer, new, meta.get("length"), given=given, lm_weights=lm_weight, bonus=length_bonus
     )
-    new |= {"tuned_on": tuned_on, "label": label}
+    rescorer.calibration = calibration or rescorer.calibration
+    new |= {"tuned_on": tuned_on, "label": label, "confidence": asdict(rescorer.calibration)}
     normalize = normalizer_of(meta)
     before = tabulate(read_nbest(nbest)[1], said, normalize) if ref else None
     write_nbest(output, new, rescorer(utterances))
-    if scorer and rescorer.units:
-        known = 1 - rescorer.unknown / rescorer.units
-        say(f"{rescorer.name} knows {known:.1%} of the {scorer.unit}s of the best hypotheses")
+    for key, units in rescorer.units.items():
+        known = 1 - rescorer.unknown[key] / max(units, 1)
+        say(f"{key} knows {known:.1%} of the {scorers[key].unit}s of the best hypotheses")
     if before:
         after = tabulate(read_nbest(output)[1], said, normalize)
         rates = {"first-best": before.first, "rescored": after.first, "oracle": after.oracle}

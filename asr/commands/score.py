@@ -139,6 +139,7 @@ def _print_report(
     if len(systems) == 1:
         parts.append(report.speakers_table(result))
         parts.append(report.confusions_table(result))
+        parts.append(report.confidence_table(result))
     for system in systems if alignments else []:
         heading = f"{system.label}\n" if len(systems) > 1 else ""
         parts.append(heading + report.alignments(references, system, alignments, sclite))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from asr.commands.options import FILE
+from asr.commands.options import FILE, scorer_options
 from asr.console import say, track
 from asr.errors import InputError
 
@@ -14,23 +15,24 @@ from asr.errors import InputError
 @click.command()
 @click.argument("nbest", type=FILE)
 @click.option("--ref", type=FILE, required=True, help="Manifest of the dev set.")
-@click.option("--lm", type=FILE, help="Add this LM first, as `asr rescore` does.")
-@click.option("--lm-unit", type=click.Choice(["word", "token"]), help="Unit of an ARPA or KenLM.")
+@scorer_options
 @click.option("--unk-penalty", type=float, help="Natural log added for every unknown word.")
-@click.option("--name", help="Name of the LM (default: that of its file).")
 @click.option("--plot", type=FILE, help="Picture of the error surface (.png, .svg, .pdf).")
 @click.option("-o", "--output", type=FILE, required=True, help="The weights file.")
 def command(
     nbest: Path,
     ref: Path,
-    lm: Path | None,
-    lm_unit: str | None,
+    lm: tuple[Path, ...],
+    lm_unit: tuple[str, ...],
+    name: tuple[str, ...],
     unk_penalty: float | None,
-    name: str | None,
     plot: Path | None,
     output: Path,
 ) -> None:
     """Choose the LM weights and the length bonus that give a dev set the fewest word errors.
+
+    LMs given here join the list first, as in `asr rescore`. The weights file also keeps how the
+    words' confidences are to be made from such lists.
 
     NBEST is decoded from the dev set with a wide beam, --nbest 100 and moderate weights: with
     shallow fusion the list itself depends on the weights it was made with.
@@ -41,8 +43,9 @@ def command(
       asr tune dev.nbest.jsonl --ref data/manifest.dev.jsonl --lm big.lm -o WEIGHTS.json
       asr decode exp/ctc data/manifest.test.jsonl --lm big.lm --weights WEIGHTS.json -o test.jsonl
     """
+    from asr.confidence import fit
     from asr.decoding import tune
-    from asr.decoding.rescore import normalizer_of, open_scorer, plan
+    from asr.decoding.rescore import normalizer_of, open_scorers, plan
     from asr.decoding.weights import save_weights
     from asr.hypothesis import read_nbest
 
@@ -50,19 +53,20 @@ def command(
     tune.refuse_test(manifest.split, ref)
     meta, utterances = read_nbest(nbest)
     tune.refuse_test((meta.get("manifest") or {}).get("split"), nbest)
-    scorer = None if lm is None else open_scorer(lm, lm_unit)
-    rescorer, meta = plan(meta, scorer, name=name, path=lm, unk_penalty=unk_penalty)
+    rescorer, meta = plan(meta, open_scorers(lm, lm_unit, name), unk_penalty)
     if plot and not meta["lms"]:
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
-    table = tune.tabulate(
-        rescorer.score(track(utterances, "scoring", len(said))), said, normalizer_of(meta)
-    )
+    normalize = normalizer_of(meta)
+    table = tune.tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
     tuned = tune.tune(table, meta["length"])
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
+    totals = table.scores @ tuned.point
+    calibration = fit(tune.word_lists(read_nbest(nbest)[1], said, normalize, totals))
     record = {"length": meta["length"], "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
+    record["confidence"] = asdict(calibration)
     save_weights(output, tuned.weights, rescorer.unk_penalty, record)
     if plot:
         tune.plot(table, tuned, plot)
@@ -75,3 +79,6 @@ def command(
         parts.insert(0, f"ctc {tuned.weights.ctc:g}, att {tuned.weights.att:g}")
     click.echo(", ".join([*parts, f"bonus {tuned.weights.bonus:g} a {meta['length'][:-1]}"]))
     click.echo(tune.wer_report(wer))
+    click.echo(
+        f"confidence: temperature {calibration.temperature:g}, known {calibration.known:.1%}"
+    )

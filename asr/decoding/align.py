@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.fusion import is_boundary, letters
+from asr.decoding.pauses import Pauses
 from asr.errors import InputError
 from asr.hypothesis import Word
 from asr.kernels import njit, njit_lean
+from asr.text.pieces import is_boundary, letters
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -214,15 +215,24 @@ def viterbi(log_probs: Floats, tokens: Sequence[int]) -> tuple[Ints, Ints]:
 
 
 def word_times(
-    tokens: Sequence[int], pieces: Sequence[str], log_probs: Floats, frame_shift: float
+    tokens: Sequence[int],
+    pieces: Sequence[str],
+    log_probs: Floats,
+    frame_shift: float,
+    pauses: Pauses | None = None,
 ) -> list[Word]:
     """The words that `tokens` spell with their times (seconds if `frame_shift` is in seconds).
 
-    A word begins with the first frame of its first token and ends after the last of its last one;
-    log_probs (T, V); `pieces` are the token inventory, `|` or a leading "▁" the word boundary.
+    A word begins with the first frame of its first token and ends after the last of its last one,
+    or at the `pauses` beside it. log_probs (T, V); `pieces` are the token inventory, `|` or a
+    leading "▁" the word boundary.
     """
     start, end = viterbi(log_probs, tokens)
-    return group_words([pieces[t] for t in tokens], start, end, frame_shift)
+    spelt = [pieces[token] for token in tokens]
+    words = group_words(spelt, start, end, frame_shift)
+    if pauses is not None:
+        pauses.place(words, [word.end for word in group_words(spelt, start, start, frame_shift)])
+    return words
 
 
 def group_words(pieces: Sequence[str], start: Ints, end: Ints, frame_shift: float) -> list[Word]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr.decoding.weights import check_names, load_weights
+from asr.confidence import UNCALIBRATED, Calibration
+from asr.decoding.weights import calibration_from, check_names, load_weights
 from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.lm.ngram import NGram
@@ -23,6 +24,7 @@ class LanguageModels:
     weights: Weights
     unk_penalty: float = 0.0
     tuned_on: dict[str, Any] | None = None
+    calibration: Calibration = UNCALIBRATED
 
 
 def open_lms(
@@ -48,7 +50,9 @@ def open_lms(
     if weights_file is not None:
         weights, penalty, record = load_weights(weights_file)
         check_names(weights, models, weights_file)
-        return LanguageModels(models, weights, penalty, record.get("tuned_on"))
+        return LanguageModels(
+            models, weights, penalty, record.get("tuned_on"), calibration_from(record)
+        )
     given = list(lm_weights) or [DEFAULT_WEIGHT] * len(models)
     if len(given) != len(models):
         raise InputError(f"{len(given)} weights for {len(models)} language models", "--lm-weight")

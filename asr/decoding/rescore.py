@@ -1,17 +1,18 @@
-"""Rescoring: a language model's raw score joins those of every hypothesis of an n-best list.
+"""Rescoring: language models' raw scores join those of every hypothesis of an n-best list.
 
     total = w_ctc·ctc + w_att·att + Σ_i w_i·lm_i + bonus·length
 
-Only the order changes; hypotheses are neither made nor dropped. References, where given, yield the
-word errors of each hypothesis, from which the oracle WER and the weights' tuning follow.
+Only order and confidences change; hypotheses are neither made nor dropped. References, where given,
+yield the word errors of each hypothesis, from which the oracle WER and the tuning follow.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from asr.decoding.weights import check_names, weights_from
+from asr.confidence import UNCALIBRATED, Calibration, annotate
+from asr.decoding.weights import calibration_from, check_names, weights_from
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, Weights
 from asr.lm.ngram import NGram
@@ -58,6 +60,7 @@ class KenLM:
         except (OSError, RuntimeError) as error:
             raise InputError("KenLM cannot read it", path, "Build it again.") from error
         self.unit = unit
+        self.path = path
         self.name = path.stem
         self.hash = hashlib.sha256(np.memmap(path, mode="r").data).hexdigest()[:16]
 
@@ -84,71 +87,97 @@ def open_scorer(path: Path | str, unit: str | None = None) -> Scorer:
     return KenLM(path, unit) if is_kenlm else NGram.open(path, unit)
 
 
+def open_scorers(
+    paths: Sequence[Path], units: Sequence[str] = (), names: Sequence[str] = ()
+) -> dict[str, Scorer]:
+    """{name: LM}, the name by default that of its file; a single unit is that of all.
+
+    Raises InputError as `open_scorer`, where numbers differ and where two names are the same.
+    """
+    given = [*units] * len(paths) if len(units) == 1 else [*units] or [""] * len(paths)
+    for option, values in (("--lm-unit", given), ("--name", names or paths)):
+        if len(values) != len(paths):
+            raise InputError(f"{len(values)} for {len(paths)} language models", option)
+    scorers: dict[str, Scorer] = {}
+    for index, (path, unit) in enumerate(zip(paths, given, strict=True)):
+        scorer = open_scorer(path, unit or None)
+        name = names[index] if names else scorer.name
+        if name in scorers:
+            raise InputError(f"two LMs are called '{name}'", path, "Name them by --name.")
+        scorers[name] = scorer
+    return scorers
+
+
 @dataclass(slots=True)
 class Rescorer:
-    """Adds `lm`'s raw score under `name`, counts lengths in `length_unit` and sorts by total.
+    """Adds raw scores of `lms` {name: LM}, counts lengths in `length_unit` and sorts by total.
 
-    lm: None only re-weights the scores that are there.
+    lms: none of them only re-weights the scores that are there.
     unk_penalty: natural log added for every unknown word, as in the search.
     pieces: the text of token ids, for LMs of tokens.
+    units, unknown: of the best hypotheses, by LM.
     """
 
     weights: Weights
     length_unit: str
-    lm: Scorer | None = None
-    name: str = ""
+    lms: Mapping[str, Scorer] = field(default_factory=dict)
     unk_penalty: float = 0.0
     pieces: Sequence[str] = ()
-    units: int = 0
-    unknown: int = 0
+    calibration: Calibration = UNCALIBRATED
+    units: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
-        """The utterances with new scores and in the new order; raises as `score` does."""
+        """The utterances with new scores, order and confidences; raises as `score` does."""
         for utterance in self.score(utterances):
-            yield NBest(utterance.id, sort_nbest(utterance.nbest, self.weights), utterance.error)
+            nbest = sort_nbest(utterance.nbest, self.weights)
+            if len(nbest) > 1:
+                annotate(nbest, self.calibration)
+            yield NBest(utterance.id, nbest, utterance.error)
 
     def score(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
         """The utterances with new scores, totals and order as they were.
 
-        Raises InputError at the end if the LM knows hardly any of the words or tokens.
+        Raises InputError at the end if an LM knows hardly any of the words or tokens.
         """
         for utterance in utterances:
             for rank, hypothesis in enumerate(utterance.nbest):
-                self.add_scores(hypothesis, best=rank == 0)
+                words = self.length_unit == "words"
+                length = len(hypothesis.text.split() if words else hypothesis.tokens)
+                hypothesis.scores["length"] = length
+                for name in self.lms:
+                    self.add_score(name, hypothesis, best=rank == 0)
             yield utterance
-        self.check_coverage()
+        for name in self.lms:
+            self.check_coverage(name)
 
-    def add_scores(self, hypothesis: Hypothesis, best: bool) -> None:
+    def split(self, hypothesis: Hypothesis, unit: str) -> list[str]:
+        """The words or tokens of a hypothesis, as LMs call them."""
+        if unit == "word":
+            return hypothesis.text.split()
+        pieces = [self.pieces[token] for token in hypothesis.tokens]
+        return ["|" if piece == " " else piece for piece in pieces]
+
+    def add_score(self, name: str, hypothesis: Hypothesis, best: bool) -> None:
         """What the LM knows is counted in the best ones: lists are full of words that are none."""
-        scores = hypothesis.scores
-        counted = hypothesis.tokens if self.length_unit == "tokens" else hypothesis.text.split()
-        scores["length"] = len(counted)
-        if self.lm is None:
-            return
-        if self.lm.unit == "token":
-            pieces = [self.pieces[token] for token in hypothesis.tokens]
-            words = ["|" if piece == " " else piece for piece in pieces]
-        else:
-            words = hypothesis.text.split()
-        entries = self.lm.full_scores(words)
+        lm = self.lms[name]
+        entries = lm.full_scores(self.split(hypothesis, lm.unit))
         unknown = sum(oov for _, _, oov in entries)
         if best:
-            self.units += len(words)
-            self.unknown += unknown
+            self.units[name] += len(entries) - 1  # the last is the sentence end
+            self.unknown[name] += unknown
         score = sum(logprob for logprob, _, _ in entries)
-        if self.lm.unit == "word":
+        if lm.unit == "word":
             score += self.unk_penalty * unknown
-        scores["lm"] = {**scores.get("lm", {}), self.name: score}
+        hypothesis.scores["lm"] = {**hypothesis.scores.get("lm", {}), name: score}
 
-    def check_coverage(self) -> None:
+    def check_coverage(self, name: str) -> None:
         """An LM of the wrong unit or normaliser is seen by what it does not know."""
-        if self.lm is None or not self.units:
-            return
-        if self.unknown / self.units > MOST_UNKNOWN[self.lm.unit]:
+        units, unknown, unit = self.units[name], self.unknown[name], self.lms[name].unit
+        if units and unknown / units > MOST_UNKNOWN[unit]:
             raise InputError(
-                f"the LM knows {self.units - self.unknown} of the {self.units} {self.lm.unit}s "
-                "of the best hypotheses",
-                self.name,
+                f"the LM knows {units - unknown} of the {units} {unit}s of the best hypotheses",
+                name,
                 "Its unit (--lm-unit), tokenizer or normaliser is another one than the model's.",
             )
 
@@ -162,17 +191,12 @@ def sort_nbest(nbest: Iterable[Hypothesis], weights: Weights) -> list[Hypothesis
 
 
 def plan(
-    meta: Mapping[str, Any],
-    lm: Scorer | None,
-    *,
-    name: str | None = None,
-    path: Path | str | None = None,
-    unk_penalty: float | None = None,
+    meta: Mapping[str, Any], scorers: Mapping[str, Scorer], unk_penalty: float | None = None
 ) -> tuple[Rescorer, dict[str, Any]]:
-    """A Rescorer with the list's own weights (0 for the new LM), and the new list's meta.
+    """A Rescorer with the list's own weights (0 for the new LMs), and the new list's meta.
 
-    `lm` joins as `name` (default its own name). Raises InputError if the name is taken or the LM
-    does not fit the list: another normaliser or tokenizer, another unknown-word penalty.
+    Raises InputError if a name is taken or an LM does not fit the list: another normaliser or
+    tokenizer, another unknown-word penalty.
     """
     weights = weights_from(meta.get("weights", {}))
     lms = dict(meta.get("lms", {}))
@@ -183,19 +207,18 @@ def plan(
             "--unk-penalty",
             "All LMs of a list share one penalty: leave the option away, or decode again.",
         )
-    name = name or (lm.name if lm else "")
-    if lm is not None:
+    for name, lm in scorers.items():
         if name in lms:
             raise InputError(
-                f"the list already has an LM called '{name}'", path, "Choose another by --name."
+                f"the list already has an LM called '{name}'", lm.path, "Choose another by --name."
             )
-        check_fits(lm, meta, path or name)
-        lms[name] = {"path": str(path or name), "hash": lm.hash, "unit": lm.unit}
+        check_fits(lm, meta, lm.path)
+        lms[name] = {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
         weights.lm[name] = 0.0
     units = {entry["unit"] for entry in lms.values()}
     length_unit = "tokens" if units == {"token"} else "words"
     pieces = meta.get("tokens", [])
-    rescorer = Rescorer(weights, length_unit, lm, name, penalty, pieces)
+    rescorer = Rescorer(weights, length_unit, scorers, penalty, pieces, calibration_from(meta))
     return rescorer, {**meta, "length": length_unit, "lms": lms, "unk_penalty": penalty}
 
 
@@ -229,13 +252,13 @@ def reweight(
     old_length: str | None,
     *,
     given: Weights | None = None,
-    lm_weight: float | None = None,
+    lm_weights: Sequence[float] = (),
     bonus: float | None = None,
 ) -> None:
-    """Set the weights: all of them by `given` (a weights file), or the new LM's and the bonus.
+    """Set the weights: all of them by `given` (a weights file), or the new LMs' and the bonus.
 
-    Raises InputError if `given` speaks of LMs that are not in the list, or if the list's bonus
-    counts another unit than the new `length`.
+    Raises InputError if numbers differ, if `given` speaks of LMs that are not in the list, or if
+    the list's bonus counts another unit than the new `length`.
     """
     weights = rescorer.weights
     if given is not None:
@@ -254,8 +277,10 @@ def reweight(
             "--length-bonus",
             "Give a new one.",
         )
-    if rescorer.lm is not None and lm_weight is not None:
-        weights.lm[rescorer.name] = lm_weight
+    if lm_weights and len(lm_weights) != len(rescorer.lms):
+        what = f"{len(lm_weights)} weights for {len(rescorer.lms)} language models"
+        raise InputError(what, "--lm-weight")
+    weights.lm |= dict(zip(rescorer.lms, lm_weights, strict=False))
     if bonus is not None:
         weights.bonus = bonus
     rescorer.weights = weights

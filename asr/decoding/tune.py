@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.confidence import Flags, matches
 from asr.data.manifest import Manifest
 from asr.decoding.rescore import word_errors
 from asr.errors import InputError
@@ -127,6 +128,26 @@ def tabulate(
     return table
 
 
+def word_lists(
+    utterances: Iterable[NBest],
+    references: Mapping[str, str],
+    normalize: Callable[[str], str],
+    totals: Floats,
+) -> list[tuple[NDArray[np.float64], Flags, Flags]]:
+    """What `confidence.fit` takes, of the same lists as `tabulate`; totals (U, H)."""
+    lists = []
+    known = (utterance for utterance in utterances if utterance.id in references)
+    for row, utterance in zip(totals, known, strict=True):
+        if not utterance.nbest:
+            continue
+        scores = row[: len(utterance.nbest)].astype(np.float64)
+        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
+        words = texts[int(scores.argmax())].split()
+        [correct] = matches(words, [normalize(references[utterance.id])])
+        lists.append((scores, matches(words, texts), correct))
+    return lists
+
+
 def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
     """Word errors of the best hypotheses by each weight vector: points (P, K) -> (P,)."""
     utterances, hypotheses, columns = table.scores.shape
@@ -199,6 +220,7 @@ class Tuned:
     edges: list[str]
     space: Space
     value: NDArray[np.float64]
+    point: Floats  # (K,): the weights of the table's columns
 
 
 def tune(table: Table, length_unit: str) -> Tuned:
@@ -227,8 +249,9 @@ def tune(table: Table, length_unit: str) -> Tuned:
         if np.allclose(value, before):
             break
     weights = space.weights(table, value)
-    errors = int(count_errors(table, space.points(table, value[None]))[0])
-    return Tuned(weights, errors, [space.names[a] for a in edges], space, value)
+    point = space.points(table, value[None])
+    errors = int(count_errors(table, point)[0])
+    return Tuned(weights, errors, [space.names[a] for a in edges], space, value, point[0])
 
 
 def best_point(

@@ -1,7 +1,8 @@
 """The weights file: what `asr tune` writes and decode, rescore and transcribe read.
 
 {"weights": {"ctc", "att", "lm": {name: w}, "bonus"}, "unk_penalty", "length": "words"|"tokens",
- "lms": {name: {"path", "hash", "unit"}}, "tuned_on": {"path", "hash", "split"}, "wer": {...}}
+ "lms": {name: {"path", "hash", "unit"}}, "tuned_on": {"path", "hash", "split"}, "wer": {...},
+ "confidence": {"temperature", "known"}}
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from asr.confidence import Calibration
 from asr.errors import InputError, nearest
 from asr.files import whole_file
 from asr.hypothesis import Weights
@@ -34,10 +36,13 @@ def load_weights(path: Path | str) -> tuple[Weights, float, dict[str, Any]]:
     try:
         weights = weights_from(record["weights"])
         unk_penalty = float(record.get("unk_penalty", 0.0))
+        calibration = calibration_from(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"is not a weights file ({error!r})", path, REMEDY) from error
     if not all(math.isfinite(w) for w in (*numbers(weights), unk_penalty)):
         raise InputError("has a weight that is not a finite number", path, REMEDY)
+    if not (0 < calibration.temperature < math.inf and 0 < calibration.known <= 1):
+        raise InputError("has a calibration of confidence out of range", path, REMEDY)
     return weights, unk_penalty, record
 
 
@@ -58,6 +63,11 @@ def weights_from(record: Mapping[str, Any]) -> Weights:
         lm={name: float(weight) for name, weight in record.get("lm", {}).items()},
         bonus=float(record.get("bonus", 0.0)),
     )
+
+
+def calibration_from(record: Mapping[str, Any]) -> Calibration:
+    """The calibration that a weights file or the meta of an n-best file names, else the default."""
+    return Calibration(**record.get("confidence", {}))
 
 
 def check_names(weights: Weights, names: Collection[str], where: object) -> None:

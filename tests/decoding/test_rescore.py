@@ -15,7 +15,7 @@ from asr.commands.rescore import command
 from asr.decoding.rescore import open_scorer
 from asr.decoding.weights import save_weights
 from asr.errors import InputError
-from asr.hypothesis import Hypothesis, NBest, Weights, read_nbest, write_nbest
+from asr.hypothesis import Hypothesis, NBest, Weights, Word, read_nbest, write_nbest
 from asr.lm.ngram import NGram
 from asr.text.normalize import get_normalizer
 
@@ -143,6 +143,61 @@ def test_a_second_lm_joins_and_the_first_keeps_its_weight(
             lm = 0.7 * h.scores["lm"]["words"] + 0.2 * h.scores["lm"]["letters"]
             total = h.scores["ctc"] + lm + 0.25 * len(h.text.split())
             assert h.total == pytest.approx(total, rel=1e-6)
+
+
+def test_several_lms_at_once_equal_one_after_the_other(
+    tmp_path: Path, lms: Path, need_tool: Callable[[str], str], run_asr: Run
+) -> None:
+    source, binary = write_list(tmp_path / "n.jsonl"), tmp_path / "letters.bin"
+    subprocess.run(
+        [need_tool("build_binary"), lms / "letters.arpa", binary], check=True, capture_output=True
+    )
+    both = ("--lm", lms / "words.lm", "--lm", binary, "--lm-unit", "word", "--lm-unit", "token")
+    names, weights = ("--name", "w", "--name", "c"), ("--lm-weight", 0.7, "--lm-weight", 0.2)
+    out, at_once = tmp_path / "out.jsonl", tmp_path / "once.jsonl"
+    done = run_asr("rescore", source, *both, *names, *weights, "-o", at_once)
+    assert done.returncode == 0, done.stderr
+    assert "w knows" in done.stderr
+    assert "c knows" in done.stderr
+    first = ("--lm", lms / "words.lm", "--name", "w", "--lm-weight", 0.7)
+    second = ("--lm", binary, "--lm-unit", "token", "--name", "c", "--lm-weight", 0.2)
+    assert run_asr("rescore", source, *first, "-o", out).returncode == 0
+    assert run_asr("rescore", out, *second, "-o", out).returncode == 0
+    assert list(read_nbest(at_once)[1]) == list(read_nbest(out)[1])
+    for wrong in (weights[:2], names[:2], ("--name", "w", "--name", "w")):
+        refused = run_asr("rescore", source, *both, *wrong, "-o", out)
+        assert refused.returncode == 2, wrong
+    assert "two LMs are called 'w'" in refused.stderr
+
+
+def test_confidences_are_those_of_the_new_order(tmp_path: Path, lms: Path, run_asr: Run) -> None:
+    source = write_list(tmp_path / "n.jsonl")
+    meta, utterances = read_nbest(source)
+    lists = list(utterances)
+    for utterance in lists:
+        for h in utterance.nbest:
+            h.words = [Word(word, 0.0, 1.0) for word in h.text.split()]
+    write_nbest(source, meta, lists)
+    calibration = {"temperature": 2.0, "known": 0.8}
+    weights = Weights(ctc=1.0, lm={"words": 0.5}, bonus=1.5)
+    save_weights(tmp_path / "W.json", weights, UNK, {"confidence": calibration})
+    out = tmp_path / "out.jsonl"
+    arguments = ("--lm", lms / "words.lm", "--weights", tmp_path / "W.json", "-o", out)
+    done = run_asr("rescore", source, *arguments)
+    assert done.returncode == 0, done.stderr
+    new, utterances = read_nbest(out)
+    assert new["confidence"] == calibration
+    best, *others = next(utterances).nbest
+    assert best.text == "the cat sat"
+    mass = {h.text: math.exp(h.total / 2) for h in (best, *others)}
+    expected = [  # of "the cat sad", "the cat sat", "a cat sat"
+        mass["the cat sad"] + mass["the cat sat"],
+        sum(mass.values()),
+        mass["a cat sat"] + mass["the cat sat"],
+    ]
+    found = [word.confidence for word in best.words]
+    assert found == pytest.approx([0.8 * m / sum(mass.values()) for m in expected], abs=1e-4)
+    assert all(word.confidence is None for h in others for word in h.words)
 
 
 def test_length_counts_tokens_where_all_lms_are_of_tokens(

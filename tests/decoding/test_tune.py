@@ -13,6 +13,7 @@ import jiwer
 import numpy as np
 import pytest
 
+from asr.confidence import TEMPERATURES, matches
 from asr.decoding import tune
 from asr.decoding.weights import load_weights, save_weights
 from asr.errors import InputError
@@ -95,6 +96,24 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     assert record["wer"]["oracle"] == pytest.approx(jiwer.wer(said, nearest))
     assert f"tuned {record['wer']['tuned']:.2%}" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
+    # the calibration is the best of a few others, by the formula, for the lists so sorted
+    totals = [np.array([h.rate(weights) for h in u.nbest]) for u in lists if u.nbest]
+    texts = [[h.text for h in u.nbest] for u in lists if u.nbest]
+
+    def cost(temperature: float, known: float) -> float:
+        bits = 0.0
+        for values, heard, reference in zip(totals, texts, said, strict=False):
+            best = heard[int(values.argmax())].split()
+            right = matches(best, [reference])[0]
+            shares = np.exp((values - values.max()) / temperature)
+            said_of = known * shares @ matches(best, heard) / shares.sum()
+            bits -= np.log2(np.where(right, said_of, 1 - said_of)).sum()
+        return bits
+
+    chosen = record["confidence"]["temperature"], record["confidence"]["known"]
+    for temperature in (max(chosen[0] / 1.3, TEMPERATURES[0]), chosen[0], chosen[0] * 1.3):
+        for known in (chosen[1] - 0.05, chosen[1]):
+            assert cost(*chosen) <= cost(temperature, known) + 1e-3
 
 
 def test_ratio_of_ctc_and_att_is_found() -> None:
