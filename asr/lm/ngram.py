@@ -40,6 +40,7 @@ FNV_PRIME = np.uint64(1099511628211)
 MAGIC = b"asrngram"
 FORMAT = 1
 ALIGN = 64
+DTYPES = ("<i4", "<f4", "<i4", "<i4", "<f4", "<i4", "<u8", "<i4", "<i4", "|u1")  # arrays, words
 
 
 class NGramArrays(NamedTuple):
@@ -363,8 +364,8 @@ def _consistent(a: NGramArrays) -> bool:
     """What the loops rely on without looking again."""
     return (
         a.word.size == a.logprob.size == a.next.size
-        and a.begin.size - 1 == a.backoff.size == a.backoff_state.size
-        and a.hash_keys.size == a.hash_ids.size == 1 << (a.hash_ids.size.bit_length() - 1)
+        and a.begin.size - 1 == a.backoff.size == a.backoff_state.size > 0
+        and a.hash_keys.size == a.hash_ids.size > 0 == a.hash_ids.size & (a.hash_ids.size - 1)
         and bool(a.begin[0] == 0 and EOS < a.begin[1] <= a.word.size)
     )
 
@@ -388,19 +389,17 @@ def _open(path: Path) -> NGram:
         raise InputError("is a language model of a newer format", path, "Update asr.")
     start = len(MAGIC) + 12
     raw = content[start : start + size]
-    damaged = InputError("is damaged or cut off", path, "Make or copy it again.")
-    if zlib.crc32(raw) != checksum:
-        raise damaged
-    header = json.loads(raw)
     base = -(-(start + size) // ALIGN) * ALIGN
-    if len(content) != base + header["size"]:
-        raise damaged
-    sections = {
-        name: np.frombuffer(content, dtype, items, base + offset)
-        for name, (dtype, items, offset) in header["sections"].items()
-    }
-    words = sections.pop("words")
-    arrays = NGramArrays(**sections)
-    if not _consistent(arrays):
-        raise damaged
-    return NGram(arrays, words, header, path)
+    try:
+        header = json.loads(raw)
+        sections = []
+        for name, kind in zip((*NGramArrays._fields, "words"), DTYPES, strict=True):
+            _, items, offset = header["sections"][name]
+            sections.append(np.frombuffer(content, kind, items, base + offset))
+        model = NGram(NGramArrays(*sections[:-1]), sections[-1], header, path)
+        whole = zlib.crc32(raw) == checksum and len(content) == base + header["size"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole or not _consistent(model.arrays):
+        raise InputError("is damaged or cut off", path, "Make or copy it again.")
+    return model

@@ -1,0 +1,69 @@
+"""The n-gram automaton in torch: many states and words at once, on any device.
+
+    lm = BatchedNGram(NGram.open("word.lm"), "cuda")
+    logprob, following = lm.advance(states[:, None], torch.arange(lm.words))  # both (N, V)
+
+The same arrays and the same sums as asr/lm/ngram.py, and so the same results. Nothing else in
+asr.lm imports torch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr.lm.ngram import EOS, UNK, NGram
+
+
+class BatchedNGram:
+    """A language model whose arrays are tensors on `device`; see NGramArrays."""
+
+    def __init__(self, lm: NGram, device: str | torch.device = "cpu") -> None:
+        def tensor(name: str) -> Tensor:
+            return torch.from_numpy(np.array(getattr(lm.arrays, name))).to(device)
+
+        self.word, self.logprob, self.next = tensor("word"), tensor("logprob"), tensor("next")
+        self.begin, self.backoff = tensor("begin"), tensor("backoff")
+        self.backoff_state = tensor("backoff_state")
+        self.words = int(lm.arrays.begin[1])  # V
+        self.start = lm.start()
+        arcs = int(np.diff(lm.arrays.begin[1:]).max(initial=0))  # of a state other than the empty
+        self._halvings = arcs.bit_length()
+
+    def advance(self, states: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Integer tensors of shapes that broadcast -> natural log probabilities (float64) and the
+        next states (int64), of the common shape."""
+        shape = (states.long() + words.long()).shape
+        states, words = states.long().expand(shape), words.long().expand(shape)
+        words = torch.where((words >= 0) & (words < self.words), words, UNK)
+        states = torch.where((states >= 0) & (states < len(self.backoff)), states, 0)
+        logprob = torch.zeros(states.shape, dtype=torch.float64, device=states.device)
+        arc = torch.where(states == 0, words, self._find(states, words))
+        while bool((missing := arc < 0).any()):
+            logprob += torch.where(missing, self.backoff[states].double(), 0.0)
+            shorter = self.backoff_state[states].long()
+            shorter = torch.where((shorter >= 0) & (shorter < states), shorter, 0)
+            states = torch.where(missing, shorter, states)
+            found = torch.where(states == 0, words, self._find(states, words))
+            arc = torch.where(missing, found, arc)
+        following = self.next[arc].long()
+        following = torch.where((following >= 0) & (following < len(self.backoff)), following, 0)
+        return logprob + self.logprob[arc].double(), following
+
+    def final(self, states: Tensor) -> Tensor:
+        """Natural log probabilities (float64) of the sentence end."""
+        return self.advance(states, torch.tensor(EOS, device=states.device))[0]
+
+    def _find(self, states: Tensor, words: Tensor) -> Tensor:
+        """The arcs of `words` by binary search; -1 where a state has none."""
+        arcs = len(self.word)
+        low = self.begin[states].long().clamp(0, arcs)
+        end = self.begin[states + 1].long().clamp(0, arcs)
+        high = end
+        for _ in range(self._halvings):
+            middle = (low + high) >> 1
+            right = (low < high) & (self.word[middle.clamp(max=arcs - 1)] < words)
+            low, high = torch.where(right, middle + 1, low), torch.where(right, high, middle)
+        found = (low < end) & (self.word[low.clamp(max=arcs - 1)] == words)
+        return torch.where(found, low, -1)
