@@ -24,6 +24,7 @@ from asr.decoding import fusion as lm
 from asr.decoding import prefix_beam
 from asr.decoding.align import align, forward, group_words
 from asr.decoding.fusion import Fusion
+from asr.decoding.lexicon_search import LexiconFusion, LexiconSearch
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
@@ -45,6 +46,7 @@ class Search:
     limits: prefix_beam.Pruning
     arrays: prefix_beam.Arrays
     chunks: list[Floats] = field(default_factory=list)
+    closed: LexiconSearch | None = None  # where there is a lexicon
 
 
 def begin(fusion: Fusion, options: SearchOptions) -> Search:
@@ -52,7 +54,10 @@ def begin(fusion: Fusion, options: SearchOptions) -> Search:
     if not 0 < fusion.weights.ctc < float("inf"):
         raise InputError(f"the weight of the CTC score is {fusion.weights.ctc}", "ctc-weight")
     limits = prefix_beam.pruning(options, fusion)
-    return Search(fusion, options.nbest, limits, prefix_beam.new_arrays(limits, fusion))
+    closed = LexiconSearch(fusion, options) if isinstance(fusion, LexiconFusion) else None
+    return Search(
+        fusion, options.nbest, limits, prefix_beam.new_arrays(limits, fusion), closed=closed
+    )
 
 
 def step(search: Search, log_probs: LogProbs) -> None:
@@ -62,6 +67,9 @@ def step(search: Search, log_probs: LogProbs) -> None:
     """
     frames = check(log_probs, search.fusion)
     search.chunks.append(frames)
+    if search.closed:
+        search.closed.step(frames)
+        return
     while len(frames):
         done = prefix_beam.advance(search.arrays, search.fusion.arrays, search.limits, frames)
         frames = frames[done:]
@@ -76,6 +84,9 @@ def finish(search: Search, frame_shift: float | None = None) -> list[Hypothesis]
     (seconds; 1 for times in frames) hypotheses have words with their times.
     """
     fusion = search.fusion
+    frames = np.concatenate([np.empty((0, len(fusion.tokens)), np.float32), *search.chunks])
+    if search.closed:
+        return search.closed.finish(frames, frame_shift)
     totals = prefix_beam.totals(search.arrays, fusion.arrays, search.limits)
     found: dict[str, Ints] = {}
     for entry in np.argsort(-totals, kind="stable"):
@@ -83,7 +94,6 @@ def finish(search: Search, frame_shift: float | None = None) -> list[Hypothesis]
             break
         tokens = prefix_beam.tokens_of(search.arrays, search.arrays.beam[entry])
         found.setdefault(fusion.text(tokens.tolist()), tokens)
-    frames = np.concatenate([np.empty((0, len(fusion.tokens)), np.float32), *search.chunks])
     return describe(frames, fusion, found, frame_shift)
 
 
@@ -170,8 +180,13 @@ def search(
 
     A beam of 1 where only the CTC score counts is `greedy`.
     """
-    weights = fusion.weights
-    if options.beam == options.nbest == 1 and not weights.bonus and not any(weights.lm.values()):
+    weights, closed = fusion.weights, isinstance(fusion, LexiconFusion)
+    if (
+        not closed
+        and options.beam == options.nbest == 1
+        and not weights.bonus
+        and not any(weights.lm.values())
+    ):
         return [greedy(log_probs, fusion, frame_shift)]
     running = begin(fusion, options)
     step(running, log_probs)

@@ -1,0 +1,392 @@
+"""The compiled loops of the CTC search with a closed vocabulary: one frame of a beam search.
+
+A hypothesis of the beam is a history h (a word sequence) and a node n of the lexicon's trie. Its
+mass is kept in two parts, of alignments that end in blank (B) and in the node's token (N), as in
+`prefix_beam`, but summed over all spellings that lead there, and with everything else that counts
+multiplied in, so that masses are compared without a logarithm:
+
+    mass(h, n) = Σ_{spellings, alignments} p · (F(h) · ahead(n))^(1 / w_ctc)
+    F(h) = exp(Σ_{words of h} w_lm · log p(word | words before) + bonus + hot words)
+
+`ahead` is what the word under way will bring at best (LM look-ahead: its largest unigram, bonus and
+pronunciation included); a word that is complete leaves it behind. Hypotheses with different word
+sequences are never merged, so that, but for pruning, the search maximises `total` as it is defined.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.fusion import END, FusionArrays
+from asr.decoding.options import SearchOptions
+from asr.decoding.prefix_beam import _kth_largest
+from asr.kernels import njit, njit_lean
+from asr.lm.lexicon import AFTER, START, Trie
+from asr.lm.ngram import advance as lm_advance
+
+Ints = NDArray[np.int32]
+Doubles = NDArray[np.float64]
+
+ROOM = 512  # candidates of a frame, and histories, that a new search has room for
+SMALL = 1e-60  # when the best mass is less, all are scaled up
+BLANK, TOKEN = 0, 1  # columns of masses: B, N
+HISTORIES, ENTRIES, ALL_BLANK, CANDIDATES, STAMP = 0, 1, 2, 3, 4  # places of counts
+
+
+class Model(NamedTuple):
+    """What a search reads."""
+
+    trie: Trie
+    fusion: FusionArrays
+    lm_word: Ints  # (W,) the words' ids in the word LM
+    ahead: Doubles  # (N,)
+    arc_gain: Doubles  # (A,) ahead of the arc's end / ahead of its beginning
+    tokens: Ints  # those that occur in the trie
+    sharpness: float  # 1 / w_ctc
+    most_gain: float  # a completed word multiplies a mass by at most this
+
+
+class Arrays(NamedTuple):
+    """All that a search changes: R histories and C candidates of room, K beam, V tokens.
+
+    History 0 has no words.
+    """
+
+    before: Ints  # (R,) the history without its last word
+    word: Ints  # (R,) its last word
+    state: Ints  # (R,) of the word LM
+    gain: Doubles  # (R,) what the last word multiplied the mass by
+    table: Ints  # (2R,) histories by open addressing; 0 is empty
+    history: Ints  # (K,) the beam
+    node: Ints  # (K,)
+    mass: Doubles  # (K, 2) relative to the scale
+    new_history: Ints  # (C,) what a frame makes of it
+    new_node: Ints  # (C,)
+    new_mass: Doubles  # (C, 2)
+    places: NDArray[np.int64]  # (2C,) stamp + candidate by open addressing; less than stamp: empty
+    order: Doubles  # (max(C, V),) scratch of the selections
+    p: Doubles  # (V,) probabilities of the tokens worth trying, else 0
+    counts: NDArray[np.int64]  # (5,)
+    log_scale: Doubles  # (1,)
+
+
+PER_HISTORY = Arrays._fields[:4]
+
+
+class Pruning(NamedTuple):
+    """SearchOptions as the loops need them."""
+
+    beam: int
+    beam_cut: float  # ratios of masses
+    token_cut: float
+    tokens_per_frame: int
+    skip: float
+
+
+def pruning(options: SearchOptions, model: Model) -> Pruning:
+    """The options in terms of masses."""
+    return Pruning(
+        max(options.beam, options.nbest),
+        float(np.exp(-options.beam_threshold * model.sharpness)),
+        float(np.exp(-options.token_threshold)),
+        options.tokens_per_frame,
+        float(options.blank_skip),
+    )
+
+
+def new_arrays(limits: Pruning, model: Model, tokens: int, lm_state: int) -> Arrays:
+    """Nothing said yet, with all mass."""
+    s = Arrays(
+        before=np.zeros(ROOM, np.int32),
+        word=np.zeros(ROOM, np.int32),
+        state=np.full(ROOM, lm_state, np.int32),
+        gain=np.ones(ROOM),
+        table=np.zeros(2 * ROOM, np.int32),
+        history=np.zeros(limits.beam, np.int32),
+        node=np.zeros(limits.beam, np.int32),
+        mass=np.zeros((limits.beam, 2)),
+        new_history=np.empty(ROOM, np.int32),
+        new_node=np.empty(ROOM, np.int32),
+        new_mass=np.empty((ROOM, 2)),
+        places=np.zeros(2 * ROOM, np.int64),
+        order=np.empty(max(ROOM, tokens)),
+        p=np.zeros(tokens),
+        counts=np.array([1, 1, 0, 0, 0], np.int64),
+        log_scale=np.zeros(1),
+    )
+    s.mass[0, BLANK] = model.ahead[START]
+    return s
+
+
+def with_more_room(s: Arrays) -> Arrays:
+    """The same search with room for twice as many histories and candidates."""
+    wider: dict[str, Any] = {name: np.concatenate([getattr(s, name)] * 2) for name in PER_HISTORY}
+    room = 2 * len(s.new_node)
+    grown = s._replace(
+        **wider,
+        table=np.zeros(2 * len(s.table), np.int32),
+        new_history=np.empty(room, np.int32),
+        new_node=np.empty(room, np.int32),
+        new_mass=np.empty((room, 2)),
+        places=np.zeros(2 * room, np.int64),
+        order=np.empty(max(room, len(s.p))),
+    )
+    s.counts[STAMP] = 0
+    _fill_table(grown)
+    return grown
+
+
+@njit_lean
+def _hash(a: Any, b: Any) -> Any:
+    key = np.uint64(a) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(b) * np.uint64(
+        0xC2B2AE3D27D4EB4F
+    )
+    return key ^ (key >> np.uint64(32))
+
+
+@njit_lean
+def _find(s: Any, history: Any, word: Any) -> Any:
+    """(history with one more word or 0, its place in the table)."""
+    mask = np.uint64(len(s.table) - 1)
+    place = _hash(history, word) & mask
+    while True:
+        h = s.table[place]
+        if h == 0 or (s.before[h] == history and s.word[h] == word):
+            return h, place
+        place = (place + np.uint64(1)) & mask
+
+
+@njit_lean
+def _fill_table(s: Any) -> None:
+    """Put all histories into an empty table."""
+    for h in range(1, s.counts[HISTORIES]):
+        s.table[_find(s, s.before[h], s.word[h])[1]] = h
+
+
+@njit_lean
+def _longer(s: Any, model: Any, history: Any, word: Any) -> Any:
+    """The history with one more word, made with its language model score if new."""
+    h, place = _find(s, history, word)
+    if h == 0:
+        h = np.int32(s.counts[HISTORIES])
+        s.counts[HISTORIES] += 1
+        s.table[place] = h
+        f = model.fusion
+        score, state = f.word_bonus, s.state[history]
+        if f.has_word:
+            w = model.lm_word[word]
+            logp, after, _ = lm_advance(f.word_lm, state, w)
+            score += f.word_weight * (logp + (f.unk_penalty if w == 0 else 0.0))
+            state = np.int32(after)
+        s.before[h], s.word[h], s.state[h] = history, word, state
+        s.gain[h] = np.exp(model.sharpness * score)
+    return h
+
+
+@njit_lean
+def _push(s: Any, history: Any, node: Any, mass: Any) -> Any:
+    """Add to N of a candidate, a new one where there is none; its whole mass."""
+    mask = np.uint64(len(s.places) - 1)
+    stamp = s.counts[STAMP]
+    place = _hash(history, node) & mask
+    while True:
+        i = s.places[place] - stamp
+        if i < 0:
+            i = s.counts[CANDIDATES]
+            s.counts[CANDIDATES] = i + 1
+            s.places[place] = stamp + i
+            s.new_history[i], s.new_node[i] = history, node
+            s.new_mass[i, BLANK], s.new_mass[i, TOKEN] = 0.0, mass
+            return mass
+        if s.new_node[i] == node and s.new_history[i] == history:
+            s.new_mass[i, TOKEN] += mass
+            return s.new_mass[i, BLANK] + s.new_mass[i, TOKEN]
+        place = (place + np.uint64(1)) & mask
+
+
+@njit_lean
+def _clear(s: Any) -> None:
+    """No candidates."""
+    s.counts[STAMP] += len(s.new_node)
+    s.counts[CANDIDATES] = 0
+
+
+@njit_lean
+def _pick_tokens(s: Any, model: Any, limits: Any, row: Any) -> Any:
+    """Fill s.p with the probabilities of the tokens worth trying: (how many, the largest)."""
+    top = np.float64(row[0])
+    for v in model.tokens:
+        top = max(top, np.float64(row[v]))
+    least, count, best = max(top * limits.token_cut, 1e-300), 0, 0.0
+    for v in model.tokens:
+        p = np.float64(row[v])
+        if p >= least:
+            s.order[count] = p
+            count += 1
+            best = max(best, p)
+        else:
+            p = 0.0
+        s.p[v] = p
+    if count > limits.tokens_per_frame:
+        least = _kth_largest(s.order, count, limits.tokens_per_frame)
+        for v in model.tokens:
+            if s.p[v] < least:
+                s.p[v] = 0.0
+    return count, best
+
+
+@njit_lean
+def _room_needed(s: Any, trie: Any, count: Any) -> Any:
+    """At most so many candidates, and histories, will a frame with `count` tokens make."""
+    after = max(1, min(count, trie.arcs[AFTER + 1] - trie.arcs[AFTER]))
+    needed = s.counts[ENTRIES]
+    for i in range(s.counts[ENTRIES]):
+        n = s.node[i]
+        needed += trie.arcs[n + 1] - trie.arcs[n] + after * (trie.ends[n + 1] - trie.ends[n])
+    return needed
+
+
+@njit_lean
+def _stay(s: Any, trie: Any, row: Any) -> Any:
+    """The first candidates: the beam one frame later; the largest mass."""
+    _clear(s)
+    best = 0.0
+    blank = np.float64(row[0])
+    for i in range(s.counts[ENTRIES]):
+        n = s.node[i]
+        b, t = (s.mass[i, BLANK] + s.mass[i, TOKEN]) * blank, s.mass[i, TOKEN] * row[trie.token[n]]
+        best = max(best, _push(s, s.history[i], n, t) + b)
+        s.new_mass[i, BLANK] = b
+    return best
+
+
+@njit_lean
+def _extend(s: Any, model: Any, limits: Any, best: Any, p_best: Any) -> Any:
+    """More candidates: the beam's hypotheses and one token more; the largest mass of all."""
+    trie = model.trie
+    for i in range(s.counts[ENTRIES]):
+        n, history = s.node[i], s.history[i]
+        blank, both = s.mass[i, BLANK], s.mass[i, BLANK] + s.mass[i, TOKEN]
+        last = trie.token[n]
+        cut = best * limits.beam_cut
+        if both * p_best > cut:
+            for a in range(trie.arcs[n], trie.arcs[n + 1]):
+                v = trie.arc_token[a]
+                if s.p[v] > 0.0:
+                    mass = (blank if v == last else both) * s.p[v] * model.arc_gain[a]
+                    if mass > cut:
+                        best = max(best, _push(s, history, trie.arc[a], mass))
+        for e in range(trie.ends[n], trie.ends[n + 1]):
+            out = trie.prob[e] / model.ahead[n]
+            for a in range(trie.arcs[AFTER], trie.arcs[AFTER + 1]):
+                v = trie.arc_token[a]
+                if s.p[v] > 0.0:
+                    mass = (blank if v == last else both) * s.p[v] * out * model.arc_gain[a]
+                    if mass * model.most_gain > cut:
+                        longer = _longer(s, model, history, trie.word[e])
+                        mass *= s.gain[longer]
+                        if mass > cut:
+                            best = max(best, _push(s, longer, trie.arc[a], mass))
+    return best
+
+
+@njit_lean
+def _select(s: Any, limits: Any, best: Any) -> None:
+    """Make the best of the candidates the beam, the very best first."""
+    least, kept = max(best * limits.beam_cut, 1e-300), 0
+    count = s.counts[CANDIDATES]
+    for i in range(count):
+        mass = s.new_mass[i, BLANK] + s.new_mass[i, TOKEN]
+        if mass >= least:
+            s.order[kept] = mass
+            kept += 1
+    if kept > limits.beam:
+        least = _kth_largest(s.order, kept, limits.beam)
+    scale = 1.0
+    if best < SMALL:
+        scale = 1.0 / best
+        s.log_scale[0] += np.log(best)
+    active, first, top = 0, 0, 0.0
+    for i in range(count):
+        mass = s.new_mass[i, BLANK] + s.new_mass[i, TOKEN]
+        if mass >= least and active < limits.beam:
+            if mass > top:
+                top, first = mass, active
+            s.history[active], s.node[active] = s.new_history[i], s.new_node[i]
+            s.mass[active, BLANK] = s.new_mass[i, BLANK] * scale
+            s.mass[active, TOKEN] = s.new_mass[i, TOKEN] * scale
+            active += 1
+    for array in (s.history, s.node):
+        array[0], array[first] = array[first], array[0]
+    for k in range(2):
+        s.mass[0, k], s.mass[first, k] = s.mass[first, k], s.mass[0, k]
+    s.counts[ENTRIES] = active
+
+
+@njit_lean
+def advance(s: Any, model: Any, limits: Any, probs: Any) -> Any:
+    """Consume frames (T, V), probabilities; how many were done: fewer than T where the arrays have
+    no more room. A frame in which every hypothesis is impossible is passed over."""
+    for t in range(len(probs)):
+        row = probs[t]
+        if row[0] > limits.skip:
+            if s.counts[ALL_BLANK] == 0:
+                s.counts[ALL_BLANK] = 1
+                for i in range(s.counts[ENTRIES]):
+                    s.mass[i, BLANK] += s.mass[i, TOKEN]
+                    s.mass[i, TOKEN] = 0.0
+            s.log_scale[0] += np.log(np.float64(row[0]))
+            continue
+        count, p_best = _pick_tokens(s, model, limits, row)
+        room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
+        if _room_needed(s, model.trie, count) > room:
+            return t
+        best = _stay(s, model.trie, row)
+        best = _extend(s, model, limits, best, p_best)
+        if best > 1e-300:
+            _select(s, limits, best)
+            s.counts[ALL_BLANK] = 0
+    return len(probs)
+
+
+@njit_lean
+def finals(s: Any, model: Any) -> Any:
+    """Make the candidates the word sequences that may end here, with their final masses in N; how
+    many, or -1 where the arrays have no room. Where no word is complete, those before it."""
+    trie, fusion = model.trie, model.fusion
+    room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
+    if _room_needed(s, trie, 1) > room:
+        return -1
+    _clear(s)
+    for complete in (True, False):
+        for i in range(s.counts[ENTRIES]):
+            n, history = s.node[i], s.history[i]
+            mass = (s.mass[i, BLANK] + s.mass[i, TOKEN]) / model.ahead[n]
+            if trie.between[n] or not complete:
+                _push(s, history, START, mass)
+            for e in range(trie.ends[n], trie.ends[n + 1]):
+                longer = _longer(s, model, history, trie.word[e])
+                _push(s, longer, START, mass * trie.prob[e] * s.gain[longer])
+        if s.counts[CANDIDATES]:
+            break
+    for i in range(s.counts[CANDIDATES]):
+        if fusion.has_word:
+            end = lm_advance(fusion.word_lm, s.state[s.new_history[i]], END)[0]
+            s.new_mass[i, TOKEN] *= np.exp(model.sharpness * fusion.word_weight * end)
+    return s.counts[CANDIDATES]
+
+
+@njit
+def words_of(s: Any, history: Any) -> Any:
+    """The word sequence of a history."""
+    length, h = 0, history
+    while h > 0:
+        length, h = length + 1, s.before[h]
+    words = np.empty(length, np.int32)
+    h = history
+    for i in range(length - 1, -1, -1):
+        words[i], h = s.word[h], s.before[h]
+    return words

@@ -1,0 +1,171 @@
+"""CTC search with a closed vocabulary: what `ctc_search` does where there is a lexicon.
+
+It maximises over word sequences
+
+    total(words) = w_ctc · log Σ_{spellings} p(spelling | words) Σ_{alignments} Π_t p_t
+                   + w_lm · log p(words) + bonus · length
+
+The loops are in `lexicon_beam`; scores of what is returned are summed anew (`lexicon_align`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding import lexicon_beam
+from asr.decoding.fusion import END, Fusion
+from asr.decoding.lexicon_align import SAFE, trace
+from asr.decoding.lexicon_beam import TOKEN, Model
+from asr.decoding.options import SearchOptions
+from asr.errors import InputError
+from asr.hypothesis import Hypothesis, Weights, Word
+from asr.kernels import njit
+from asr.lm.lexicon import AFTER, START, Lexicon, Trie
+from asr.lm.ngram import NGram
+from asr.lm.ngram import advance as lm_advance
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+
+class LexiconFusion(Fusion):
+    """Language models and weights of a search for the words of a lexicon; at most one LM, of words.
+
+    An LM of tokens would tell spellings apart that are summed here: rescore with it.
+    """
+
+    def __init__(
+        self,
+        lexicon: Lexicon,
+        tokens: Sequence[str],
+        lms: Mapping[str, NGram] | None = None,
+        weights: Weights | None = None,
+        unk_penalty: float = 0.0,
+    ) -> None:
+        super().__init__(tokens, lms, weights, unk_penalty)
+        if self.token_name:
+            raise InputError(
+                f"the search with a lexicon takes no language model of tokens ({self.token_name})",
+                lexicon.path,
+                "Rescore with it.",
+            )
+        self.lexicon = lexicon
+        self.model = self._model() if self.weights.ctc > 0 else None
+
+    def _model(self) -> Model:
+        trie, a = self.lexicon.trie, self.arrays
+        sharpness = 1 / self.weights.ctc
+        lm = self.lms[self.word_name] if self.word_name else None
+        ids = np.array([lm.id(word) if lm else 0 for word in self.lexicon.words], np.int32)
+        best = np.full(len(ids), a.word_bonus)
+        if lm:
+            best += a.word_weight * (lm.arrays.logprob[ids] + a.unk_penalty * (ids == 0))
+        ahead = np.exp(_best_below(trie, sharpness * best))
+        first = np.repeat(ahead, np.diff(trie.arcs))
+        first[trie.arcs[AFTER] : trie.arcs[AFTER + 1]] = 1.0  # a complete word leaves its own
+        return Model(
+            trie=trie,
+            fusion=a,
+            lm_word=ids,
+            ahead=ahead,
+            arc_gain=ahead[trie.arc] / first,
+            tokens=np.unique(trie.arc_token),
+            sharpness=sharpness,
+            most_gain=float(np.exp(sharpness * max(0.0, a.word_bonus))),
+        )
+
+
+def _best_below(trie: Trie, word_value: Doubles) -> Doubles:
+    """(N,) the largest value of a word that can be reached from each node, log p(spelling)
+    included; where no word is under way, of the next."""
+    value = np.full(len(trie.token), -np.inf)
+    np.maximum.at(value, _owners(trie.ends), word_value[trie.word] + np.log(trie.prob))
+    owner = _owners(trie.arcs)
+    inside = ~trie.between[owner] & (owner != AFTER)
+    parent, child = owner[inside], trie.arc[inside]
+    while True:
+        before = value.copy()
+        np.maximum.at(value, parent, value[child])
+        if np.array_equal(before, value):
+            break
+    value[trie.between] = value[trie.arc[trie.arcs[START] : trie.arcs[START + 1]]].max()
+    value[AFTER] = value[START]
+    return value
+
+
+def _owners(bounds: Ints) -> NDArray[np.int64]:
+    """Of each item of a grouped list, its group."""
+    return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+
+
+class LexiconSearch:
+    """A search under way."""
+
+    def __init__(self, fusion: LexiconFusion, options: SearchOptions) -> None:
+        assert fusion.model is not None
+        self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
+        self.limits = lexicon_beam.pruning(options, fusion.model)
+        state = int(fusion.begin(1).word[0])
+        self.arrays = lexicon_beam.new_arrays(self.limits, fusion.model, len(fusion.tokens), state)
+
+    def step(self, log_probs: Floats) -> None:
+        """Consume the next frames (T, V)."""
+        probs = np.exp(log_probs)
+        while len(probs):
+            done = lexicon_beam.advance(self.arrays, self.model, self.limits, probs)
+            probs = probs[done:]
+            if len(probs):
+                self.arrays = lexicon_beam.with_more_room(self.arrays)
+
+    def finish(self, log_probs: Floats, frame_shift: float | None) -> list[Hypothesis]:
+        """The n best hypotheses; log_probs (T, V) of all frames."""
+        while (count := lexicon_beam.finals(self.arrays, self.model)) < 0:
+            self.arrays = lexicon_beam.with_more_room(self.arrays)
+        order = np.argsort(-self.arrays.new_mass[:count, TOKEN], kind="stable")
+        found = [
+            self._describe(log_probs, words, frame_shift)
+            for history in self.arrays.new_history[order[: self.nbest]].tolist()
+            for words in [lexicon_beam.words_of(self.arrays, history)]
+        ]
+        return sorted(found, key=lambda hypothesis: -hypothesis.total)
+
+    def _describe(self, log_probs: Floats, words: Ints, frame_shift: float | None) -> Hypothesis:
+        fusion = self.fusion
+        cut = self.limits.beam_cut * np.exp(-SAFE)
+        ctc, (tokens, place, start, end, peak) = trace(log_probs, self.model.trie, words, cut)
+        lm = _lm_score(self.model, words, self.arrays.state[0])
+        names = [fusion.lexicon.words[w] for w in words.tolist()]
+        scores: dict[str, Any] = {
+            "ctc": float(ctc),
+            "lm": {fusion.word_name: float(lm)} if fusion.word_name else {},
+            "length": len(names),
+        }
+        hypothesis = Hypothesis(" ".join(names), tokens.tolist(), scores, frames=peak.tolist())
+        scores["total"] = hypothesis.rate(fusion.weights)
+        if frame_shift and ctc > -np.inf:
+            of_words = place >= 0
+            first = np.flatnonzero(of_words & (np.diff(place, prepend=-1) != 0))
+            last = np.flatnonzero(of_words & (np.diff(place, append=-1) != 0))
+            hypothesis.words = [
+                Word(name, round(s * frame_shift, 4), round(e * frame_shift, 4))
+                for name, s, e in zip(names, start[first].tolist(), end[last].tolist(), strict=True)
+            ]
+        return hypothesis
+
+
+@njit
+def _lm_score(model: Any, words: Any, state: Any) -> Any:
+    """The raw word LM's score of a word sequence, its end included."""
+    fusion, total = model.fusion, 0.0
+    if fusion.has_word:
+        for word in words:
+            w = model.lm_word[word]
+            logp, state, _ = lm_advance(fusion.word_lm, state, w)
+            total += logp + (fusion.unk_penalty if w == 0 else 0.0)
+        total += lm_advance(fusion.word_lm, state, END)[0]
+    return total
