@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding import fusion as lm
-from asr.decoding import prefix_beam
+from asr.decoding import prefix_beam, prefix_tree
 from asr.decoding.align import align, forward, group_words
 from asr.decoding.fusion import Fusion
 from asr.decoding.lexicon_search import LexiconFusion, LexiconSearch
@@ -43,8 +43,8 @@ class Search:
 
     fusion: Fusion
     nbest: int
-    limits: prefix_beam.Pruning
-    arrays: prefix_beam.Arrays
+    limits: prefix_tree.Pruning
+    arrays: prefix_tree.Arrays
     chunks: list[Floats] = field(default_factory=list)
     closed: LexiconSearch | None = None  # where there is a lexicon
 
@@ -53,10 +53,10 @@ def begin(fusion: Fusion, options: SearchOptions) -> Search:
     """Start a search: one hypothesis, the empty text."""
     if not 0 < fusion.weights.ctc < float("inf"):
         raise InputError(f"the weight of the CTC score is {fusion.weights.ctc}", "ctc-weight")
-    limits = prefix_beam.pruning(options, fusion)
+    limits = prefix_tree.pruning(options, fusion)
     closed = LexiconSearch(fusion, options) if isinstance(fusion, LexiconFusion) else None
     return Search(
-        fusion, options.nbest, limits, prefix_beam.new_arrays(limits, fusion), closed=closed
+        fusion, options.nbest, limits, prefix_tree.new_arrays(limits, fusion), closed=closed
     )
 
 
@@ -74,7 +74,7 @@ def step(search: Search, log_probs: LogProbs) -> None:
         done = prefix_beam.advance(search.arrays, search.fusion.arrays, search.limits, frames)
         frames = frames[done:]
         if len(frames):
-            search.arrays = prefix_beam.with_more_room(search.arrays)
+            search.arrays = prefix_tree.with_more_room(search.arrays)
 
 
 def finish(search: Search, frame_shift: float | None = None) -> list[Hypothesis]:

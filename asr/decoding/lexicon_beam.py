@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from asr.decoding.fusion import END, FusionArrays
 from asr.decoding.options import SearchOptions
-from asr.decoding.prefix_beam import _kth_largest
+from asr.decoding.prefix_beam import kth_largest
 from asr.kernels import njit, njit_lean
 from asr.lm.lexicon import AFTER, START, Trie
 from asr.lm.ngram import advance as lm_advance
@@ -231,7 +231,7 @@ def _pick_tokens(s: Any, model: Any, limits: Any, row: Any) -> Any:
             p = 0.0
         s.p[v] = p
     if count > limits.tokens_per_frame:
-        least = _kth_largest(s.order, count, limits.tokens_per_frame)
+        least = kth_largest(s.order, count, limits.tokens_per_frame)
         for v in model.tokens:
             if s.p[v] < least:
                 s.p[v] = 0.0
@@ -304,7 +304,7 @@ def _select(s: Any, limits: Any, best: Any) -> None:
             s.order[kept] = mass
             kept += 1
     if kept > limits.beam:
-        least = _kth_largest(s.order, kept, limits.beam)
+        least = kth_largest(s.order, kept, limits.beam)
     scale = 1.0
     if best < SMALL:
         scale = 1.0 / best

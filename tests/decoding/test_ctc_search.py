@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from asr.decoding import prefix_beam
+from asr.decoding import prefix_beam, prefix_tree
 from asr.decoding.ctc_search import begin, finish, greedy, search, search_batch, step
 from asr.decoding.fusion import Fusion, look_ahead
 from asr.decoding.options import EXHAUSTIVE, SearchOptions
@@ -220,7 +220,7 @@ def test_growing_the_tree_changes_nothing(spoken, monkeypatch) -> None:
     batch, fusion = spoken
     options = SearchOptions(beam=10, nbest=5, beam_threshold=math.inf, token_threshold=math.inf)
     expected = [search(log_probs, fusion, options) for log_probs in batch]
-    monkeypatch.setattr(prefix_beam, "NODES", 2)
+    monkeypatch.setattr(prefix_tree, "NODES", 2)
     for log_probs, nbest in zip(batch, expected, strict=True):
         running = begin(fusion, options)
         step(running, log_probs)
@@ -265,6 +265,15 @@ def test_default_thresholds_lose_little(spoken) -> None:
         total = search(log_probs, fusion, SearchOptions())[0].total
         best = search(log_probs, fusion, wide)[0].total
         assert best - 0.02 * abs(best) <= total <= best + 1e-9
+
+
+def test_prefixes_that_go_on_alike_are_merged(spoken) -> None:
+    """The beam of one text sees further than that of several, and what it finds is no worse."""
+    batch, fusion = spoken
+    narrow = SearchOptions(beam=4)
+    one = [search(log_probs, fusion, narrow)[0].total for log_probs in batch]
+    many = [search(log_probs, fusion, replace(narrow, nbest=2))[0].total for log_probs in batch]
+    assert sum(one) > sum(many)
 
 
 def test_blank_frames_are_skipped_without_changing_the_text(spoken) -> None:
