@@ -180,8 +180,6 @@ def decode_file(
     )
     weights = Weights(lms.weights.ctc or 1.0, 0.0, lms.weights.lm, lms.weights.bonus)
     pieces = read_tokens(tokens)
-    for lm in lms.models.values():
-        lm.check_unit(pieces)
     fusion = Fusion(pieces, lms.models, weights, lms.unk_penalty)
     outputs = Outputs(path)
     beam = arguments["beam"]

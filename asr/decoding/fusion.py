@@ -225,6 +225,7 @@ class Fusion:
 
     `lms` holds at most one language model of tokens and one of words; `weights.lm` their weights.
     An unknown word scores the LM's <unk> plus `unk_penalty` (a natural log, usually negative).
+    Raises InputError for an LM of another unit than it says.
     """
 
     def __init__(
@@ -243,6 +244,7 @@ class Fusion:
                 what = f"{names[lm.unit]} and {name} are both language models of {lm.unit}s"
                 raise InputError(what, None, "A search takes one of each unit; rescore with more.")
             names[lm.unit] = name
+            lm.check_unit(self.tokens)
         self.token_name, self.word_name = names.get("token"), names.get("word")
         self.length_unit = "tokens" if self.token_name and not self.word_name else "words"
         self.lms = lms

@@ -78,6 +78,8 @@ def test_mistakes_are_named(tmp_path, arpa) -> None:
         asr.CTCDecoder(TOKENS, arpa, lm_weight=[1, 2])
     with pytest.raises(InputError, match="one name"):
         asr.CTCDecoder(TOKENS, [arpa, arpa])
+    with pytest.raises(InputError, match=r"no language model of tokens: .*--lm-unit word"):
+        asr.CTCDecoder(["-", "x", "y"], arpa, lm_unit="token")
     with pytest.raises(InputError, match="beam"):
         asr.CTCDecoder(TOKENS, beam=0)
     with pytest.raises(InputError, match=r"Did you mean 'beam'\?"):
