@@ -210,19 +210,26 @@ class Search:
     ) -> tuple[Tensor, Tensor]:
         """Totals after each possible next token, END included, -inf where forbidden; the credit.
 
-        Both are (N, V). END may only come where it is nearly the best token (Hannun et al. 2019),
-        else a language model that likes short sentences cuts them off; at the bound of the length
-        it must come.
+        Both are (N, V). END may only come where attention and CTC find it nearly the best (Hannun
+        et al. 2019), else a language model that likes short sentences cuts them off. It must come
+        at the bound of the length, and where no token fits into the frames that are left.
         """
         increments, credit = self.tensor(self.fusion.score_all(*beams.lm))
         increments[:, END] = self.tensor(ending)
+        weights = self.fusion.weights
+        heard = weights.att * log_probs
+        last = (step >= self.limit[beams.owner]).repeat_interleave(self.beam)[:, None]  # (N, 1)
+        last = last.repeat(1, log_probs.shape[1] - 1)
         if prefix is not None:
-            credit += self.fusion.weights.ctc * self.tensor(prefix)
-        scores = beams.total[:, None] + self.fusion.weights.att * log_probs + increments
-        least = log_probs[:, END + 1 :].amax(1) - self.options.end_margin
-        last = (step >= self.limit[beams.owner]).repeat_interleave(self.beam)  # (N,)
-        scores[:, END].masked_fill_((log_probs[:, END] < least) & ~last, -torch.inf)
-        scores[:, END + 1 :].masked_fill_(last[:, None], -torch.inf)
+            by_ctc = self.tensor(prefix)
+            credit += weights.ctc * by_ctc
+            last |= by_ctc[:, END + 1 :] <= IMPOSSIBLE
+            heard += weights.ctc * by_ctc
+        margin = self.options.end_margin * (weights.att + (weights.ctc if self.ctc else 0.0))
+        least = heard[:, END + 1 :].masked_fill(last, -torch.inf).amax(1) - margin
+        scores = beams.total[:, None] + weights.att * log_probs + increments
+        scores[:, END].masked_fill_(heard[:, END] < least, -torch.inf)
+        scores[:, END + 1 :].masked_fill_(last, -torch.inf)
         return scores, credit
 
     def finish(
