@@ -162,7 +162,7 @@ def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Sample
         files = sounds(options.folder)
         response = read_audio(files[random.integers(len(files))], rate)
         return response[np.abs(response).argmax() :]
-    decay = random.uniform(*options.decay)
+    decay = random.uniform(options.decay[0], options.decay[1])
     time = np.arange(1, max(2, int(decay * rate))) / rate
     echo = random.standard_normal(len(time)) * 10 ** (-3 * time / decay)
     echo *= 10 ** (-random.uniform(*DIRECT) / 20) / np.sqrt(np.square(echo).sum())
@@ -197,7 +197,8 @@ def augment(
         samples = reverberate(samples, draw_room(rate, options.reverb, random))
     if random.random() < options.noise.share:
         noise = draw_noise(len(samples), rate, options.noise.folder, random)
-        level = rms(samples) * 10 ** (-random.uniform(*options.noise.snr) / 20)
+        low, high = options.noise.snr
+        level = rms(samples) * 10 ** (-random.uniform(low, high) / 20)
         samples = samples + noise * np.float32(level / max(rms(noise), 1e-9))
     if options.channel:
         samples = change_channel(samples, options.channel, random)
