@@ -48,8 +48,8 @@ class Outputs(NamedTuple):
     states: torch.Tensor  # (B, T, D)
     lengths: torch.Tensor  # (B,)
     ctc: torch.Tensor | None  # (B, T, V) natural logs, on the CPU; None without a CTC head
-
     pauses: list[Pauses]
+
     def log_probs(self, row: int) -> Samples | None:
         """The CTC outputs of one utterance, (T, V)."""
         if self.ctc is None:
@@ -147,16 +147,16 @@ class Transcriber:
                     hypothesis.words = self.word_times(
                         hypothesis.tokens, log_probs, outputs.pauses[row]
                     )
-        return found
             if beam > 1:
                 annotate(found[row], self.lms.calibration)
             del found[row][nbest:]
+        return found
 
-    @property
     def word_times(self, tokens: Sequence[int], log_probs: Samples, pauses: Pauses) -> list[Word]:
         """Words of known tokens with their times, by the CTC outputs (T, V) and the pauses."""
         return word_times(tokens, self.tokenizer.pieces, log_probs, self.frame_shift, pauses)
 
+    @property
     def has_ctc(self) -> bool:
         return self.recognizer.has_ctc
 
