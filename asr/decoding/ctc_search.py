@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from asr.decoding import fusion as lm
 from asr.decoding import prefix_beam, prefix_tree
-from asr.decoding.align import align, forward, group_words
+from asr.decoding.align import group_words
 from asr.decoding.fusion import Fusion
 from asr.decoding.lexicon_search import LexiconFusion, LexiconSearch
 from asr.decoding.options import SearchOptions
+from asr.decoding.trellis import align
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
 from asr.kernels import njit
@@ -123,14 +124,17 @@ def check(log_probs: LogProbs, fusion: Fusion) -> Floats:
 
 @njit
 def _fusion_scores(fusion: Any, tokens: Any, ts: Any, ws: Any, wh: Any) -> Any:
-    """Raw scores of a whole text: (token LM, word LM, words)."""
-    token_total, word_total, count = 0.0, 0.0, 0
+    """Raw scores of a whole text: (token LM, word LM, words, hot words)."""
+    token_total, word_total, count, hot, hs = 0.0, 0.0, 0, 0.0, np.int32(fusion.hot.start)
     for token in tokens:
+        earned, hs = lm.extend_hot(fusion, hs, wh, token)
+        hot += earned
         token_score, word_score, words, ts, ws, wh = lm.extend(fusion, ts, ws, wh, token)
         token_total, word_total = token_total + token_score, word_total + word_score
         count += words
     token_score, word_score, words = lm.finish(fusion, ts, ws, wh)
-    return token_total + token_score, word_total + word_score, count + words
+    hot += lm.finish_hot(fusion, hs, wh)
+    return token_total + token_score, word_total + word_score, count + words, hot
 
 
 def describe(
@@ -139,12 +143,11 @@ def describe(
     """Hypotheses, best first, of texts and their tokens, exactly scored; log_probs (T, V)."""
     flat = np.concatenate([np.empty(0, np.int32), *texts.values()])
     bounds = np.cumsum([0, *map(len, texts.values())])
-    ctc = forward(log_probs, flat, bounds)
-    (start, end, peak), _ = align(log_probs, flat, bounds)
+    (start, end, peak), _, ctc = align(log_probs, flat, bounds)
     state = [array[0] for array in fusion.begin(1)]
     hypotheses = []
     for n, (text, tokens) in enumerate(texts.items()):
-        token_score, word_score, words = _fusion_scores(fusion.arrays, tokens, *state)
+        token_score, word_score, words, hot = _fusion_scores(fusion.arrays, tokens, *state)
         raw = {fusion.token_name: float(token_score), fusion.word_name: float(word_score)}
         ids, part = tokens.tolist(), slice(bounds[n], bounds[n + 1])
         scores = {
@@ -152,6 +155,8 @@ def describe(
             "lm": {name: score for name, score in raw.items() if name},
             "length": len(ids) if fusion.length_unit == "tokens" else int(words),
         }
+        if fusion.hotwords:
+            scores["hotwords"] = float(hot)
         hypothesis = Hypothesis(text, ids, scores, frames=peak[part].tolist())
         hypothesis.scores["total"] = hypothesis.rate(fusion.weights)
         if frame_shift:
@@ -185,7 +190,7 @@ def search(
         not closed
         and options.beam == options.nbest == 1
         and not weights.bonus
-        and not any(weights.lm.values())
+        and not (fusion.hotwords or any(weights.lm.values()))
     ):
         return [greedy(log_probs, fusion, frame_shift)]
     running = begin(fusion, options)

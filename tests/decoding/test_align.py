@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from asr.decoding.align import align, forward, min_frames, viterbi, word_times
+from asr.decoding.align import viterbi, word_times
+from asr.decoding.trellis import align, exponentials, min_frames
 from asr.errors import InputError
 
 
@@ -46,18 +47,18 @@ def test_equals_brute_force() -> None:
         ids, bounds = np.array(tokens, np.int32), np.array([0, len(tokens)])
         assert bool(paths) == (min_frames(ids) <= frames)
         if not paths:
-            assert forward(log_probs, ids, bounds)[0] == -np.inf
+            assert align(log_probs, ids, bounds)[2][0] == -np.inf
             with pytest.raises(InputError, match=f"need at least {min_frames(ids)} frames"):
                 viterbi(log_probs, tokens)
             continue
         checked += 1
         scores = [sum(float(log_probs[t, v]) for t, v in enumerate(path)) for path in paths]
         exact = np.logaddexp.reduce(scores)
-        assert forward(log_probs, ids, bounds)[0] == pytest.approx(exact, abs=1e-6)
+        assert align(log_probs, ids, bounds)[2][0] == pytest.approx(exact, abs=1e-6)
         best = paths[int(np.argmax(scores))]
         start, end = viterbi(log_probs, tokens)
         assert list(zip(start.tolist(), end.tolist(), strict=True)) == spans(best)
-        (_, _, peak), total = align(log_probs, ids, bounds)
+        (_, _, peak), total, _ = align(log_probs, ids, bounds)
         assert total[0] == pytest.approx(max(scores), abs=1e-5)
         for token, (a, b), t in zip(tokens, spans(best), peak.tolist(), strict=True):
             assert log_probs[t, token] == log_probs[a:b, token].max()
@@ -70,9 +71,44 @@ def test_forward_of_many_texts_at_once() -> None:
     log_probs = emissions(60, 30, rng)
     texts = [rng.integers(1, 30, n).astype(np.int32) for n in (0, 1, 5, 20, 29)]
     bounds = np.cumsum([0, *map(len, texts)])
-    together = forward(log_probs, np.concatenate(texts), bounds)
+    together = align(log_probs, np.concatenate(texts), bounds)[2]
     for text, score in zip(texts, together, strict=True):
-        assert forward(log_probs, text, np.array([0, len(text)]))[0] == pytest.approx(score)
+        assert align(log_probs, text, np.array([0, len(text)]))[2][0] == pytest.approx(score)
+
+
+def test_long_texts_equal_logarithms_without_windows() -> None:
+    """Sharp and dull outputs, texts near to them and far from them; several spots of doubt."""
+    rng = np.random.default_rng(2)
+    for case in range(40):
+        logits = rng.normal(scale=(1, 4, 12, 40)[case % 4], size=(300, 8))
+        log_probs = (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
+        path = log_probs.argmax(1)
+        ids = path[np.diff(path, prepend=0) != 0]
+        ids = ids[ids > 0].astype(np.int32)
+        ids = np.delete(ids, rng.integers(0, len(ids), (0, 1, 5, 40)[case // 4 % 4]))
+        extended = np.zeros(2 * len(ids) + 1, int)
+        extended[1::2] = ids
+        skip = np.zeros(len(extended), bool)
+        skip[3::2] = ids[1:] != ids[:-1]
+        for reduce, found in ((np.logaddexp, 2), (np.maximum, 1)):
+            alpha = np.full(len(extended), -np.inf)
+            alpha[0] = 0.0
+            for row in log_probs.astype(float):
+                one = np.concatenate([[-np.inf], alpha[:-1]])
+                two = np.where(skip, np.concatenate([[-np.inf] * 2, alpha[:-2]]), -np.inf)
+                alpha = reduce(reduce(alpha, one), two) + row[extended]
+            result = align(log_probs, ids, np.array([0, len(ids)]))
+            assert result[found][0] == pytest.approx(reduce(*alpha[-2:]), abs=1e-9, rel=1e-12)
+        said = sum(log_probs[a:b, v].sum() for v, a, b in zip(ids, *result[0][:2], strict=True))
+        quiet = np.ones(300, bool)
+        for a, b in zip(*result[0][:2], strict=True):
+            quiet[a:b] = False
+        assert said + log_probs[quiet, 0].sum() == pytest.approx(result[1][0], rel=1e-5)
+
+
+def test_exponentials() -> None:
+    x = np.concatenate([np.linspace(-700, 5, 4001), [0.0, -0.0]]).astype(np.float32)
+    assert exponentials(x) == pytest.approx(np.exp(x.astype(float)), rel=5e-16)
 
 
 def test_texts_that_the_network_rules_out_are_still_scored_exactly() -> None:
@@ -80,7 +116,7 @@ def test_texts_that_the_network_rules_out_are_still_scored_exactly() -> None:
     log_probs = np.full((60, 3), -40.0, np.float32)
     log_probs[:, 0] = 0.0
     ids = np.array([1, 2] * 30, np.int32)
-    assert forward(log_probs, ids, np.array([0, 60]))[0] == pytest.approx(-2400.0)
+    assert align(log_probs, ids, np.array([0, 60]))[2][0] == pytest.approx(-2400.0)
 
 
 def test_words_exclude_the_boundary_and_take_its_place_in_pieces() -> None:
