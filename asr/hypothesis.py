@@ -32,7 +32,7 @@ class Word:
 class Weights:
     """Weights of the raw scores; `total` is their sum (all natural logs).
 
-    total = ctc·s_ctc + att·s_att + Σ_i lm[i]·s_lm[i] + bonus·length
+    total = ctc·s_ctc + att·s_att + Σ_i lm[i]·s_lm[i] + bonus·length + hotwords
     """
 
     ctc: float = 0.0
@@ -46,7 +46,8 @@ class Hypothesis:
     """One transcript of an utterance with its raw scores.
 
     scores: "ctc" and "att" natural logs, "lm" {name: natural log, sentence end included},
-    "length" a count (of words; of tokens where every LM is of tokens), "total" the weighted sum.
+    "length" a count (of words; of tokens where every LM is of tokens), "hotwords" their bonuses
+    where there are hot words, "total" the weighted sum.
     frames: of each token; CTC: of its most probable emission, LAS: the one most attended to.
     """
 
@@ -66,7 +67,8 @@ class Hypothesis:
         total += weights.att * self.scores.get("att", 0.0)
         for name, weight in weights.lm.items():
             total += weight * self.scores.get("lm", {}).get(name, 0.0)
-        return float(total + weights.bonus * self.scores.get("length", 0))
+        total += weights.bonus * self.scores.get("length", 0)
+        return float(total + self.scores.get("hotwords", 0.0))
 
 
 def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:

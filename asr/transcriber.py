@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +26,8 @@ from asr.data.audio import read_audio
 from asr.data.manifest import Utterance
 from asr.decoding import ctc_search, las_search
 from asr.decoding.align import word_times
-from asr.decoding.fusion import Fusion
 from asr.decoding.language_models import LanguageModels, open_lms
+from asr.decoding.lexicon_search import LexiconFusion, make_fusion
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
 from asr.errors import AudioError, InputError, nearest
@@ -87,6 +87,8 @@ class Transcriber:
         options: SearchOptions | None = None,
         lms: LanguageModels | None = None,
         threads: int | None = None,
+        lexicon: Path | str | None = None,
+        hotwords: Path | str | Mapping[str, float] | None = None,
     ) -> None:
         self.recognizer, self.tokenizer = recognizer, tokenizer
         self.options = options or SearchOptions()
@@ -100,7 +102,19 @@ class Transcriber:
         self.weights = weights
         for lm in self.lms.models.values():
             lm.check_fits(tokenizer)
-        self.fusion = Fusion(tokenizer.pieces, self.lms.models, weights, self.lms.unk_penalty)
+        for given, name in ((lexicon, "--lexicon"), (hotwords, "--hotwords")):
+            if given and self.head != "ctc":
+                what = f"the search of the head '{self.head}' does not take it"
+                raise InputError(what, name, "Use --head ctc.")
+        self.fusion = make_fusion(
+            tokenizer.pieces,
+            self.lms.models,
+            weights,
+            self.lms.unk_penalty,
+            lexicon=lexicon,
+            hotwords=hotwords,
+            normalize=tokenizer.normalizer,
+        )
 
     @property
     def sample_rate(self) -> int:
@@ -126,7 +140,9 @@ class Transcriber:
         options = replace(self.options, nbest=enough(nbest, beam))
         if self.head == "ctc":
             batch = [p for row in rows if (p := outputs.log_probs(row)) is not None]
-            found = ctc_search.search_batch(batch, self.fusion, options, self.threads)
+            found = ctc_search.search_batch(
+                batch, self.fusion, options, self.threads, self.frame_shift
+            )
         else:
             found = las_search.search(
                 self.recognizer,
@@ -140,7 +156,7 @@ class Transcriber:
         for row in rows:
             log_probs = outputs.log_probs(row)
             for hypothesis in found[row][:nbest]:
-                if log_probs is None:
+                if log_probs is None or isinstance(self.fusion, LexiconFusion):
                     break
                 # CTC places words better than attention does, where it can align them at all
                 with suppress(InputError):
@@ -268,6 +284,8 @@ def load(
 ) -> Transcriber:
     """A Transcriber from a model or experiment folder.
 
+    lexicon: Path | str | None = None,
+    hotwords: Path | str | Mapping[str, float] | None = None,
     lm: files of `asr lm train`, or ARPA whose unit is lm_unit; lm_weight one for each (default
     0.5); length_bonus for each word; weights: a file of `asr tune` instead of these numbers.
     Raises InputError where a file is missing, broken, or does not belong to the model.
@@ -275,6 +293,7 @@ def load(
     path = model_folder(folder)
     recognizer = Recognizer.load(path, device)
     tokenizer = Tokenizer.load(path)
+    lexicon: file of the only words to output; hotwords: file, or {phrase: bonus}.
     tokenizer.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, path)
     lms = open_lms(
         [lm] if isinstance(lm, (str, Path)) else lm,
@@ -285,4 +304,13 @@ def load(
         weights_file=weights,
     )
     options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
-    return Transcriber(recognizer, tokenizer, head=head, options=options, lms=lms, threads=threads)
+    return Transcriber(
+        recognizer,
+        tokenizer,
+        head=head,
+        options=options,
+        lms=lms,
+        lexicon=lexicon,
+        hotwords=hotwords,
+        threads=threads,
+    )

@@ -60,6 +60,7 @@ def command(
       asr decode exp/ctc data/manifest.test.jsonl -o greedy.jsonl --beam 1
       asr decode exp/las data/manifest.dev.jsonl -o dev.jsonl --lm word.lm --nbest 100
       asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl --lm word.lm --weights W.json
+      asr decode exp/phones data/manifest.test.jsonl -o test.jsonl --lexicon cmudict.dict
       asr decode outputs.npz --tokens tokens.txt -o test.jsonl --lm word.arpa --lm-weight 0.8
     """
     if model.suffix == ".npz":
@@ -127,7 +128,19 @@ def describe_manifest(manifest: Any) -> dict[str, Any]:
 
 def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
     """The part of the meta record that every n-best file has."""
+    from asr.decoding.lexicon_search import LexiconFusion
+
+    lists: dict[str, Any] = {}
+    if isinstance(fusion, LexiconFusion):
+        lexicon, missing = fusion.lexicon, fusion.missing()
+        lists["lexicon"] = {"path": lexicon.path, "hash": lexicon.hash, "lm_words": missing[:1000]}
+        if missing:
+            shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            say(f"{len(missing)} words of the LM are not in {lexicon.path}, so never said: {shown}")
+    if fusion.hotwords:
+        lists["hotwords"] = {"path": fusion.hotwords.where, "hash": fusion.hotwords.hash}
     return {
+        **lists,
         "weights": asdict(fusion.weights),
         "length": fusion.length_unit,
         "lms": {
@@ -164,9 +177,9 @@ def decode_file(
     from asr.confidence import annotate, enough
     from asr.decoding.ctc_decoder import read_tokens
     from asr.decoding.ctc_search import search
-    from asr.decoding.fusion import Fusion
     from asr.decoding.language_models import open_lms
     from asr.decoding.options import SearchOptions
+    from asr.decoding.lexicon_search import make_fusion
     from asr.hypothesis import NBest, Weights, write_nbest
     from asr.outputs import Outputs
 
@@ -180,7 +193,14 @@ def decode_file(
     )
     weights = Weights(lms.weights.ctc or 1.0, 0.0, lms.weights.lm, lms.weights.bonus)
     pieces = read_tokens(tokens)
-    fusion = Fusion(pieces, lms.models, weights, lms.unk_penalty)
+    fusion = make_fusion(
+        pieces,
+        lms.models,
+        weights,
+        lms.unk_penalty,
+        lexicon=arguments["lexicon"],
+        hotwords=arguments["hotwords"],
+    )
     outputs = Outputs(path)
     beam = arguments["beam"]
     options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)

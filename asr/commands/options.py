@@ -26,6 +26,8 @@ class SearchArguments(TypedDict):
     length_bonus: float
     unk_penalty: float
     weights: Path | None
+    lexicon: Path | None
+    hotwords: Path | None
 
 
 def options(*decorators: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -58,6 +60,10 @@ search_options = options(
 
 machine_options = options(
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+    click.option(
+        "--lexicon", type=FILE, help="The only words to output: lines `word [[0.7] unit ...]`."
+    ),
+    click.option("--hotwords", type=FILE, help="Phrases to favour, one a line [TAB bonus, 5]."),
     click.option("--threads", type=click.IntRange(min=1), help="Default: all cores."),
 )
 scorer_options = options(

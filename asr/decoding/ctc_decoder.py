@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding import ctc_search
-from asr.decoding.fusion import Fusion
+from asr.decoding.lexicon_search import make_fusion
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError, nearest
 from asr.hypothesis import Hypothesis, Weights
+from asr.lm.lexicon import Pronunciations
 from asr.lm.ngram import NGram
 
 LogProbs = NDArray[np.floating[Any]]  # (T, V) natural logs of one utterance
@@ -44,6 +45,9 @@ class CTCDecoder:
     lm_unit: "word" or "token", for ARPA files. lm_weight: natural logs; a list for several.
     length_bonus: for every word (for every token where all LMs are of tokens).
     unk_penalty: natural log added to the score of an unknown word.
+    lexicon: the only words that are output: a file (see asr.lm.lexicon.read_lexicon; a word alone
+    is spelt by its letters) or {word: [(probability, units)]}.
+    hotwords: phrases and their bonuses (natural logs), {phrase: bonus}, or a file with one a line.
     frame_shift: seconds a frame; without it times are in frames.
     options: how wide the search is; `beam` and other fields of SearchOptions may be given singly.
     """
@@ -57,6 +61,8 @@ class CTCDecoder:
         lm_weight: float | Sequence[float] = 0.5,
         length_bonus: float = 0.0,
         unk_penalty: float = 0.0,
+        lexicon: Path | str | Pronunciations | None = None,
+        hotwords: Path | str | Mapping[str, float] | None = None,
         frame_shift: float = 1.0,
         options: SearchOptions | None = None,
         **settings: Any,
@@ -73,8 +79,13 @@ class CTCDecoder:
         if len(weights) != len(lms):
             raise InputError(f"{len(weights)} weights for {len(lms)} language models", "lm_weight")
         by_name = dict(zip(lms, weights, strict=True))
-        self.fusion = Fusion(
-            self.tokens, lms, Weights(ctc=1.0, lm=by_name, bonus=length_bonus), unk_penalty
+        self.fusion = make_fusion(
+            self.tokens,
+            lms,
+            Weights(ctc=1.0, lm=by_name, bonus=length_bonus),
+            unk_penalty,
+            lexicon=lexicon,
+            hotwords=hotwords,
         )
         known = [field.name for field in fields(SearchOptions)]
         for name in settings:

@@ -1,6 +1,6 @@
 """Shallow fusion: the language models' part of a hypothesis' score, token by token.
 
-    fusion(tokens) = Σ_i w_i · log p_i(tokens) + bonus · length
+    fusion(tokens) = Σ_i w_i · log p_i(tokens) + bonus · length + hot words
 
 A language model of tokens scores every token. One of words scores a word when it is complete: at a
 boundary (the token `|`, " " or "▁"), at a piece that begins with "▁", or at the end; until then the
@@ -13,15 +13,17 @@ loop) and the LAS search (over arrays of hypotheses).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decoding.hotwords import NO_HOT_WORDS, SPACE, HotArrays, HotWords
 from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.kernels import njit_lean
+from asr.lm.lexicon import spelling_by_letters
 from asr.lm.ngram import (
     EOS,
     FNV_START,
@@ -62,6 +64,9 @@ class FusionArrays(NamedTuple):
     prefix_keys: Hashes  # (P, a power of two) hashes of all beginnings of words; 0 is empty
     prefix_best: NDArray[np.float32]  # (P,) the largest unigram log probability of such words
     unknown: float  # raw score of an unknown word as unigram, penalty included
+    has_hot: bool
+    hot: HotArrays
+    hot_gain: float  # hot words' share and bonus rise with a token by at most this
 
 
 class States(NamedTuple):
@@ -120,6 +125,26 @@ def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
     if a.has_word:
         word_score += advance(a.word_lm, ws, END)[0]
     return token_score, word_score, words
+
+
+@njit_lean
+def extend_hot(a: Any, state: Any, wh: Any, token: Any) -> Any:
+    """Append `token` to a text whose last letters have the hash `wh`: (hot words' bonus, state)."""
+    earned = 0.0
+    if a.boundary[token] and wh != FNV_START:
+        state = a.hot.next[state, a.hot.column[SPACE]]
+        earned += a.hot.earned[state]
+    for i in range(a.letters_begin[token], a.letters_begin[token + 1]):
+        state = a.hot.next[state, a.hot.column[a.letters[i]]]
+        earned += a.hot.earned[state]
+    return earned, np.int32(state)
+
+
+@njit_lean
+def finish_hot(a: Any, state: Any, wh: Any) -> Any:
+    """The bonus of a hot word at the end of the text."""
+    end = a.hot.next[state, a.hot.column[SPACE]]
+    return a.hot.earned[end] if wh != FNV_START else 0.0
 
 
 @njit_lean
@@ -225,6 +250,7 @@ class Fusion:
 
     `lms` holds at most one language model of tokens and one of words; `weights.lm` their weights.
     An unknown word scores the LM's <unk> plus `unk_penalty` (a natural log, usually negative).
+    hotwords: the CTC search knows them.
     Raises InputError for an LM of another unit than it says.
     """
 
@@ -234,6 +260,7 @@ class Fusion:
         lms: Mapping[str, NGram] | None = None,
         weights: Weights | None = None,
         unk_penalty: float = 0.0,
+        hotwords: HotWords | None = None,
     ) -> None:
         lms, self.tokens = dict(lms or {}), list(tokens)
         self.weights = weights or Weights(ctc=1.0)
@@ -247,9 +274,15 @@ class Fusion:
             lm.check_unit(self.tokens)
         self.token_name, self.word_name = names.get("token"), names.get("word")
         self.length_unit = "tokens" if self.token_name and not self.word_name else "words"
-        self.lms = lms
+        self.lms, self.hotwords = lms, hotwords
+        if hotwords:
+            hotwords.check(self.can_spell())
         self.arrays = self._arrays()
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
+
+    def can_spell(self) -> Callable[[str], bool]:
+        """Can a word be output?"""
+        return spelling_by_letters(self.tokens)
 
     def _weight(self, name: str | None) -> float:
         weight = self.weights.lm.get(name, 0.0) if name else 0.0
@@ -266,6 +299,8 @@ class Fusion:
         keys, best = _prefixes(word_lm) if word_lm else (np.zeros(1, np.uint64), _NOTHING.logprob)
         unknown = float(word_lm.arrays.logprob[0]) if word_lm else 0.0
         bonus = float(self.weights.bonus)
+        hot = self.hotwords.arrays if self.hotwords else NO_HOT_WORDS
+        rise = (hot.earned + hot.ahead)[hot.next] - hot.ahead[:, None]
         per_token = self.length_unit == "tokens"
         return FusionArrays(
             token_lm=_readonly(token_lm.arrays if token_lm else _NOTHING),
@@ -285,6 +320,9 @@ class Fusion:
             prefix_keys=keys,
             prefix_best=best,
             unknown=unknown + float(self.unk_penalty),
+            has_hot=self.hotwords is not None,
+            hot=hot,
+            hot_gain=float(max(rise.max(), 0.0)) * (max(map(len, spelling)) + 1),
         )
 
     def text(self, tokens: Sequence[int]) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.fusion import END, FusionArrays
+from asr.decoding.hotwords import HotArrays, read_word
 from asr.decoding.options import SearchOptions
 from asr.decoding.prefix_beam import kth_largest
 from asr.kernels import njit, njit_lean
@@ -41,6 +42,9 @@ class Model(NamedTuple):
 
     trie: Trie
     fusion: FusionArrays
+    hot: HotArrays
+    letters: NDArray[np.uint8]  # UTF-8 bytes of all words
+    letters_begin: Ints  # (W + 1,)
     lm_word: Ints  # (W,) the words' ids in the word LM
     ahead: Doubles  # (N,)
     arc_gain: Doubles  # (A,) ahead of the arc's end / ahead of its beginning
@@ -58,6 +62,7 @@ class Arrays(NamedTuple):
     before: Ints  # (R,) the history without its last word
     word: Ints  # (R,) its last word
     state: Ints  # (R,) of the word LM
+    hot: Ints  # (R,) of the hot words
     gain: Doubles  # (R,) what the last word multiplied the mass by
     table: Ints  # (2R,) histories by open addressing; 0 is empty
     history: Ints  # (K,) the beam
@@ -73,7 +78,7 @@ class Arrays(NamedTuple):
     log_scale: Doubles  # (1,)
 
 
-PER_HISTORY = Arrays._fields[:4]
+PER_HISTORY = Arrays._fields[:5]
 
 
 class Pruning(NamedTuple):
@@ -103,6 +108,7 @@ def new_arrays(limits: Pruning, model: Model, tokens: int, lm_state: int) -> Arr
         before=np.zeros(ROOM, np.int32),
         word=np.zeros(ROOM, np.int32),
         state=np.full(ROOM, lm_state, np.int32),
+        hot=np.full(ROOM, model.hot.start, np.int32),
         gain=np.ones(ROOM),
         table=np.zeros(2 * ROOM, np.int32),
         history=np.zeros(limits.beam, np.int32),
@@ -181,7 +187,13 @@ def _longer(s: Any, model: Any, history: Any, word: Any) -> Any:
             logp, after, _ = lm_advance(f.word_lm, state, w)
             score += f.word_weight * (logp + (f.unk_penalty if w == 0 else 0.0))
             state = np.int32(after)
-        s.before[h], s.word[h], s.state[h] = history, word, state
+        hot = s.hot[history]
+        if len(model.hot.earned) > 1:
+            begin, end = model.letters_begin[word], model.letters_begin[word + 1]
+            earned, after = read_word(model.hot, hot, model.letters, begin, end)
+            score += earned + model.hot.ahead[after] - model.hot.ahead[hot]
+            hot = np.int32(after)
+        s.before[h], s.word[h], s.state[h], s.hot[h] = history, word, state, hot
         s.gain[h] = np.exp(model.sharpness * score)
     return h
 
@@ -373,9 +385,11 @@ def finals(s: Any, model: Any) -> Any:
         if s.counts[CANDIDATES]:
             break
     for i in range(s.counts[CANDIDATES]):
+        h = s.new_history[i]
+        end = -model.hot.ahead[s.hot[h]]  # phrases begun are not completed
         if fusion.has_word:
-            end = lm_advance(fusion.word_lm, s.state[s.new_history[i]], END)[0]
-            s.new_mass[i, TOKEN] *= np.exp(model.sharpness * fusion.word_weight * end)
+            end += fusion.word_weight * lm_advance(fusion.word_lm, s.state[h], END)[0]
+        s.new_mass[i, TOKEN] *= np.exp(model.sharpness * end)
     return s.counts[CANDIDATES]
 
 

@@ -3,14 +3,15 @@
 It maximises over word sequences
 
     total(words) = w_ctc · log Σ_{spellings} p(spelling | words) Σ_{alignments} Π_t p_t
-                   + w_lm · log p(words) + bonus · length
+                   + w_lm · log p(words) + bonus · length + hot words
 
 The loops are in `lexicon_beam`; scores of what is returned are summed anew (`lexicon_align`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 
 from asr.decoding import lexicon_beam
 from asr.decoding.fusion import END, Fusion
+from asr.decoding.hotwords import NO_HOT_WORDS, HotWords, read_word
 from asr.decoding.lexicon_align import SAFE, trace
 from asr.decoding.lexicon_beam import TOKEN, Model
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word
 from asr.kernels import njit
-from asr.lm.lexicon import AFTER, START, Lexicon, Trie
-from asr.lm.ngram import NGram
+from asr.lm.lexicon import AFTER, START, Lexicon, Pronunciations, Trie
+from asr.lm.ngram import RESERVED, NGram
 from asr.lm.ngram import advance as lm_advance
 
 Floats = NDArray[np.float32]
@@ -46,16 +48,25 @@ class LexiconFusion(Fusion):
         lms: Mapping[str, NGram] | None = None,
         weights: Weights | None = None,
         unk_penalty: float = 0.0,
+        hotwords: HotWords | None = None,
     ) -> None:
-        super().__init__(tokens, lms, weights, unk_penalty)
+        self.lexicon = lexicon
+        super().__init__(tokens, lms, weights, unk_penalty, hotwords)
         if self.token_name:
             raise InputError(
                 f"the search with a lexicon takes no language model of tokens ({self.token_name})",
                 lexicon.path,
                 "Rescore with it.",
             )
-        self.lexicon = lexicon
         self.model = self._model() if self.weights.ctc > 0 else None
+
+    def can_spell(self) -> Callable[[str], bool]:
+        return self.lexicon.known.__contains__
+
+    def missing(self) -> list[str]:
+        """The words of the language model that the lexicon lacks: they are never output."""
+        lm = self.lms[self.word_name] if self.word_name else None
+        return sorted({*lm.vocabulary[len(RESERVED) :]} - self.lexicon.known) if lm else []
 
     def _model(self) -> Model:
         trie, a = self.lexicon.trie, self.arrays
@@ -65,19 +76,51 @@ class LexiconFusion(Fusion):
         best = np.full(len(ids), a.word_bonus)
         if lm:
             best += a.word_weight * (lm.arrays.logprob[ids] + a.unk_penalty * (ids == 0))
+        words = self.lexicon.words
+        gains = self.hotwords.gains() if self.hotwords else {}
+        if gains:
+            best += [gains.get(word, 0.0) for word in words]
+        spelling = [word.encode() for word in words]
         ahead = np.exp(_best_below(trie, sharpness * best))
         first = np.repeat(ahead, np.diff(trie.arcs))
         first[trie.arcs[AFTER] : trie.arcs[AFTER + 1]] = 1.0  # a complete word leaves its own
         return Model(
             trie=trie,
             fusion=a,
+            hot=self.hotwords.arrays if self.hotwords else NO_HOT_WORDS,
+            letters=np.frombuffer(b"".join(spelling), np.uint8).copy(),
+            letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
             lm_word=ids,
             ahead=ahead,
             arc_gain=ahead[trie.arc] / first,
             tokens=np.unique(trie.arc_token),
             sharpness=sharpness,
-            most_gain=float(np.exp(sharpness * max(0.0, a.word_bonus))),
+            most_gain=float(
+                np.exp(sharpness * (max(0.0, a.word_bonus) + max(gains.values(), default=0.0)))
+            ),
         )
+
+
+def make_fusion(
+    tokens: Sequence[str],
+    lms: Mapping[str, NGram],
+    weights: Weights,
+    unk_penalty: float = 0.0,
+    *,
+    lexicon: Path | str | Pronunciations | None = None,
+    hotwords: Path | str | Mapping[str, float] | None = None,
+    normalize: Callable[[str], str] = str,
+) -> Fusion:
+    """What the search adds to the outputs of the network; with a lexicon it knows no other words.
+
+    lexicon, hotwords: see Lexicon and HotWords; normalize: applied to their words.
+    """
+    hot = HotWords(hotwords, normalize) if hotwords else None
+    if lexicon is None:
+        return Fusion(tokens, lms, weights, unk_penalty, hot)
+    return LexiconFusion(
+        Lexicon(lexicon, tokens, normalize), tokens, lms, weights, unk_penalty, hot
+    )
 
 
 def _best_below(trie: Trie, word_value: Doubles) -> Doubles:
@@ -137,14 +180,19 @@ class LexiconSearch:
     def _describe(self, log_probs: Floats, words: Ints, frame_shift: float | None) -> Hypothesis:
         fusion = self.fusion
         cut = self.limits.beam_cut * np.exp(-SAFE)
-        ctc, (tokens, place, start, end, peak) = trace(log_probs, self.model.trie, words, cut)
-        lm = _lm_score(self.model, words, self.arrays.state[0])
+        ctc, found = trace(log_probs, self.model.trie, words, cut)
+        if found.shape[1] and found[1, -1] < 0:  # the last word needs no boundary after it
+            found = found[:, :-1]
+        tokens, place, start, end, peak = found
+        lm, hot = _word_scores(self.model, words, self.arrays.state[0])
         names = [fusion.lexicon.words[w] for w in words.tolist()]
         scores: dict[str, Any] = {
             "ctc": float(ctc),
             "lm": {fusion.word_name: float(lm)} if fusion.word_name else {},
             "length": len(names),
         }
+        if fusion.hotwords:
+            scores["hotwords"] = float(hot)
         hypothesis = Hypothesis(" ".join(names), tokens.tolist(), scores, frames=peak.tolist())
         scores["total"] = hypothesis.rate(fusion.weights)
         if frame_shift and ctc > -np.inf:
@@ -159,13 +207,17 @@ class LexiconSearch:
 
 
 @njit
-def _lm_score(model: Any, words: Any, state: Any) -> Any:
-    """The raw word LM's score of a word sequence, its end included."""
-    fusion, total = model.fusion, 0.0
-    if fusion.has_word:
-        for word in words:
+def _word_scores(model: Any, words: Any, state: Any) -> Any:
+    """(raw word LM, its end included; hot words) of a word sequence."""
+    fusion, lm, hot, at = model.fusion, 0.0, 0.0, model.hot.start
+    for word in words:
+        if fusion.has_word:
             w = model.lm_word[word]
             logp, state, _ = lm_advance(fusion.word_lm, state, w)
-            total += logp + (fusion.unk_penalty if w == 0 else 0.0)
-        total += lm_advance(fusion.word_lm, state, END)[0]
-    return total
+            lm += logp + (fusion.unk_penalty if w == 0 else 0.0)
+        begin, end = model.letters_begin[word], model.letters_begin[word + 1]
+        earned, at = read_word(model.hot, at, model.letters, begin, end)
+        hot += earned
+    if fusion.has_word:
+        lm += lm_advance(fusion.word_lm, state, END)[0]
+    return lm, hot

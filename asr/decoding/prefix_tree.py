@@ -39,8 +39,9 @@ class Arrays(NamedTuple):
     slot: Ints  # (R,) place in the beam, or -1
     token_state: Ints  # (R,) fusion states
     word_state: Ints
+    hot_state: Ints
     word_hash: Hashes
-    state: Hashes  # (R,) hash of the three
+    state: Hashes  # (R,) hash of the four
     factor: Doubles  # (R,) g
     ahead: Doubles  # (R,) what the unfinished word is expected to add: for pruning only
     table: Ints  # (2R,) children by open addressing; 0 is empty
@@ -52,13 +53,13 @@ class Arrays(NamedTuple):
     picked: Ints  # (V,) the frame's tokens worth trying
     same: NDArray[np.int64]  # (a power of two ≥ 2W,) candidates by what decides their future
     answer_key: Hashes  # (ANSWERS, 2) hash of state and token; word hash after the token
-    answer_state: Ints  # (ANSWERS, 2) token and word state after it
+    answer_state: Ints  # (ANSWERS, 3) token, word and hot state after it
     answer: Doubles  # (ANSWERS, 2) g, look-ahead after it
     counts: NDArray[np.int64]  # (4,) nodes; entries of the beam; 1 if all mass is in BLANK; frame
     log_scale: Doubles  # (1,)
 
 
-PER_NODE = Arrays._fields[:9]
+PER_NODE = Arrays._fields[:10]
 
 
 class Pruning(NamedTuple):
@@ -89,7 +90,7 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
 def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
     """The empty prefix, with all mass."""
     size, width = len(fusion.tokens), limits.beam * (1 + limits.tokens_per_frame)
-    integers: dict[str, Any] = {name: np.zeros(NODES, np.int32) for name in PER_NODE[:5]}
+    integers: dict[str, Any] = {name: np.zeros(NODES, np.int32) for name in PER_NODE[:6]}
     s = Arrays(
         **integers,
         word_hash=np.zeros(NODES, np.uint64),
@@ -105,7 +106,7 @@ def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
         picked=np.empty(size, np.int32),
         same=np.zeros(1 << (2 * width).bit_length(), np.int64),
         answer_key=np.zeros((ANSWERS, 2), np.uint64),
-        answer_state=np.zeros((ANSWERS, 2), np.int32),
+        answer_state=np.zeros((ANSWERS, 3), np.int32),
         answer=np.zeros((ANSWERS, 2)),
         counts=np.zeros(4, np.int64),
         log_scale=np.zeros(1),
@@ -117,15 +118,15 @@ def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
 def restart(s: Arrays, fusion: Fusion) -> None:
     """Make arrays of the same fusion and limits ready for another utterance."""
     ts, ws, wh = (int(array[0]) for array in fusion.begin(1))
-    _restart(s, np.int32(ts), np.int32(ws), np.uint64(wh))
+    _restart(s, np.int32(ts), np.int32(ws), np.int32(fusion.arrays.hot.start), np.uint64(wh))
 
 
 @njit_lean
-def _restart(s: Any, ts: Any, ws: Any, wh: Any) -> None:
+def _restart(s: Any, ts: Any, ws: Any, hs: Any, wh: Any) -> None:
     s.table[:] = 0
     s.parent[0], s.token[0], s.slot[0] = -1, -1, 0
-    s.token_state[0], s.word_state[0], s.word_hash[0] = ts, ws, wh
-    s.state[0], s.factor[0], s.ahead[0] = _state(ts, ws, wh), 1.0, 0.0
+    s.token_state[0], s.word_state[0], s.hot_state[0], s.word_hash[0] = ts, ws, hs, wh
+    s.state[0], s.factor[0], s.ahead[0] = _state(ts, ws, hs, wh), 1.0, 0.0
     s.beam[0], s.log_scale[0] = 0, 0.0
     s.mass[0, BLANK], s.mass[0, TOKEN], s.mass[0, BOTH] = 1.0, 0.0, 1.0
     s.counts[NODE_COUNT], s.counts[ACTIVE], s.counts[ALL_BLANK] = 1, 1, 0
@@ -146,8 +147,9 @@ def _mix(key: Any) -> Any:
 
 
 @njit_lean
-def _state(ts: Any, ws: Any, wh: Any) -> Any:
+def _state(ts: Any, ws: Any, hs: Any, wh: Any) -> Any:
     key = np.uint64(ts) * np.uint64(0x9E3779B97F4A7C15) + wh
+    key += np.uint64(hs) * np.uint64(0xD6E8FEB86659FD93)
     return _mix(key + np.uint64(ws) * np.uint64(0xC2B2AE3D27D4EB4F))
 
 
@@ -188,9 +190,14 @@ def ask(s: Any, fusion: Any, limits: Any, node: Any, token: Any) -> Any:
         )
         gain = lm.weigh(fusion, token_score, word_score, words, 1)
         ahead = max(lm.look_ahead(fusion, wh), -1e30)
+        hot = s.hot_state[node]
+        if fusion.has_hot:
+            earned, hot = lm.extend_hot(fusion, hot, s.word_hash[node], token)
+            gain, ahead = gain + earned, ahead + fusion.hot.ahead[hot]
         gain = (max(gain, -1e30) + ahead - s.ahead[node]) / limits.ctc_weight
         s.answer_key[place, 0], s.answer_key[place, 1] = key, wh
         s.answer_state[place, 0], s.answer_state[place, 1] = ts, ws
+        s.answer_state[place, 2] = hot
         s.answer[place, 0] = np.exp(min(max(gain, -LIMIT), LIMIT))
         s.answer[place, 1] = ahead
     return place
@@ -205,9 +212,9 @@ def child_of(s: Any, node: Any, token: Any, place: Any) -> Any:
         s.counts[NODE_COUNT] += 1
         s.table[free] = child
         ts, ws = s.answer_state[place, 0], s.answer_state[place, 1]
-        wh = s.answer_key[place, 1]
+        hs, wh = s.answer_state[place, 2], s.answer_key[place, 1]
         s.parent[child], s.token[child], s.slot[child] = node, token, -1
-        s.token_state[child], s.word_state[child], s.word_hash[child] = ts, ws, wh
-        s.state[child] = _state(ts, ws, wh)
+        s.token_state[child], s.word_state[child], s.hot_state[child] = ts, ws, hs
+        s.word_hash[child], s.state[child] = wh, _state(ts, ws, hs, wh)
         s.factor[child], s.ahead[child] = s.answer[place, 0], s.answer[place, 1]
     return child

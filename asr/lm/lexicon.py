@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +126,7 @@ class Lexicon:
         if not given:
             raise InputError("has no words", self.path, "A line is `word [unit ...]`.")
         self.words = list(given)
+        self.known = set(given)
         builder = _Builder(tokens)
         wrong: list[Entry] = []
         for number, spellings in enumerate(given.values()):
@@ -144,10 +145,6 @@ class Lexicon:
         digest = hashlib.sha256(repr([list(v.values()) for v in given.values()]).encode())
         self.hash = digest.hexdigest()[:12]
 
-    def lacks(self, vocabulary: Iterable[str]) -> list[str]:
-        """The words of a language model that can never be output."""
-        return sorted(set(vocabulary) - {*self.words, *SPECIAL})
-
 
 def _entries_of(lexicon: Pronunciations) -> Iterator[Entry]:
     for word, spellings in lexicon.items():
@@ -155,6 +152,12 @@ def _entries_of(lexicon: Pronunciations) -> Iterator[Entry]:
             if not 0 < probability <= 1:
                 raise InputError(f"probability {probability:g} is not in (0, 1]", word)
             yield Entry(word, units, probability, "lexicon")
+
+
+def spelling_by_letters(tokens: Sequence[str]) -> Callable[[str], bool]:
+    """Can a word be written with the letters of the tokens?"""
+    builder = _Builder(tokens)
+    return lambda word: bool(builder.by_letters_of(word, {}))
 
 
 class _Builder:
@@ -181,7 +184,7 @@ class _Builder:
         if word == len(self.paths):
             self.paths.append({})
         path = self.paths[word]
-        last = self._units(units, path) if units else self._letters(text, path)
+        last = self._units(units, path) if units else self.by_letters_of(text, path)
         for node in last:
             self.ends[node].append((word, probability))
         return bool(last)
@@ -211,7 +214,7 @@ class _Builder:
             node = child
         return [node]
 
-    def _letters(self, text: str, path: dict[int, None]) -> list[int]:
+    def by_letters_of(self, text: str, path: dict[int, None]) -> list[int]:
         """All ways to cut the text into tokens; none but the first may be a boundary."""
 
         def pieces(start: int) -> Iterator[tuple[int, list[int]]]:

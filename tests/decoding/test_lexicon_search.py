@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from asr.decoding.ctc_search import search
+from asr.decoding.hotwords import HotWords
 from asr.decoding.lexicon_search import LexiconFusion
 from asr.decoding.options import EXHAUSTIVE
 from asr.hypothesis import Weights
@@ -115,6 +116,16 @@ def readings(spelt: Words, pieces: list[str], lexicon: Spellings) -> dict[Words,
     return found
 
 
+def bonuses(phrases: dict[str, float], words: Sequence[str]) -> float:
+    """Of every place where the words of a phrase stand."""
+    total = 0.0
+    for phrase, bonus in phrases.items():
+        wanted = phrase.split()
+        for i in range(len(words) - len(wanted) + 1):
+            total += bonus if list(words[i : i + len(wanted)]) == wanted else 0.0
+    return total
+
+
 def brute_force(log_probs: np.ndarray, pieces: list[str], lexicon: Spellings) -> dict[str, float]:
     """log Σ over all alignments and spellings of every text of the lexicon's words."""
     paths, sequences, place = alignments(*log_probs.shape)
@@ -142,7 +153,12 @@ def test_lexicon_search_equals_brute_force(name: str, order: int, random_lm) -> 
         )
         penalty = -rng.uniform(0, 3)
         lms = {"w": model.lm} if model else {}
-        fusion = LexiconFusion(Lexicon(lexicon, pieces), pieces, lms, weights, penalty)
+        known = list(lexicon)
+        phrases = {
+            " ".join(rng.choice(known, rng.integers(1, 4))): rng.uniform(-1, 3) for _ in range(3)
+        }
+        hot = HotWords(phrases) if rng.random() < 0.5 else None
+        fusion = LexiconFusion(Lexicon(lexicon, pieces), pieces, lms, weights, penalty, hot)
         for frames in (1, 2, 3, 4):
             log_probs = emissions(frames, len(pieces), rng)
             expected = brute_force(log_probs, pieces, lexicon)
@@ -157,6 +173,9 @@ def test_lexicon_search_equals_brute_force(name: str, order: int, random_lm) -> 
                     lm = model.score(words, penalty)
                     assert h.scores["lm"]["w"] == pytest.approx(lm, abs=2e-5)
                     total += weights.lm["w"] * lm
+                if hot:
+                    assert h.scores["hotwords"] == pytest.approx(bonuses(phrases, words))
+                    total += bonuses(phrases, words)
                 assert h.scores["ctc"] == pytest.approx(expected[h.text], abs=1e-6)
                 assert h.total == pytest.approx(total, abs=2e-5)
                 assert h.rate(weights) == h.total
