@@ -11,12 +11,32 @@ from typing import IO, Any
 from asr.errors import InputError
 
 
+def cannot_read(path: object, error: Exception, remedy: str = "Correct the path.") -> InputError:
+    """What to raise where `path` is missing, may not be read, or is damaged."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(f"cannot be read ({reason})", path, remedy)
+
+
 def cannot_write(path: Path, error: OSError) -> InputError:
     """What to raise where `path` cannot be written: no permission, disk full."""
     reason = error.strerror or str(error)
     return InputError(
         f"cannot be written ({reason})", path, "Make room there, or choose another place."
     )
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """`folder` and its parents; those that were missing go again if the block ends by an error."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):  # others have put something there
+                place.rmdir()
+        raise
 
 
 @contextmanager
@@ -28,12 +48,13 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-        os.replace(part, path)
+        with made_folder(path.parent):
+            try:
+                with open(part, mode, encoding=None if "b" in mode else "utf-8") as file:
+                    yield file
+                os.replace(part, path)
+            finally:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.errors import InputError
-from asr.files import cannot_write
+from asr.files import cannot_read, cannot_write, made_folder, whole_file
 from asr.lm.ngram import RESERVED, UNITS, NGram
 from asr.text.normalize import Normalizer
 from asr.text.tokenizer import UNKNOWN, Tokenizer
@@ -90,10 +90,13 @@ def train(
         fallback = _run([lmplz, *options, "--arpa", f"{work}/lm.arpa"])
         hash = units.tokenizer.hash if units.tokenizer else None
         model = NGram.from_arpa(work / "lm.arpa", units.unit, units.normalizer, hash)
-        with open(work / "lm.arpa", "rb") as source, gzip.open(work / "lm.gz", "wb", 3) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        os.replace(work / "lm.gz", arpa)
-        model.save(out)
+        with whole_file(arpa, "wb") as file:  # both files or none
+            with (
+                open(work / "lm.arpa", "rb") as source,
+                gzip.GzipFile("", "wb", 3, file, mtime=0) as target,
+            ):
+                shutil.copyfileobj(source, target, 1 << 20)
+            model.save(out)
     return Training(NGram.open(out), arpa, lines, left_out, fallback)
 
 
@@ -101,8 +104,10 @@ def train(
 def _work_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that is gone afterwards; a full or read-only disk is an InputError."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        with (
+            made_folder(out.parent),
+            tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder,
+        ):
             yield Path(folder)
     except OSError as error:
         raise cannot_write(out, error) from error
@@ -133,7 +138,11 @@ def _write_text(
                 file.write(" ".join(cut) + "\n")
                 lines += 1
     if lines == 0:
-        raise InputError("there is no text to train a language model on", "lm train")
+        raise InputError(
+            "there is no text to train a language model on",
+            "lm train",
+            "Give text that is not empty once it is normalised.",
+        )
     return lines, left_out
 
 
@@ -141,7 +150,7 @@ def _write_vocabulary(path: Path, vocabulary: Path, units: Units) -> None:
     try:
         words = vocabulary.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})", vocabulary) from error
+        raise cannot_read(vocabulary, error) from error
     path.write_text(" ".join(units.normalizer(words).split()), "utf-8")
 
 
@@ -161,5 +170,7 @@ def _run(command: Sequence[str]) -> bool:
         if os.strerror(errno.ENOSPC) in first.stderr:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reason = (first.stderr.strip() or f"status {first.returncode}").splitlines()[-1]
-        raise InputError(f"lmplz failed: {reason}", "lm train")
+        raise InputError(
+            f"lmplz failed: {reason}", "lm train", "Change --order, --prune or --memory."
+        )
     return False

@@ -16,6 +16,7 @@ import torch
 
 from asr.console import say
 from asr.errors import InputError
+from asr.files import whole_file
 
 State = dict[str, Any]
 
@@ -36,22 +37,16 @@ class Checkpoints:
     def save(self, state: State, keep: set[int]) -> Path:
         """Write `state` as the checkpoint of `state["step"]`; it appears only when it is whole.
 
-        Older ones go, except the one before and the steps in `keep`. Raises OSError, with nothing
-        half-written left, if the disk is full.
+        Older ones go, except the one before and the steps in `keep`. Raises InputError, with
+        nothing half-written left, if the disk is full.
         """
         path = self.path(state["step"])
-        partial = path.with_suffix(".part")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            content = io.BytesIO()  # torch.save itself would hide the reason of a failed write
-            torch.save(state, content)
-            with open(partial, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        content = io.BytesIO()  # torch.save itself would hide the reason of a failed write
+        torch.save(state, content)
+        with whole_file(path, "wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
         for old in set(self.all()[:-2]) - {self.path(step) for step in keep}:
             old.unlink()
         return path

@@ -190,11 +190,14 @@ class Trainer:
     def _disk(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, InputError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__  # see whole_file
+            if not isinstance(cause, OSError):
+                raise
             saved = self.checkpoints.all()
             remedy = f"The last checkpoint, {saved[-1]}, is whole: make" if saved else "Make"
             raise InputError(
-                f"cannot write: {error.strerror or error}",
+                f"cannot write: {cause.strerror or cause}",
                 self.folder,
                 f"{remedy} room, then run the same command to continue.",
             ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
+import tempfile
 import urllib.request
 import zipfile
 import zlib
@@ -151,28 +151,23 @@ def download(url: str, folder: Path, report: Callable[[int, int], None]) -> None
     if (folder / COMPLETE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / "archive.zip.part"
     try:
-        with urllib.request.urlopen(url, timeout=60) as source, open(archive, "wb") as file:
-            size, done = int(source.headers.get("Content-Length") or 0), 0
-            while block := source.read(1 << 18):
-                file.write(block)
-                done += len(block)
-                report(done, size)
-        (folder / "recordings").mkdir(exist_ok=True)
-        with zipfile.ZipFile(archive) as members:
-            for member in members.namelist():
-                name = Path(member).name  # nothing else of the path is used
-                if NAME.fullmatch(name) and member.endswith(f"recordings/{name}"):
-                    with (
-                        members.open(member) as packed,
-                        open(folder / "recordings" / name, "wb") as file,
-                    ):
-                        shutil.copyfileobj(packed, file)
+        with tempfile.TemporaryFile(dir=folder) as archive:
+            with urllib.request.urlopen(url, timeout=60) as source:
+                size, done = int(source.headers.get("Content-Length") or 0), 0
+                while block := source.read(1 << 18):
+                    archive.write(block)
+                    done += len(block)
+                    report(done, size)
+            (folder / "recordings").mkdir(exist_ok=True)
+            with zipfile.ZipFile(archive) as members:
+                for member in members.namelist():
+                    name = Path(member).name  # nothing else of the path is used
+                    if NAME.fullmatch(name) and member.endswith(f"recordings/{name}"):
+                        content = members.read(member)
+                        (folder / "recordings" / name).write_bytes(content)
         (folder / COMPLETE).touch()
     except (OSError, ValueError) as error:
         raise InputError(f"download failed ({error})", url, "Try again, or give --url") from None
     except zipfile.BadZipFile:
         raise InputError("not a zip archive", url, "Try again, or give another --url") from None
-    finally:
-        archive.unlink(missing_ok=True)
