@@ -35,7 +35,8 @@ from asr.hypothesis import Hypothesis, NBest, Weights, Word
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 
-HEADS = ("ctc", "las")
+HEADS = ("ctc", "las", "joint")
+JOINT_WEIGHT = 0.3  # of the CTC score beside attention's 0.7, where no weights file says otherwise
 WINDOW = 512  # utterances sorted by length and decoded together; bounds memory
 BATCH_SECONDS = 60.0  # of audio a batch, padding included
 
@@ -86,19 +87,19 @@ class Transcriber:
         head: str | None = None,
         options: SearchOptions | None = None,
         lms: LanguageModels | None = None,
-        threads: int | None = None,
         lexicon: Path | str | None = None,
         hotwords: Path | str | Mapping[str, float] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.recognizer, self.tokenizer = recognizer, tokenizer
         self.options = options or SearchOptions()
         self.threads = threads or os.cpu_count() or 1
-        self.head = choose_head(recognizer, head)
         self.lms = lms or LanguageModels({}, Weights())
         weights = self.lms.weights
+        self.head = choose_head(recognizer, head, weights)
         if not weights.ctc and not weights.att:
-            own = {"ctc": 1.0} if self.head == "ctc" else {"att": 1.0}
-            weights = Weights(**own, lm=weights.lm, bonus=weights.bonus)
+            ctc = {"ctc": 1.0, "las": 0.0, "joint": JOINT_WEIGHT}[self.head]
+            weights = Weights(ctc, 1.0 - ctc, weights.lm, weights.bonus)
         self.weights = weights
         for lm in self.lms.models.values():
             lm.check_fits(tokenizer)
@@ -254,16 +255,20 @@ def model_hash(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def choose_head(recognizer: Recognizer, head: str | None) -> str:
-    """The head to decode with: the one asked for, else the speller if there is one."""
+def choose_head(recognizer: Recognizer, head: str | None, weights: Weights) -> str:
+    """The head to decode with: the one asked for, that of tuned weights, else the speller first."""
     there = {"ctc": recognizer.has_ctc, "las": recognizer.has_speller}
+    there["joint"] = all(there.values())
     if head is None:
+        if weights.ctc or weights.att:
+            return "joint" if weights.ctc and weights.att else "las" if weights.att else "ctc"
         return "las" if there["las"] else "ctc"
     if head not in HEADS:
         raise InputError(f"no head '{head}'", "--head", nearest(head, HEADS))
     if not there[head]:
         other = next(name for name in HEADS if there[name])
-        raise InputError(f"the model has no {head} head", "--head", f"Use --head {other}.")
+        missing = "not both heads" if head == "joint" else f"no {head} head"
+        raise InputError(f"the model has {missing}", "--head", f"Use --head {other}.")
     return head
 
 
@@ -279,21 +284,21 @@ def load(
     length_bonus: float = 0.0,
     unk_penalty: float = 0.0,
     weights: Path | str | None = None,
+    lexicon: Path | str | None = None,
+    hotwords: Path | str | Mapping[str, float] | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> Transcriber:
     """A Transcriber from a model or experiment folder.
 
-    lexicon: Path | str | None = None,
-    hotwords: Path | str | Mapping[str, float] | None = None,
     lm: files of `asr lm train`, or ARPA whose unit is lm_unit; lm_weight one for each (default
     0.5); length_bonus for each word; weights: a file of `asr tune` instead of these numbers.
+    lexicon: file of the only words to output; hotwords: file, or {phrase: bonus}.
     Raises InputError where a file is missing, broken, or does not belong to the model.
     """
     path = model_folder(folder)
     recognizer = Recognizer.load(path, device)
     tokenizer = Tokenizer.load(path)
-    lexicon: file of the only words to output; hotwords: file, or {phrase: bonus}.
     tokenizer.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, path)
     lms = open_lms(
         [lm] if isinstance(lm, (str, Path)) else lm,

@@ -178,8 +178,8 @@ def decode_file(
     from asr.decoding.ctc_decoder import read_tokens
     from asr.decoding.ctc_search import search
     from asr.decoding.language_models import open_lms
-    from asr.decoding.options import SearchOptions
     from asr.decoding.lexicon_search import make_fusion
+    from asr.decoding.options import SearchOptions
     from asr.hypothesis import NBest, Weights, write_nbest
     from asr.outputs import Outputs
 

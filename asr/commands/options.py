@@ -42,7 +42,11 @@ def options(*decorators: Callable[[Function], Function]) -> Callable[[Function],
 
 
 search_options = options(
-    click.option("--head", type=click.Choice(["ctc", "las"]), help="Default: las if there is one."),
+    click.option(
+        "--head",
+        type=click.Choice(["ctc", "las", "joint"]),
+        help="joint: attention guided by CTC. Default: las if there is one; what --weights says.",
+    ),
     click.option("--beam", type=int, help="Hypotheses kept; 1 without an LM is greedy. [20]"),
     click.option("--lm", type=FILE, multiple=True, help="LM file or .arpa[.gz]; may be repeated."),
     click.option(
@@ -56,16 +60,12 @@ search_options = options(
     click.option("--length-bonus", default=0.0, help="For each word (token, with token LMs). [0]"),
     click.option("--unk-penalty", default=0.0, help="Natural log added for an unknown word. [0]"),
     click.option("--weights", type=FILE, help="File of `asr tune`, instead of the numbers above."),
-)
-
-machine_options = options(
-    click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
     click.option(
         "--lexicon", type=FILE, help="The only words to output: lines `word [[0.7] unit ...]`."
     ),
     click.option("--hotwords", type=FILE, help="Phrases to favour, one a line [TAB bonus, 5]."),
-    click.option("--threads", type=click.IntRange(min=1), help="Default: all cores."),
 )
+
 scorer_options = options(
     click.option("--lm", type=FILE, multiple=True, help="LM: ours, .arpa[.gz], KenLM; repeatable."),
     click.option(
@@ -77,6 +77,10 @@ scorer_options = options(
     click.option("--name", multiple=True, help="One for each --lm (default: that of its file)."),
 )
 
+machine_options = options(
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+    click.option("--threads", type=click.IntRange(min=1), help="Default: all cores."),
+)
 
 
 def check_weights(
