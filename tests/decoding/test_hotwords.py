@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import asr
-from asr.decoding.align import forward
 from asr.decoding.ctc_search import search
 from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import DEFAULT_BONUS, HotWords, read_word
 from asr.decoding.options import EXHAUSTIVE
+from asr.decoding.trellis import align
 from asr.errors import InputError
 from asr.hypothesis import Weights
 
@@ -75,7 +75,7 @@ def test_open_search_with_hot_words_equals_brute_force(name: str, random_lm) -> 
         logits = rng.normal(scale=1.5, size=(4, len(pieces)))
         log_probs = (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
         best: dict[str, float] = {}
-        for tokens, ctc in zip(sequences, forward(log_probs, flat, begin), strict=True):
+        for tokens, ctc in zip(sequences, align(log_probs, flat, begin)[2], strict=True):
             text = fusion.text(tokens.tolist())
             words = text.split()
             total = weights.ctc * ctc + weights.bonus * len(words) + bonuses(phrases, words)
