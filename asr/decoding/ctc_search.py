@@ -195,7 +195,9 @@ def search(
         return [greedy(log_probs, fusion, frame_shift)]
     running = begin(fusion, options)
     step(running, log_probs)
-    return finish(running, frame_shift)
+    found = finish(running, frame_shift)
+    prefix_tree.give_back(running.arrays, running.limits, fusion)
+    return found
 
 
 def search_batch(

@@ -20,7 +20,8 @@ from asr.kernels import njit_lean
 Doubles = NDArray[np.float64]
 
 NODES = 4096  # prefixes that a new search has room for
-ANSWERS = 1 << 14  # of the language models remembered, 56 bytes each
+ANSWERS = 1 << 16  # of the language models remembered, 40 bytes each
+SPARE = 1 << 18  # nodes of room that are kept for the next utterance
 LIMIT = 600.0  # of the logarithm of a factor; doubles reach to 709
 TINY = 1e-300  # less is nothing
 
@@ -88,10 +89,28 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
 
 
 def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
-    """The empty prefix, with all mass."""
+    """The empty prefix, with all mass; in the arrays of a search that is over, if there are any."""
+    try:
+        made_for, s = fusion.spare.pop()
+    except IndexError:
+        made_for, s = None, None
+    if made_for != limits:
+        s = _allocate(limits, fusion)
+    ts, ws, wh = (array[0] for array in fusion.begin(1))
+    _restart(s, ts, ws, np.int32(fusion.arrays.hot.start), wh)
+    return s
+
+
+def give_back(s: Arrays, limits: Pruning, fusion: Fusion) -> None:
+    """The search is over: another one of this fusion may have its arrays, answers included."""
+    if len(s.parent) <= SPARE:
+        fusion.spare.append((limits, s))
+
+
+def _allocate(limits: Pruning, fusion: Fusion) -> Arrays:
     size, width = len(fusion.tokens), limits.beam * (1 + limits.tokens_per_frame)
     integers: dict[str, Any] = {name: np.zeros(NODES, np.int32) for name in PER_NODE[:6]}
-    s = Arrays(
+    return Arrays(
         **integers,
         word_hash=np.zeros(NODES, np.uint64),
         state=np.zeros(NODES, np.uint64),
@@ -111,14 +130,6 @@ def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
         counts=np.zeros(4, np.int64),
         log_scale=np.zeros(1),
     )
-    restart(s, fusion)
-    return s
-
-
-def restart(s: Arrays, fusion: Fusion) -> None:
-    """Make arrays of the same fusion and limits ready for another utterance."""
-    ts, ws, wh = (int(array[0]) for array in fusion.begin(1))
-    _restart(s, np.int32(ts), np.int32(ws), np.int32(fusion.arrays.hot.start), np.uint64(wh))
 
 
 @njit_lean
