@@ -34,8 +34,9 @@ def command(
     LMs given here join the list first, as in `asr rescore`. The weights file also keeps how the
     words' confidences are to be made from such lists.
 
-    NBEST is decoded from the dev set with a wide beam, --nbest 100 and moderate weights: with
-    shallow fusion the list itself depends on the weights it was made with.
+    NBEST is decoded from the dev set with a wide beam, --nbest 100 and moderate weights. With
+    shallow fusion the list itself depends on the weights it was made with; therefore the new ones
+    stay as near to them as the errors allow.
 
     \b
     Examples:
@@ -46,7 +47,7 @@ def command(
     from asr.confidence import fit
     from asr.decoding import tune
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
-    from asr.decoding.weights import save_weights
+    from asr.decoding.weights import save_weights, weights_from
     from asr.hypothesis import read_nbest
 
     said, manifest = tune.references(ref)
@@ -59,7 +60,8 @@ def command(
     # The order stays as it is: the first-best's errors are those of the list as decoded.
     normalize = normalizer_of(meta)
     table = tune.tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
-    tuned = tune.tune(table, meta["length"])
+    made_with = None if lm or not meta["lms"] else weights_from(meta["weights"])
+    tuned = tune.tune(table, meta["length"], made_with)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}

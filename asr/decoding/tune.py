@@ -6,6 +6,9 @@ S holds the raw scores of each hypothesis, E its word errors, both computed once
 a matrix product. The surface is a staircase, noisy in w. Therefore the point chosen is the one with
 the fewest errors on average over a box around it (± one step of the coarse grid), the most
 central one of equals; it lies on a plateau rather than in a lucky hole.
+
+Weights for a search are not moved further from those that the list was made with than the set can
+justify: a search at other weights finds other hypotheses, those that the list lacks for a reason.
 """
 
 from __future__ import annotations
@@ -148,19 +151,20 @@ def word_lists(
     return lists
 
 
-def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
-    """Word errors of the best hypotheses by each weight vector: points (P, K) -> (P,)."""
-    utterances, hypotheses, columns = table.scores.shape
-    scores = table.scores.reshape(-1, columns)
-    errors = np.zeros(len(points), np.int64)
-    blocked = np.where(table.valid, 0.0, -np.inf).astype(np.float32)[None]  # (1, U, H)
-    size = max(1, 4_000_000 // max(len(scores), 1))
-    rows = np.arange(utterances)
-    for begin in range(0, len(points), size):
-        totals = points[begin : begin + size] @ scores.T  # (p, U·H)
-        best = (totals.reshape(-1, utterances, hypotheses) + blocked).argmax(axis=2)  # (p, U)
-        errors[begin : begin + size] = table.errors[rows, best].sum(axis=1)
+def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:
+    """Word errors of each utterance's best hypothesis by each weight vector: (P, K) -> (P, U)."""
+    totals = points @ table.scores.reshape(-1, table.scores.shape[2]).T
+    blocked = np.where(table.valid, 0.0, -np.inf).astype(np.float32)  # (U, H)
+    best = (totals.reshape(-1, *table.valid.shape) + blocked).argmax(axis=2)  # (P, U)
+    errors: NDArray[np.int64] = table.errors[np.arange(len(table.errors)), best]
     return errors
+
+
+def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
+    """Word errors of the set by each weight vector: points (P, K) -> (P,); in bounded memory."""
+    size = max(1, 4_000_000 // max(table.valid.size, 1))
+    blocks = [points[begin : begin + size] for begin in range(0, len(points), size)]
+    return np.concatenate([first_errors(table, block).sum(axis=1) for block in blocks])
 
 
 @dataclass(slots=True)
@@ -200,6 +204,12 @@ class Space:
         }
         return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
 
+    def value(self, weights: Weights) -> NDArray[np.float64]:
+        """Values of the axes (A,) that order hypotheses as `weights` do; inverse of `points`."""
+        scale = weights.ctc + weights.att
+        known = {"ratio": weights.ctc, "bonus": weights.bonus, **weights.lm}
+        return np.array([known.get(name, 0.0) for name in self.names]) / scale
+
     def weights(self, table: Table, value: NDArray[np.float64]) -> Weights:
         point = dict(zip(table.columns, self.points(table, value[None])[0].tolist(), strict=True))
         point = {name: round(weight, 4) for name, weight in point.items()}
@@ -223,8 +233,11 @@ class Tuned:
     point: Floats  # (K,): the weights of the table's columns
 
 
-def tune(table: Table, length_unit: str) -> Tuned:
-    """Coarse grid (its range grows while the best point lies at an end), then a finer one."""
+def tune(table: Table, length_unit: str, made_with: Weights | None = None) -> Tuned:
+    """Coarse grid (its range grows while the best point lies at an end), then a finer one.
+
+    made_with: weights of the search that made the list, where the new ones are for such a search.
+    """
     space = Space.of(table, length_unit)
     count = COARSE[min(len(space.names), max(COARSE))]
     parts = PARTS[min(len(space.names), max(PARTS))]
@@ -248,10 +261,26 @@ def tune(table: Table, length_unit: str) -> Tuned:
         value, _ = best_point(table, space, fine, parts, before)
         if np.allclose(value, before):
             break
+    if made_with is not None:
+        value = towards(table, space, value, space.value(made_with))
     weights = space.weights(table, value)
     point = space.points(table, value[None])
     errors = int(count_errors(table, point)[0])
     return Tuned(weights, errors, [space.names[a] for a in edges], space, value, point[0])
+
+
+def towards(
+    table: Table, space: Space, value: NDArray[np.float64], start: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The point nearest to `start` on the way from `value` whose errors are as few, but for noise.
+
+    Noise is half a standard error of the paired difference between the two ends, over utterances.
+    """
+    way = value + np.linspace(1, 0, 21)[:, None] * (start - value)
+    errors = first_errors(table, space.points(table, way))  # (P, U)
+    noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
+    near: NDArray[np.float64] = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
+    return near
 
 
 def best_point(

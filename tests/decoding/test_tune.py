@@ -127,6 +127,24 @@ def test_ratio_of_ctc_and_att_is_found() -> None:
     assert tuned.errors < table.first / 2
 
 
+def test_weights_stay_near_those_of_the_search_where_errors_cannot_tell() -> None:
+    """Random errors justify no move; planted ones nearly the whole way, at no loss but noise."""
+    lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    others = np.random.default_rng(0).permutation(list(references.values()))
+    mixed = dict(zip(references, others.tolist(), strict=True))
+    noise = tune.tabulate(lists, mixed, str)
+    for start in (Weights(1.0, lm={"big": 0.5}, bonus=1.0), Weights(2.0, lm={"big": 1.0})):
+        free, held = tune.tune(noise, "words"), tune.tune(noise, "words", start)
+        assert held.errors >= free.errors
+        space = free.space
+        gone = np.abs(held.value - space.value(start)).sum()
+        assert gone <= 0.5 * np.abs(free.value - space.value(start)).sum()
+    table = tune.tabulate(lists, references, str)
+    held = tune.tune(table, "words", Weights(ctc=1.0, lm={"big": 0.1}, bonus=0.0))
+    assert held.weights.lm["big"] == pytest.approx(0.8, abs=0.15)
+    assert held.errors < table.first / 2
+
+
 def test_errors_of_a_point_equal_those_of_the_sorted_lists() -> None:
     rng = np.random.default_rng(1)
     lists, references = generate(20, 12, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
