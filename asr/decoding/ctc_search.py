@@ -47,30 +47,28 @@ class Search:
     limits: prefix_tree.Pruning
     arrays: prefix_tree.Arrays
     chunks: list[Floats] = field(default_factory=list)
-    closed: LexiconSearch | None = None  # where there is a lexicon
 
 
-def begin(fusion: Fusion, options: SearchOptions) -> Search:
+def begin(fusion: Fusion, options: SearchOptions) -> Search | LexiconSearch:
     """Start a search: one hypothesis, the empty text."""
     if not 0 < fusion.weights.ctc < float("inf"):
         raise InputError(f"the weight of the CTC score is {fusion.weights.ctc}", "ctc-weight")
+    if isinstance(fusion, LexiconFusion):
+        return LexiconSearch(fusion, options)
     limits = prefix_tree.pruning(options, fusion)
-    closed = LexiconSearch(fusion, options) if isinstance(fusion, LexiconFusion) else None
-    return Search(
-        fusion, options.nbest, limits, prefix_tree.new_arrays(limits, fusion), closed=closed
-    )
+    return Search(fusion, options.nbest, limits, prefix_tree.new_arrays(limits, fusion))
 
 
-def step(search: Search, log_probs: LogProbs) -> None:
+def step(search: Search | LexiconSearch, log_probs: LogProbs) -> None:
     """Consume the next frames, (T, V) natural log probabilities, T ≥ 0.
 
     Raises InputError: wrong shape, NaN, +inf, probabilities of a frame that do not sum to one.
     """
     frames = check(log_probs, search.fusion)
-    search.chunks.append(frames)
-    if search.closed:
-        search.closed.step(frames)
+    if isinstance(search, LexiconSearch):
+        search.step(frames)
         return
+    search.chunks.append(frames)
     while len(frames):
         done = prefix_beam.advance(search.arrays, search.fusion.arrays, search.limits, frames)
         frames = frames[done:]
@@ -78,16 +76,15 @@ def step(search: Search, log_probs: LogProbs) -> None:
             search.arrays = prefix_tree.with_more_room(search.arrays)
 
 
-def finish(search: Search, frame_shift: float | None = None) -> list[Hypothesis]:
+def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> list[Hypothesis]:
     """The n best hypotheses of distinct texts, best first; the search may go on afterwards.
 
     Scores are those of the module's formula, `ctc` summed over all alignments. With `frame_shift`
     (seconds; 1 for times in frames) hypotheses have words with their times.
     """
+    if isinstance(search, LexiconSearch):
+        return search.finish(frame_shift)
     fusion = search.fusion
-    frames = np.concatenate([np.empty((0, len(fusion.tokens)), np.float32), *search.chunks])
-    if search.closed:
-        return search.closed.finish(frames, frame_shift)
     totals = prefix_beam.totals(search.arrays, fusion.arrays, search.limits)
     found: dict[str, Ints] = {}
     for entry in np.argsort(-totals, kind="stable"):
@@ -95,6 +92,7 @@ def finish(search: Search, frame_shift: float | None = None) -> list[Hypothesis]
             break
         tokens = prefix_beam.tokens_of(search.arrays, search.arrays.beam[entry])
         found.setdefault(fusion.text(tokens.tolist()), tokens)
+    frames = np.concatenate([np.empty((0, len(fusion.tokens)), np.float32), *search.chunks])
     return describe(frames, fusion, found, frame_shift)
 
 
@@ -196,7 +194,8 @@ def search(
     running = begin(fusion, options)
     step(running, log_probs)
     found = finish(running, frame_shift)
-    prefix_tree.give_back(running.arrays, running.limits, fusion)
+    if isinstance(running, Search):
+        prefix_tree.give_back(running.arrays, running.limits, fusion)
     return found
 
 

@@ -16,16 +16,17 @@ from asr.kernels import njit, njit_lean
 from asr.lm.lexicon import AFTER, START
 
 # Natural log; states that the search would have dropped by a threshold wider by this matter not.
-SAFE = 80.0
+SAFE = 40.0
+SMALL = 1e-60  # when masses are less, all are scaled up
 
 
 @njit_lean
 def _leads(trie: Any, node: Any, after: Any) -> Any:
     """Is there an arc between the nodes?"""
-    found = False
-    for a in range(trie.arcs[node], trie.arcs[node + 1]):
-        found |= trie.arc[a] == after
-    return found
+    for a in range(trie.arcs[node], trie.arcs[node + 1]):  # noqa: SIM110 (compiled)
+        if trie.arc[a] == after:
+            return True
+    return False
 
 
 @njit_lean
@@ -42,82 +43,89 @@ def _probability(trie: Any, node: Any, word: Any) -> Any:
 def _factor(trie: Any, node: Any, after: Any, same: Any, word: Any) -> Any:
     """Of the step between two nodes: within a word (`same`) or from a boundary, else from the end
     of `word`."""
-    if same or trie.between[node]:
+    if same:
         return 1.0 if _leads(trie, node, after) else 0.0
-    return _probability(trie, node, word) if _leads(trie, AFTER, after) else 0.0
+    if trie.between[node]:
+        return 1.0 if trie.opens[START, after] else 0.0
+    return _probability(trie, node, word) if trie.opens[AFTER, after] else 0.0
+
+
+@njit_lean
+def _connect(
+    trie: Any, words: Any, node: Any, place: Any, begin: Any, origin: Any, factor: Any, end: Any
+) -> Any:
+    """Fill what states_of returns; how many steps between states there are."""
+    edges, s, last = 0, 1, 0  # last: the first state of the word before
+    for i in range(len(words) + 1):
+        for of_word in range(2 if i < len(words) else 1):
+            start, before = s, words[i - 1] if i else -1
+            first, past = 0, len(trie.boundaries)
+            if of_word:
+                first, past = trie.paths[words[i]], trie.paths[words[i] + 1]
+            for k in range(first, past):
+                node[s], place[s] = (trie.path[k], i) if of_word else (trie.boundaries[k], -1)
+                s += 1
+            for c in range(start, s):
+                begin[c] = edges
+                for m in range(last, c if of_word else s):
+                    f = _factor(trie, node[m], node[c], of_word and m >= start, before)
+                    if f > 0.0:
+                        origin[edges], factor[edges] = m, f
+                        edges += 1
+                end[c] = 1.0 if i == len(words) else 0.0
+                if of_word and i == len(words) - 1:
+                    end[c] = _probability(trie, node[c], words[i])
+            if of_word:
+                last = start
+    begin[s] = edges
+    return edges
 
 
 @njit
 def states_of(trie: Any, words: Any) -> Any:
     """(node (S,), place of its word, -1 for boundaries (S,)), state 0 the start; where the states
     that lead to each begin (S + 1,), these and their factors; the factor of ending in each (S,)."""
-    boundaries = np.flatnonzero(trie.between).astype(np.int32)
-    boundaries = boundaries[boundaries != START]
-    count, longest = 1 + (len(words) + 1) * len(boundaries), 0
+    count, longest = 1 + (len(words) + 1) * len(trie.boundaries), 0
     for w in words:
         count += trie.paths[w + 1] - trie.paths[w]
         longest = max(longest, trie.paths[w + 1] - trie.paths[w])
     node, place = np.zeros(count, np.int32), np.full(count, -1, np.int32)
-    begin = np.zeros(count + 1, np.int32)
-    most = count * (2 * longest + len(boundaries) + 1)
+    begin, end = np.zeros(count + 1, np.int32), np.ones(count)
+    most = count * (2 * longest + len(trie.boundaries) + 1)
     origin, factor = np.empty(most, np.int32), np.empty(most)
-    end = np.zeros(count)
     end[0] = 1.0 if len(words) == 0 else 0.0
-    edges, s, last = 0, 1, 0  # last: the first state of the word before
-    for i in range(len(words) + 1):
-        for of_word in range(2 if i < len(words) else 1):
-            start, before = s, words[i - 1] if i else -1
-            own = (
-                trie.path[trie.paths[words[i]] : trie.paths[words[i] + 1]]
-                if of_word
-                else boundaries
-            )
-            s += len(own)
-            node[start:s] = own
-            place[start:s] = i if of_word else -1
-            for c in range(start, s):
-                begin[c] = edges
-                for m in range(last, s):
-                    f = _factor(trie, node[m], node[c], of_word and m >= start, before)
-                    if f > 0.0:
-                        origin[edges], factor[edges] = m, f
-                        edges += 1
-                if i == len(words):
-                    end[c] = 1.0
-                elif of_word and i == len(words) - 1:
-                    end[c] = _probability(trie, node[c], words[i])
-            if of_word:
-                last = start
-    begin[count] = edges
+    edges = _connect(trie, words, node, place, begin, origin, factor, end)
     return node, place, begin, origin[:edges], factor[:edges], end
 
 
 @njit
-def trace(log_probs: Any, trie: Any, words: Any, cut: Any) -> Any:
+def trace(probs: Any, trie: Any, words: Any, cut: Any) -> Any:
     """log Σ over all spellings and alignments of a word sequence, and the best of them.
 
-    log_probs (T, V); states whose part is less than `cut` of all are dropped. Returns the score
+    probs (T, V); states whose part is less than `cut` of all are dropped. Returns the score
     and, of each token of the best spelling, (5, U): token, place of its word (-1: boundary), first
     frame, last frame + 1, frame of the most probable emission; -inf and no tokens where there is
     no alignment.
     """
     node, place, begin, origin, factor, end = states_of(trie, words)
-    count, frames = len(node), len(log_probs)
-    token = np.empty(count, np.int32)
+    count, frames = len(node), len(probs)
+    token = trie.token[node]
+    same = np.empty(len(origin), np.bool_)  # only a blank can part the two
     reach = 1  # states ahead that a frame can lead to
     for c in range(count):
-        token[c] = trie.token[node[c]]
         for k in range(begin[c], begin[c + 1]):
+            same[k] = token[origin[k]] == token[c]
             reach = max(reach, c - origin[k])
-    sums, best = np.zeros((2, 2, count)), np.zeros((2, 2, count))  # (turn, blank or token, state)
-    sums[0, 0, 0] = best[0, 0, 0] = 1.0
+    # Turn, then: B, B + N; and of the best alignment B, N. Only low .. high of a turn is defined.
+    sums, best = np.empty((2, 2, count)), np.empty((2, 2, count))
+    sums[0, :, 0], best[0, 0, 0], best[0, 1, 0] = 1.0, 1.0, 0.0
     low, high, log_scale = 0, 1, 0.0
     lows, starts = np.empty(frames, np.int32), np.empty(frames + 1, np.int64)
-    back = np.empty((2, 64 * (frames + 1)), np.int32)  # 2 · state + part, for blank and for token
+    back = np.empty((2, 32 * (frames + 1)), np.int32)  # 2 · state + part, for blank and for token
     starts[0] = 0
     nothing = np.empty((5, 0), np.int32)
     for t in range(frames):
-        row = log_probs[t]
+        row = probs[t]
         old, new, old_best, new_best = (
             sums[t & 1],
             sums[(t + 1) & 1],
@@ -128,64 +136,62 @@ def trace(log_probs: Any, trie: Any, words: Any, cut: Any) -> Any:
         lows[t], starts[t + 1] = low, starts[t] + width - low
         while starts[t + 1] > back.shape[1]:
             back = np.concatenate((back, np.empty_like(back)), axis=1)
-        top = row[0]
-        for c in range(low, width):
-            top = max(top, row[token[c]])
-        if top == -np.inf:
-            return -np.inf, nothing
-        blank = np.exp(np.float64(row[0] - top))
+        blank = row[0]
         total, largest = 0.0, 0.0
         for c in range(low, width):
-            v = token[c]
-            mass, likely, source = old[1, c], old_best[1, c], 2 * c + 1
+            mass, likely, source, both, likely_blank, source_blank = 0.0, 0.0, 0, 0.0, 0.0, 2 * c
+            if c < high:
+                both = old[1, c]
+                mass, likely, source = both - old[0, c], old_best[1, c], 2 * c + 1
+                likely_blank = old_best[0, c]
+                if likely > likely_blank:
+                    likely_blank, source_blank = likely, source
             for k in range(begin[c], begin[c + 1]):
                 m = origin[k]
-                mass += factor[k] * old[0, m]
-                if factor[k] * old_best[0, m] > likely:
-                    likely, source = factor[k] * old_best[0, m], 2 * m
-                if token[m] != v:
-                    mass += factor[k] * old[1, m]
-                    if factor[k] * old_best[1, m] > likely:
-                        likely, source = factor[k] * old_best[1, m], 2 * m + 1
-            p = np.exp(np.float64(row[v] - top)) if c else 0.0
-            place_back = starts[t] + c - low
-            back[1, place_back] = source
-            back[0, place_back] = 2 * c + (1 if old_best[1, c] > old_best[0, c] else 0)
-            new[1, c], new[0, c] = mass * p, (old[0, c] + old[1, c]) * blank
-            new_best[1, c] = likely * p
-            new_best[0, c] = max(old_best[0, c], old_best[1, c]) * blank
-            total += new[0, c] + new[1, c]
+                if low <= m < high:
+                    f, x, part = factor[k], old_best[0, m], 0
+                    if same[k]:
+                        mass += f * old[0, m]
+                    else:
+                        mass += f * old[1, m]
+                        if old_best[1, m] > x:
+                            x, part = old_best[1, m], 1
+                    if f * x > likely:
+                        likely, source = f * x, 2 * m + part
+            p = row[token[c]]
+            at = starts[t] + c - low
+            back[0, at], back[1, at] = source_blank, source
+            new[0, c] = both * blank
+            new[1, c] = new[0, c] + mass * p
+            new_best[0, c], new_best[1, c] = likely_blank * blank, likely * p
+            total += new[1, c]
             largest = max(largest, new_best[0, c], new_best[1, c])
         if total == 0.0 or largest == 0.0:
             return -np.inf, nothing
-        log_scale += np.log(total) + top
         high = width
-        while new[0, low] + new[1, low] <= cut * total:
+        while new[1, low] <= cut * total:
             low += 1
-        while new[0, high - 1] + new[1, high - 1] <= cut * total:
+        while new[1, high - 1] <= cut * total:
             high -= 1
-        for c in range(lows[t], width):
-            inside = low <= c < high
-            for k in range(2):
-                old[k, c] = old_best[k, c] = 0.0
-                new[k, c] = new[k, c] / total if inside else 0.0
-                new_best[k, c] = new_best[k, c] / largest if inside else 0.0
+        if total < SMALL:
+            log_scale += np.log(total)
+            new[:, low:high] /= total
+        if largest < SMALL:
+            new_best[:, low:high] /= largest
     total, likely, state = 0.0, 0.0, -1
     for c in range(low, high):
+        total += end[c] * sums[frames & 1, 1, c]
         for k in range(2):
-            total += end[c] * sums[frames & 1, k, c]
             if end[c] * best[frames & 1, k, c] > likely:
                 likely, state = end[c] * best[frames & 1, k, c], 2 * c + k
     if state < 0:
         return -np.inf, nothing
-    return np.log(total) + log_scale, _trace_back(
-        log_probs, token, place, back, lows, starts, state
-    )
+    return np.log(total) + log_scale, _trace_back(probs, token, place, back, lows, starts, state)
 
 
 @njit
 def _trace_back(
-    log_probs: Any, token: Any, place: Any, back: Any, lows: Any, starts: Any, state: Any
+    probs: Any, token: Any, place: Any, back: Any, lows: Any, starts: Any, state: Any
 ) -> Any:
     """The tokens of the best alignment, which ends in `state` (2 · state + part); see trace."""
     found = np.zeros((5, len(token)), np.int32)
@@ -199,7 +205,7 @@ def _trace_back(
                 found[0, u], found[1, u], found[3, u], found[4, u] = token[c], place[c], t + 1, t
                 before = c
             found[2, u] = t
-            if log_probs[t, token[c]] > log_probs[found[4, u], token[c]]:
+            if probs[t, token[c]] > probs[found[4, u], token[c]]:
                 found[4, u] = t
         state = back[state & 1, starts[t] + c - lows[t]]
     return found[:, u:].copy()

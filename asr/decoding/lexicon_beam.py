@@ -20,28 +20,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.fusion import END, FusionArrays
+from asr.decoding.fusion import END
 from asr.decoding.hotwords import HotArrays, read_word
 from asr.decoding.options import SearchOptions
 from asr.decoding.prefix_beam import kth_largest
 from asr.kernels import njit, njit_lean
 from asr.lm.lexicon import AFTER, START, Trie
+from asr.lm.ngram import NGramArrays
 from asr.lm.ngram import advance as lm_advance
 
 Ints = NDArray[np.int32]
 Doubles = NDArray[np.float64]
 
-ROOM = 512  # candidates of a frame, and histories, that a new search has room for
+ROOM, HISTORIES_ROOM = 512, 4096  # candidates of a frame, histories: a new search's room
 SMALL = 1e-60  # when the best mass is less, all are scaled up
 BLANK, TOKEN = 0, 1  # columns of masses: B, N
 HISTORIES, ENTRIES, ALL_BLANK, CANDIDATES, STAMP = 0, 1, 2, 3, 4  # places of counts
 
 
 class Model(NamedTuple):
-    """What a search reads."""
+    """What a search reads: N nodes, A arcs, W words."""
 
     trie: Trie
-    fusion: FusionArrays
+    word_lm: NGramArrays
+    has_lm: bool
+    lm_weight: float
+    word_bonus: float
+    unk_penalty: float  # added to the raw score of an unknown word
     hot: HotArrays
     letters: NDArray[np.uint8]  # UTF-8 bytes of all words
     letters_begin: Ints  # (W + 1,)
@@ -72,6 +77,7 @@ class Arrays(NamedTuple):
     new_node: Ints  # (C,)
     new_mass: Doubles  # (C, 2)
     places: NDArray[np.int64]  # (2C,) stamp + candidate by open addressing; less than stamp: empty
+    alike: NDArray[np.int64]  # (2C,) the same, by what decides a candidate's future
     order: Doubles  # (max(C, V),) scratch of the selections
     p: Doubles  # (V,) probabilities of the tokens worth trying, else 0
     counts: NDArray[np.int64]  # (5,)
@@ -89,6 +95,7 @@ class Pruning(NamedTuple):
     token_cut: float
     tokens_per_frame: int
     skip: float
+    merge: bool  # of candidates that can go on alike only the best is kept
 
 
 def pruning(options: SearchOptions, model: Model) -> Pruning:
@@ -99,18 +106,19 @@ def pruning(options: SearchOptions, model: Model) -> Pruning:
         float(np.exp(-options.token_threshold)),
         options.tokens_per_frame,
         float(options.blank_skip),
+        options.nbest == 1 and bool(np.isfinite(options.beam_threshold)),
     )
 
 
 def new_arrays(limits: Pruning, model: Model, tokens: int, lm_state: int) -> Arrays:
     """Nothing said yet, with all mass."""
     s = Arrays(
-        before=np.zeros(ROOM, np.int32),
-        word=np.zeros(ROOM, np.int32),
-        state=np.full(ROOM, lm_state, np.int32),
-        hot=np.full(ROOM, model.hot.start, np.int32),
-        gain=np.ones(ROOM),
-        table=np.zeros(2 * ROOM, np.int32),
+        before=np.zeros(HISTORIES_ROOM, np.int32),
+        word=np.zeros(HISTORIES_ROOM, np.int32),
+        state=np.full(HISTORIES_ROOM, lm_state, np.int32),
+        hot=np.full(HISTORIES_ROOM, model.hot.start, np.int32),
+        gain=np.ones(HISTORIES_ROOM),
+        table=np.zeros(2 * HISTORIES_ROOM, np.int32),
         history=np.zeros(limits.beam, np.int32),
         node=np.zeros(limits.beam, np.int32),
         mass=np.zeros((limits.beam, 2)),
@@ -118,6 +126,7 @@ def new_arrays(limits: Pruning, model: Model, tokens: int, lm_state: int) -> Arr
         new_node=np.empty(ROOM, np.int32),
         new_mass=np.empty((ROOM, 2)),
         places=np.zeros(2 * ROOM, np.int64),
+        alike=np.zeros(2 * ROOM, np.int64),
         order=np.empty(max(ROOM, tokens)),
         p=np.zeros(tokens),
         counts=np.array([1, 1, 0, 0, 0], np.int64),
@@ -138,6 +147,7 @@ def with_more_room(s: Arrays) -> Arrays:
         new_node=np.empty(room, np.int32),
         new_mass=np.empty((room, 2)),
         places=np.zeros(2 * room, np.int64),
+        alike=np.zeros(2 * room, np.int64),
         order=np.empty(max(room, len(s.p))),
     )
     s.counts[STAMP] = 0
@@ -173,6 +183,14 @@ def _fill_table(s: Any) -> None:
 
 
 @njit_lean
+def lm_score(model: Any, state: Any, word: Any) -> Any:
+    """(raw log probability, next state) of a word of the lexicon."""
+    w = model.lm_word[word]
+    logp, after, _ = lm_advance(model.word_lm, state, w)
+    return logp + (model.unk_penalty if w == 0 else 0.0), np.int32(after)
+
+
+@njit_lean
 def _longer(s: Any, model: Any, history: Any, word: Any) -> Any:
     """The history with one more word, made with its language model score if new."""
     h, place = _find(s, history, word)
@@ -180,13 +198,10 @@ def _longer(s: Any, model: Any, history: Any, word: Any) -> Any:
         h = np.int32(s.counts[HISTORIES])
         s.counts[HISTORIES] += 1
         s.table[place] = h
-        f = model.fusion
-        score, state = f.word_bonus, s.state[history]
-        if f.has_word:
-            w = model.lm_word[word]
-            logp, after, _ = lm_advance(f.word_lm, state, w)
-            score += f.word_weight * (logp + (f.unk_penalty if w == 0 else 0.0))
-            state = np.int32(after)
+        score, state = model.word_bonus, s.state[history]
+        if model.has_lm:
+            logp, state = lm_score(model, state, word)
+            score += model.lm_weight * logp
         hot = s.hot[history]
         if len(model.hot.earned) > 1:
             begin, end = model.letters_begin[word], model.letters_begin[word + 1]
@@ -229,12 +244,12 @@ def _clear(s: Any) -> None:
 @njit_lean
 def _pick_tokens(s: Any, model: Any, limits: Any, row: Any) -> Any:
     """Fill s.p with the probabilities of the tokens worth trying: (how many, the largest)."""
-    top = np.float64(row[0])
+    top = row[0]
     for v in model.tokens:
-        top = max(top, np.float64(row[v]))
+        top = max(top, row[v])
     least, count, best = max(top * limits.token_cut, 1e-300), 0, 0.0
     for v in model.tokens:
-        p = np.float64(row[v])
+        p = row[v]
         if p >= least:
             s.order[count] = p
             count += 1
@@ -266,7 +281,7 @@ def _stay(s: Any, trie: Any, row: Any) -> Any:
     """The first candidates: the beam one frame later; the largest mass."""
     _clear(s)
     best = 0.0
-    blank = np.float64(row[0])
+    blank = row[0]
     for i in range(s.counts[ENTRIES]):
         n = s.node[i]
         b, t = (s.mass[i, BLANK] + s.mass[i, TOKEN]) * blank, s.mass[i, TOKEN] * row[trie.token[n]]
@@ -306,10 +321,39 @@ def _extend(s: Any, model: Any, limits: Any, best: Any, p_best: Any) -> Any:
 
 
 @njit_lean
+def _merge(s: Any, c: Any) -> None:
+    """Of candidate c and an earlier one drop the worse if what can follow is the same for both.
+
+    That is where node and states are equal: the worse could win only by what shorter hypotheses of
+    its words still give it. It is pruning like the others, and masses do not change.
+    """
+    h, n = s.new_history[c], s.new_node[c]
+    mask, stamp = np.uint64(len(s.alike) - 1), s.counts[STAMP]
+    key = np.uint64(s.state[h]) + (np.uint64(s.hot[h]) << np.uint64(32))
+    place = _hash(key, n) & mask
+    while s.alike[place] >= stamp:
+        other = s.alike[place] - stamp
+        g = s.new_history[other]
+        if s.new_node[other] == n and s.state[g] == s.state[h] and s.hot[g] == s.hot[h]:
+            worse = c
+            mass = s.new_mass[c, BLANK] + s.new_mass[c, TOKEN]
+            if mass > s.new_mass[other, BLANK] + s.new_mass[other, TOKEN]:
+                s.alike[place], worse = stamp + c, other
+            s.new_mass[worse, BLANK] = s.new_mass[worse, TOKEN] = 0.0
+            return
+        place = (place + np.uint64(1)) & mask
+    s.alike[place] = stamp + c
+
+
+@njit_lean
 def _select(s: Any, limits: Any, best: Any) -> None:
     """Make the best of the candidates the beam, the very best first."""
     least, kept = max(best * limits.beam_cut, 1e-300), 0
     count = s.counts[CANDIDATES]
+    if limits.merge:
+        for i in range(count):
+            if s.new_mass[i, BLANK] + s.new_mass[i, TOKEN] >= least:
+                _merge(s, i)
     for i in range(count):
         mass = s.new_mass[i, BLANK] + s.new_mass[i, TOKEN]
         if mass >= least:
@@ -350,7 +394,7 @@ def advance(s: Any, model: Any, limits: Any, probs: Any) -> Any:
                 for i in range(s.counts[ENTRIES]):
                     s.mass[i, BLANK] += s.mass[i, TOKEN]
                     s.mass[i, TOKEN] = 0.0
-            s.log_scale[0] += np.log(np.float64(row[0]))
+            s.log_scale[0] += np.log(row[0])
             continue
         count, p_best = _pick_tokens(s, model, limits, row)
         room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
@@ -365,13 +409,13 @@ def advance(s: Any, model: Any, limits: Any, probs: Any) -> Any:
 
 
 @njit_lean
-def finals(s: Any, model: Any) -> Any:
-    """Make the candidates the word sequences that may end here, with their final masses in N; how
-    many, or -1 where the arrays have no room. Where no word is complete, those before it."""
-    trie, fusion = model.trie, model.fusion
+def _finals(s: Any, model: Any) -> bool:
+    """Make the candidates the word sequences that may end here, with their final masses in N; False
+    where the arrays have no room. Where no word is complete, those before it."""
+    trie = model.trie
     room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
     if _room_needed(s, trie, 1) > room:
-        return -1
+        return False
     _clear(s)
     for complete in (True, False):
         for i in range(s.counts[ENTRIES]):
@@ -387,20 +431,44 @@ def finals(s: Any, model: Any) -> Any:
     for i in range(s.counts[CANDIDATES]):
         h = s.new_history[i]
         end = -model.hot.ahead[s.hot[h]]  # phrases begun are not completed
-        if fusion.has_word:
-            end += fusion.word_weight * lm_advance(fusion.word_lm, s.state[h], END)[0]
+        if model.has_lm:
+            end += model.lm_weight * lm_advance(model.word_lm, s.state[h], END)[0]
         s.new_mass[i, TOKEN] *= np.exp(model.sharpness * end)
-    return s.counts[CANDIDATES]
+    return True
+
+
+@njit_lean
+def _raw_scores(s: Any, model: Any, words: Any, scores: Any) -> None:
+    """Fill scores with the raw word LM's score, its end included, and the hot words' bonuses."""
+    lm, hot, state, at = 0.0, 0.0, s.state[0], s.hot[0]
+    for word in words:
+        if model.has_lm:
+            logp, state = lm_score(model, state, word)
+            lm += logp
+        begin, end = model.letters_begin[word], model.letters_begin[word + 1]
+        earned, after = read_word(model.hot, at, model.letters, begin, end)
+        hot, at = hot + earned, np.int32(after)
+    if model.has_lm:
+        lm += lm_advance(model.word_lm, state, END)[0]
+    scores[0], scores[1] = lm, hot
 
 
 @njit
-def words_of(s: Any, history: Any) -> Any:
-    """The word sequence of a history."""
-    length, h = 0, history
-    while h > 0:
-        length, h = length + 1, s.before[h]
-    words = np.empty(length, np.int32)
-    h = history
-    for i in range(length - 1, -1, -1):
-        words[i], h = s.word[h], s.before[h]
-    return words
+def best_texts(s: Any, model: Any, nbest: Any) -> Any:
+    """The word sequences of the best `nbest` hypotheses, one after the other, where each begins,
+    and their raw scores (n, 2); nothing begins where the arrays have no room."""
+    if not _finals(s, model):
+        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 2))
+    order = np.argsort(-s.new_mass[: s.counts[CANDIDATES], TOKEN], kind="mergesort")[:nbest]
+    begin, scores = np.zeros(len(order) + 1, np.int64), np.empty((len(order), 2))
+    for k in range(len(order)):
+        begin[k + 1], h = begin[k], s.new_history[order[k]]
+        while h > 0:
+            begin[k + 1], h = begin[k + 1] + 1, s.before[h]
+    words = np.empty(begin[-1], np.int32)
+    for k in range(len(order)):
+        h = s.new_history[order[k]]
+        for i in range(begin[k + 1] - 1, begin[k] - 1, -1):
+            words[i], h = s.word[h], s.before[h]
+        _raw_scores(s, model, words[begin[k] : begin[k + 1]], scores[k])
+    return words, begin, scores

@@ -18,17 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding import lexicon_beam
-from asr.decoding.fusion import END, Fusion
-from asr.decoding.hotwords import NO_HOT_WORDS, HotWords, read_word
+from asr.decoding.fusion import Fusion
+from asr.decoding.hotwords import NO_HOT_WORDS, HotWords
 from asr.decoding.lexicon_align import SAFE, trace
-from asr.decoding.lexicon_beam import TOKEN, Model
+from asr.decoding.lexicon_beam import Model
 from asr.decoding.options import SearchOptions
+from asr.decoding.trellis import exponentials
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word
-from asr.kernels import njit
 from asr.lm.lexicon import AFTER, START, Lexicon, Pronunciations, Trie
 from asr.lm.ngram import RESERVED, NGram
-from asr.lm.ngram import advance as lm_advance
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -58,7 +57,7 @@ class LexiconFusion(Fusion):
                 lexicon.path,
                 "Rescore with it.",
             )
-        self.model = self._model() if self.weights.ctc > 0 else None
+        self.model = self._model()
 
     def can_spell(self) -> Callable[[str], bool]:
         return self.lexicon.known.__contains__
@@ -70,7 +69,7 @@ class LexiconFusion(Fusion):
 
     def _model(self) -> Model:
         trie, a = self.lexicon.trie, self.arrays
-        sharpness = 1 / self.weights.ctc
+        sharpness = 1 / self.weights.ctc if self.weights.ctc > 0 else 0.0  # the search refuses 0
         lm = self.lms[self.word_name] if self.word_name else None
         ids = np.array([lm.id(word) if lm else 0 for word in self.lexicon.words], np.int32)
         best = np.full(len(ids), a.word_bonus)
@@ -86,7 +85,11 @@ class LexiconFusion(Fusion):
         first[trie.arcs[AFTER] : trie.arcs[AFTER + 1]] = 1.0  # a complete word leaves its own
         return Model(
             trie=trie,
-            fusion=a,
+            word_lm=a.word_lm,
+            has_lm=a.has_word,
+            lm_weight=a.word_weight,
+            word_bonus=a.word_bonus,
+            unk_penalty=a.unk_penalty,
             hot=self.hotwords.arrays if self.hotwords else NO_HOT_WORDS,
             letters=np.frombuffer(b"".join(spelling), np.uint8).copy(),
             letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
@@ -147,52 +150,58 @@ def _owners(bounds: Ints) -> NDArray[np.int64]:
 
 
 class LexiconSearch:
-    """A search under way."""
+    """A search under way. Its memory grows with the frames."""
 
     def __init__(self, fusion: LexiconFusion, options: SearchOptions) -> None:
-        assert fusion.model is not None
         self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
         self.limits = lexicon_beam.pruning(options, fusion.model)
         state = int(fusion.begin(1).word[0])
-        self.arrays = lexicon_beam.new_arrays(self.limits, fusion.model, len(fusion.tokens), state)
+        self.arrays = lexicon_beam.new_arrays(self.limits, self.model, len(fusion.tokens), state)
+        self.probs: list[Doubles] = []
 
     def step(self, log_probs: Floats) -> None:
         """Consume the next frames (T, V)."""
-        probs = np.exp(log_probs)
+        probs = exponentials(np.maximum(log_probs, -700.0).ravel()).reshape(log_probs.shape)
+        self.probs.append(probs)
         while len(probs):
             done = lexicon_beam.advance(self.arrays, self.model, self.limits, probs)
             probs = probs[done:]
             if len(probs):
                 self.arrays = lexicon_beam.with_more_room(self.arrays)
 
-    def finish(self, log_probs: Floats, frame_shift: float | None) -> list[Hypothesis]:
-        """The n best hypotheses; log_probs (T, V) of all frames."""
-        while (count := lexicon_beam.finals(self.arrays, self.model)) < 0:
+    def finish(self, frame_shift: float | None) -> list[Hypothesis]:
+        """The n best hypotheses, best first."""
+        while True:
+            words, begin, raw = lexicon_beam.best_texts(self.arrays, self.model, self.nbest)
+            if len(begin):
+                break
             self.arrays = lexicon_beam.with_more_room(self.arrays)
-        order = np.argsort(-self.arrays.new_mass[:count, TOKEN], kind="stable")
+        probs = np.concatenate([np.empty((0, len(self.fusion.tokens))), *self.probs])
         found = [
-            self._describe(log_probs, words, frame_shift)
-            for history in self.arrays.new_history[order[: self.nbest]].tolist()
-            for words in [lexicon_beam.words_of(self.arrays, history)]
+            self._describe(probs, words[first:past], lm, hot, frame_shift)
+            for first, past, (lm, hot) in zip(
+                begin.tolist(), begin[1:].tolist(), raw.tolist(), strict=False
+            )
         ]
         return sorted(found, key=lambda hypothesis: -hypothesis.total)
 
-    def _describe(self, log_probs: Floats, words: Ints, frame_shift: float | None) -> Hypothesis:
+    def _describe(
+        self, probs: Doubles, words: Ints, lm: float, hot: float, frame_shift: float | None
+    ) -> Hypothesis:
         fusion = self.fusion
         cut = self.limits.beam_cut * np.exp(-SAFE)
-        ctc, found = trace(log_probs, self.model.trie, words, cut)
+        ctc, found = trace(probs, self.model.trie, words, cut)
         if found.shape[1] and found[1, -1] < 0:  # the last word needs no boundary after it
             found = found[:, :-1]
         tokens, place, start, end, peak = found
-        lm, hot = _word_scores(self.model, words, self.arrays.state[0])
         names = [fusion.lexicon.words[w] for w in words.tolist()]
         scores: dict[str, Any] = {
             "ctc": float(ctc),
-            "lm": {fusion.word_name: float(lm)} if fusion.word_name else {},
+            "lm": {fusion.word_name: lm} if fusion.word_name else {},
             "length": len(names),
         }
         if fusion.hotwords:
-            scores["hotwords"] = float(hot)
+            scores["hotwords"] = hot
         hypothesis = Hypothesis(" ".join(names), tokens.tolist(), scores, frames=peak.tolist())
         scores["total"] = hypothesis.rate(fusion.weights)
         if frame_shift and ctc > -np.inf:
@@ -204,20 +213,3 @@ class LexiconSearch:
                 for name, s, e in zip(names, start[first].tolist(), end[last].tolist(), strict=True)
             ]
         return hypothesis
-
-
-@njit
-def _word_scores(model: Any, words: Any, state: Any) -> Any:
-    """(raw word LM, its end included; hot words) of a word sequence."""
-    fusion, lm, hot, at = model.fusion, 0.0, 0.0, model.hot.start
-    for word in words:
-        if fusion.has_word:
-            w = model.lm_word[word]
-            logp, state, _ = lm_advance(fusion.word_lm, state, w)
-            lm += logp + (fusion.unk_penalty if w == 0 else 0.0)
-        begin, end = model.letters_begin[word], model.letters_begin[word + 1]
-        earned, at = read_word(model.hot, at, model.letters, begin, end)
-        hot += earned
-    if fusion.has_word:
-        lm += lm_advance(fusion.word_lm, state, END)[0]
-    return lm, hot

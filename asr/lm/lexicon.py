@@ -93,6 +93,8 @@ class Trie(NamedTuple):
     arc: Ints  # (A,) the node that it leads to
     arc_token: Ints  # (A,) the token of that node
     between: NDArray[np.bool_]  # (N,) is no word under way?
+    boundaries: Ints  # nodes of tokens that are nothing but a boundary
+    opens: NDArray[np.bool_]  # (2, N) does an arc of START, of AFTER lead there?
     ends: Ints  # (N + 1,) the words that may be complete in node n: ends[n] .. ends[n + 1] - 1
     word: Ints  # (E,)
     prob: NDArray[np.float64]  # (E,) of that spelling
@@ -258,7 +260,11 @@ class _Builder:
         arcs = [sorted((token, node) for (token, _), node in a.items()) for a in self.arcs]
         flat = np.array([pair for a in arcs for pair in a], np.int32).reshape(-1, 2)
         between = np.zeros(len(arcs), bool)
-        between[[START, *(starts[token, False] for token in self.pure)]] = True
+        boundaries = sorted(starts[token, False] for token in self.pure)
+        between[[START, *boundaries]] = True
+        opens = np.zeros((2, len(arcs)), bool)
+        for node in (START, AFTER):
+            opens[node, [after for _, after in arcs[node]]] = True
         ends = [pair for e in self.ends for pair in e]
         return Trie(
             token=np.array(self.token, np.int32),
@@ -266,6 +272,8 @@ class _Builder:
             arc=flat[:, 1].copy(),
             arc_token=flat[:, 0].copy(),
             between=between,
+            boundaries=np.array(boundaries, np.int32),
+            opens=opens,
             ends=_bounds(self.ends),
             word=np.array([word for word, _ in ends], np.int32),
             prob=np.array([prob for _, prob in ends], np.float64),
