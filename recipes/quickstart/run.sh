@@ -21,11 +21,11 @@ stage train-las "LAS model, from waveforms (4 minutes)" \
 
 # LM weight and word bonus come from the dev set: once for fusion, once for rescoring.
 stage dev-fusion "100-best lists of the dev set, LM fused (5 s)" \
-  asr decode exp/ctc $dev -o exp/ctc.dev.fusion.jsonl --beam 100 --nbest 100 $lm
+  asr decode exp/ctc $dev -o exp/ctc.dev.fusion.jsonl --beam 100 --nbest 100 $lm --length-bonus 1
 stage dev-plain "100-best lists of the dev set, without LM (5 s)" \
   asr decode exp/ctc $dev -o exp/ctc.dev.plain.jsonl --beam 100 --nbest 100
 stage dev-las "20-best lists of the dev set, LM fused (5 s)" \
-  asr decode exp/las $dev -o exp/las.dev.jsonl --head las --beam 20 --nbest 20 $lm --lm-weight 0.3
+  asr decode exp/las $dev -o exp/las.dev.jsonl --head las --beam 20 --nbest 20 $lm --length-bonus 1
 stage tune-fusion "weights of CTC + LM" \
   asr tune exp/ctc.dev.fusion.jsonl --ref $dev -o exp/fusion.json
 stage tune-rescoring "weights of rescoring" \

@@ -1,0 +1,116 @@
+"""The LAS search: long utterances with and without CTC as a guide, and speed in batches.
+
+    python tools/bench/las.py EXP MANIFEST [--lm word.lm --lm-weight 0.5 --length-bonus 0.5]
+
+1. Utterances of a speaker joined by 1, 2, 5 and 10: WER, and of all hypotheses' lengths, in words
+   and relative to the reference's, the 1st and 99th percentile. Bars, by ten and with CTC: WER at
+   most 1.3 times that of single ones, lengths 0.7 to 1.3.
+2. The manifest at beam 8, in batches and one by one: seconds, real-time factor (bar 0.1), ratio
+   (bar 5). Network and search; reading the audio is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr.data.audio import load as load_audio
+from asr.data.manifest import Manifest
+from asr.transcriber import BATCH_SECONDS, Samples, Transcriber, batches, load
+from asr.wer import count_errors
+
+JOINS = (1, 2, 5, 10)
+
+
+def decode(transcriber: Transcriber, waveforms: list[Samples], seconds: float) -> list[str]:
+    """The best text of each waveform, in batches of that many seconds (0: one by one)."""
+    texts = [""] * len(waveforms)
+    for batch in batches(list(enumerate(waveforms)), seconds * transcriber.sample_rate):
+        found = transcriber.decode([waveform for _, waveform in batch])
+        for (index, _), nbest in zip(batch, found, strict=True):
+            texts[index] = nbest[0].text if nbest else ""
+    return texts
+
+
+def joined(
+    speakers: dict[str, list[tuple[str, Samples]]], count: int
+) -> tuple[list[str], list[Samples]]:
+    """References and waveforms of `count` successive utterances of a speaker."""
+    texts, waveforms = [], []
+    for said in speakers.values():
+        for i in range(0, len(said) - count + 1, count):
+            texts.append(" ".join(text for text, _ in said[i : i + count]))
+            waveforms.append(np.concatenate([samples for _, samples in said[i : i + count]]))
+    return texts, waveforms
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--lm", type=Path, action="append", default=[])
+    parser.add_argument("--lm-weight", type=float, default=0.5)
+    parser.add_argument("--length-bonus", type=float, default=0.5)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    searches = {
+        head: load(
+            arguments.model,
+            head=head,
+            beam=8,
+            lm=arguments.lm,
+            lm_weight=[arguments.lm_weight] * len(arguments.lm),
+            length_bonus=arguments.length_bonus if arguments.lm else 0.0,
+            threads=arguments.threads,
+        )
+        for head in ("las", "joint")
+    }
+    joint = searches["joint"]
+    searches["joint, no window"] = load(arguments.model, head="joint", threads=arguments.threads)
+    searches["joint, no window"].fusion = joint.fusion
+    searches["joint, no window"].options = replace(joint.options, attention_margin=1e6)
+    speakers: dict[str, list[tuple[str, Samples]]] = defaultdict(list)
+    for utterance in Manifest.open(arguments.manifest):
+        text = joint.tokenizer.normalizer(utterance.text or "")
+        samples = load_audio(utterance, joint.sample_rate)
+        speakers[utterance.speaker or ""].append((text, samples))
+
+    print(f"{'search':18}{'joined':>8}{'utterances':>12}{'WER %':>8}{'shortest':>10}{'longest':>9}")
+    for name, transcriber in searches.items():
+        for count in JOINS:
+            references, waveforms = joined(speakers, count)
+            texts = decode(transcriber, waveforms, 2 * BATCH_SECONDS)
+            counts = count_errors(references, texts)
+            lengths = [
+                len(t.split()) / len(r.split()) for t, r in zip(texts, references, strict=True)
+            ]
+            low, high = np.quantile(lengths, [0.01, 0.99])
+            print(
+                f"{name:18}{count:8}{len(texts):12}{counts.rate:8.2%}{low:10.2f}{high:9.2f}",
+                flush=True,
+            )
+
+    _, waveforms = joined(speakers, 1)
+    audio = sum(map(len, waveforms)) / joint.sample_rate
+    for name in ("las", "joint"):
+        taken = []
+        for size in (BATCH_SECONDS, 0.0):
+            decode(searches[name], waveforms[:20], size)
+            started = time.perf_counter()
+            decode(searches[name], waveforms, size)
+            taken.append(time.perf_counter() - started)
+        print(
+            f"{name}: in batches {taken[0]:.1f} s, real-time factor {taken[0] / audio:.3f}; "
+            f"one by one {taken[1]:.1f} s, {taken[1] / taken[0]:.1f} times as long"
+        )
+
+
+if __name__ == "__main__":
+    main()
