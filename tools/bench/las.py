@@ -23,7 +23,7 @@ import torch
 from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.transcriber import BATCH_SECONDS, Samples, Transcriber, batches, load
-from asr.wer import count_errors
+from asr.wer import Counts, count_errors
 
 JOINS = (1, 2, 5, 10)
 
@@ -87,7 +87,7 @@ def main() -> None:
         for count in JOINS:
             references, waveforms = joined(speakers, count)
             texts = decode(transcriber, waveforms, 2 * BATCH_SECONDS)
-            counts = count_errors(references, texts)
+            counts = Counts.of(count_errors(references, texts))
             lengths = [
                 len(t.split()) / len(r.split()) for t, r in zip(texts, references, strict=True)
             ]
