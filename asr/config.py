@@ -98,13 +98,13 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
         for change in changes:
             where = f"--set {change}"
             if "=" not in change:
-                raise InputError("is not KEY=VALUE", where)
+                raise InputError("is not KEY=VALUE", where, "Write --set train.epochs=20.")
             config = OmegaConf.merge(config, _resolved(OmegaConf.from_dotlist([change]), Path()))
         where = path
         experiment: Experiment = OmegaConf.to_object(config)  # type: ignore[assignment]
     except YAMLError as error:
         what = " ".join(str(error).split())
-        raise InputError(f"is not YAML ({what})", where) from error
+        raise InputError(f"is not YAML ({what})", where, "Correct its syntax.") from error
     except OmegaConfBaseException as error:
         raise _told(error, where) from error
     except InputError as error:  # an option's own check
@@ -123,7 +123,8 @@ def _resolved(config: Any, folder: Path) -> DictConfig:
         for group in (name[: dot.start()] for dot in re.finditer(r"\.", name)):
             value = OmegaConf.select(config, group, default={})
             if not isinstance(value, Mapping):
-                raise InputError(f"option '{group}' is a group of options, not {value}")
+                what = f"option '{group}' is a group of options, not {value}"
+                raise InputError(what, None, "`asr train --options` shows what it holds.")
     for key in PATHS:
         value = OmegaConf.select(config, key)
         if isinstance(value, str):

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from asr.errors import InputError
+from asr.files import cannot_read
 from asr.hypothesis import Hypothesis, Word
 
 LINE_WIDTH = 42  # characters a subtitle line, two lines a cue
@@ -174,7 +175,8 @@ def read_trn(path: Path) -> Iterator[tuple[str, str]]:
             continue
         text, opening, id = line.rpartition("(")
         if not (opening and id.endswith(")")):
-            raise InputError(f"no (id) at the end: {line[:80]!r}", f"{path}:{number}")
+            what = f"no (id) at the end: {line[:80]!r}"
+            raise InputError(what, f"{path}:{number}", "A line of trn is `words (id)`.")
         words = text.split()
         if re.search(r"[{@;\\*%]", text):
             words = [_trn_word(word, f"{path}:{number}") for word in words]
@@ -208,6 +210,6 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line.strip()
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from None
+        raise cannot_read(path, error) from None
     except UnicodeDecodeError as error:
         raise InputError(f"is not UTF-8 (byte {error.start})", path, "Convert it.") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import InputError
-from asr.files import whole_file
+from asr.files import cannot_read, whole_file
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
             first = file.readline()
         meta = dict(json.loads(first)["meta"])
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
+        raise cannot_read(path, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError("is not an n-best file", path, "`asr decode` writes them.") from error
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.files import whole_file
+from asr.files import cannot_read, whole_file
 
 Floats = NDArray[np.float32]
 
@@ -64,11 +64,11 @@ class Outputs:
             self._file = np.load(path)
             self.ids: list[str] = list(self._file.files)
         except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror or error})", path) from error
+            raise cannot_read(path, error) from error
         except (ValueError, AttributeError, zipfile.BadZipFile) as error:
             raise InputError("is not an .npz file", path, "numpy.savez writes them.") from error
         if not self.ids:
-            raise InputError("holds no arrays", path)
+            raise InputError("holds no arrays", path, "One array (T, V) an utterance id.")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,5 +78,6 @@ class Outputs:
             try:
                 array = self._file[name]
             except (ValueError, OSError, zipfile.BadZipFile) as error:
-                raise InputError(f"the array '{name}' cannot be read", self.path) from error
+                what = f"the array '{name}' cannot be read"
+                raise InputError(what, self.path, "Write the file again.") from error
             yield name, np.ascontiguousarray(array, np.float32)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from asr.confidence import matches, normalised_cross_entropy, reliability
 from asr.data.manifest import Manifest
 from asr.errors import InputError
+from asr.files import cannot_read
 from asr.formats import read_kaldi, read_trn
 from asr.hypothesis import read_nbest
 from asr.text.normalize import Normalizer, get_normalizer
@@ -64,7 +65,7 @@ def _is_nbest(path: Path) -> bool:
         with open(path, "rb") as file:
             return b'"meta"' in file.readline(1000)[:20]
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from None
+        raise cannot_read(path, error) from None
 
 
 def _manifest_texts(found: Transcripts) -> Iterator[tuple[str, str]]:

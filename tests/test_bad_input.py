@@ -288,11 +288,16 @@ def test_reserved_words(
 def test_model_folders_that_cannot_be_used(
     command: str, place: Path, tmp_path_factory: pytest.TempPathFactory, said: Callable[[str], str]
 ) -> None:
-    newer, other = (tmp_path_factory.mktemp("models") / name for name in ("newer", "other"))
-    for folder in (newer, other):
+    names = ("newer", "other", "cut", "none")
+    newer, other, cut, none = (tmp_path_factory.mktemp("models") / name for name in names)
+    for folder in (newer, other, cut, none):
         shutil.copytree(place / "model", folder)
     config = json.loads((newer / "config.json").read_text())
     (newer / "config.json").write_text(json.dumps({**config, "format": config["format"] + 1}))
+    (cut / "config.json").write_text(json.dumps(config)[:40])
+    (none / "config.json").write_text("{}")
+    assert_matches(said(command.format(cut)), r"config\.json: is not JSON \(.*\)\. Copy the model")
+    assert_matches(said(command.format(none)), r"has no format number: .*\. `asr train` writes")
     Tokenizer.train("char", ["abc"]).save(other)
     assert_matches(said(command.format(newer)), r"config\.json: format 2 is newer.*\. Update asr")
     message = "the tokenizer does not belong to the model: .*\\. Put back the tokenizer"
@@ -350,7 +355,7 @@ def test_decoding_is_interrupted(number: int, place: Path, tmp_path: Path) -> No
     assert run.returncode == 130
     assert shown.splitlines()[-1] == "interrupted"
     assert "Traceback" not in shown
-    assert not list(out.iterdir())
+    assert not out.exists()
 
 
 SMALL_DISK = """

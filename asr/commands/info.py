@@ -51,7 +51,7 @@ def describe_lm(path: Path) -> dict[str, object]:
     lm.verify()
     counts = {f"{n}-grams": f"{count:,}" for n, count in enumerate(lm.counts, start=1)}
     return {
-        "unit": lm.unit,
+        "unit": "unknown" if ".arpa" in path.suffixes else lm.unit,
         "order": lm.order,
         **counts,
         "normalizer": lm.normalizer.name if lm.normalizer else "unknown",

@@ -9,12 +9,12 @@ import click
 
 from asr import console
 from asr.commands.lazy import LazyGroup
+from asr.commands.options import FILE
 from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.lm.train import Units
 
-FILE = click.Path(path_type=Path)
 UNIT = click.Choice(["word", "token"])
 
 
@@ -49,11 +49,17 @@ def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
 @command.command()
 @click.argument("texts", type=FILE, nargs=-1, required=True)
 @click.option("-o", "--output", type=FILE, required=True, help="The model, e.g. word.lm.")
-@click.option("--order", type=click.IntRange(1, 6), default=4, show_default=True)
-@click.option("--unit", type=UNIT, default="word", show_default=True)
+@click.option(
+    "--order", type=click.IntRange(1, 6), default=4, show_default=True, help="Longest n-gram."
+)
+@click.option("--unit", type=UNIT, default="word", show_default=True, help="What is counted.")
 @click.option("--tokenizer", type=FILE, help="Tokenizer file or model folder (--unit token).")
 @click.option("--normalizer", help="none, basic or english. [basic, or the tokenizer's]")
-@click.option("--prune", metavar='"0 0 1"', help="Drop n-grams seen so often or less, each order.")
+@click.option(
+    "--prune",
+    metavar='"0 0 1"',
+    help="Drop n-grams seen so often or less (a threshold each order).",
+)
 @click.option("--vocab", type=FILE, help="A file of words; all others are unknown.")
 @click.option("--memory", default="1G", show_default=True, help="Sorting memory of lmplz.")
 def train(
@@ -69,7 +75,8 @@ def train(
 ) -> None:
     """Train a model on TEXTS (.txt[.gz], a sentence a line; .jsonl manifests) with KenLM's lmplz.
 
-    The ARPA file is kept beside the model.
+    The ARPA file is kept beside the model. A line with characters that the tokenizer lacks is left
+    out and listed (exit status 3): their n-grams could never be output.
 
     \b
     Examples:
@@ -140,7 +147,7 @@ def score(
         total += float(scores.logprob.sum())
         total_unknown += float(scores.logprob[out].sum())
     if sentences == 0:
-        raise InputError("there is no text to score", texts[0])
+        raise InputError("there is no text to score", texts[0], "Give text that is not empty.")
     scored = words + sentences  # the sentence ends are scored too
     print(f"sentences             {sentences}")
     print(f"{model.unit + 's':<21} {words}")

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asr import console
+from asr.commands.options import FILE
 from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.scoring import References, System, Transcripts
-
-FILE = click.Path(path_type=Path)
 
 
 @click.command()
@@ -27,7 +26,7 @@ FILE = click.Path(path_type=Path)
     metavar="NAME",
     help="Normalise both sides; default: the one that the n-best file names, else none.",
 )
-@click.option("--alignments", default=0, metavar="N", help="Show the N worst utterances.")
+@click.option("--alignments", default=0, metavar="N", help="Show the N with most errors.")
 @click.option(
     "--format",
     type=click.Choice(["trn", "kaldi", "manifest", "nbest"]),
@@ -92,7 +91,8 @@ def _labels(labels: str | None, hypotheses: list[Transcripts]) -> list[str]:
     if labels is not None:
         names = [name.strip() for name in labels.split(",")]
         if len(names) != len(hypotheses):
-            raise InputError(f"{len(names)} labels for {len(hypotheses)} systems", "--labels")
+            what = f"{len(names)} labels for {len(hypotheses)} systems"
+            raise InputError(what, "--labels", "Give one for each system, --compare last.")
         return names
     names = [str(one.meta.get("label") or one.path.stem) for one in hypotheses]
     return names if len(set(names)) == len(names) else [str(one.path) for one in hypotheses]

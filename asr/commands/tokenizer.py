@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from asr import console
+from asr.commands.options import FILE
 from asr.errors import InputError
-
-FILE = click.Path(path_type=Path)
+from asr.files import cannot_read
 
 
 def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
@@ -31,16 +31,20 @@ def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 for number, line in enumerate(file, start=1):
                     yield f"{path}:{number}", line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError("is not UTF-8 text", f"{path}:{number}") from error
+            raise InputError("is not UTF-8 text", f"{path}:{number}", "Convert it.") from error
         except (OSError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"cannot be read ({reason})", path) from error
+            raise cannot_read(path, error) from error
 
 
 @click.command()
 @click.argument("texts", type=FILE, nargs=-1, required=True)
 @click.option(
-    "--type", "kind", default="char", show_default=True, metavar="char|bpe|unigram|lexicon"
+    "--type",
+    "kind",
+    default="char",
+    show_default=True,
+    metavar="char|bpe|unigram|lexicon",
+    help="Characters, sentencepiece's pieces, or the units of a pronunciation lexicon.",
 )
 @click.option("--size", type=click.IntRange(4), help="Pieces altogether (bpe and unigram).")
 @click.option("--normalizer", default="basic", show_default=True, help="none, basic or english.")
@@ -49,6 +53,9 @@ def command(
     texts: tuple[Path, ...], kind: str, size: int | None, normalizer: str, output: Path
 ) -> None:
     """Make a tokenizer from TEXTS: .txt[.gz], .jsonl manifests; with --type lexicon a lexicon.
+
+    Normalisers: none leaves the text as it is, basic makes it lower case without punctuation,
+    english keeps a to z and the apostrophe only. All text that the model meets gets the same.
 
     \b
     Examples:
@@ -64,7 +71,7 @@ def command(
         from asr.lm.lexicon import read_lexicon
 
         if len(texts) > 1:
-            raise InputError("--type lexicon takes one lexicon", texts[1])
+            raise InputError("--type lexicon takes one lexicon", texts[1], "Join the files.")
         tokenizer = Tokenizer.train(
             kind, size=size, normalizer=rules, lexicon=read_lexicon(texts[0])
         )

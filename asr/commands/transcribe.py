@@ -21,7 +21,14 @@ from asr.errors import AudioError, InputError, nearest
 @click.command()
 @click.argument("model", type=FILE)
 @click.argument("files", type=FILE, nargs=-1, required=True)
-@click.option("-f", "--format", "formats", default="txt", show_default=True, help="txt,srt,json...")
+@click.option(
+    "-f",
+    "--format",
+    "formats",
+    default="txt",
+    show_default=True,
+    help="One or more of txt,json,srt,vtt,ctm,trn,kaldi.",
+)
 @click.option("-o", "--output", type=FILE, help="Folder for the files; without it txt is printed.")
 @search_options
 @machine_options

@@ -218,7 +218,8 @@ def require_audio(maker: BatchMaker, utterances: Iterable[Utterance], where: str
             return
         unreadable += batch.unreadable
     name, reason = unreadable[0]
-    raise InputError(f"no audio can be used (first: {name}: {reason})", where)
+    what = f"no audio can be used (first: {name}: {reason})"
+    raise InputError(what, where, "`asr check` lists what is wrong.")
 
 
 def _same(batch: Any) -> Any:

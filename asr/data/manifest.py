@@ -88,7 +88,26 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
     return Utterance(folder=folder, extra=record, **values)
 
 
-class Manifest(Sequence[Utterance]):
+class Utterances(Sequence[Utterance]):
+    """Indexing, slices and iteration by `at`, the utterance of a position that exists."""
+
+    def at(self, position: int) -> Utterance:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Utterance]: ...
+    def __getitem__(self, index: int | slice) -> Utterance | Sequence[Utterance]:
+        if isinstance(index, slice):
+            return [self.at(i) for i in range(len(self))[index]]
+        return self.at(range(len(self))[operator.index(index)])
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return (self.at(i) for i in range(len(self)))
+
+
+class Manifest(Utterances):
     """The utterances of one file, each read when asked for; the file is kept open.
 
     `durations` float32 (n,): seconds, NaN where unknown. Its index is mapped, 24 bytes an
@@ -116,26 +135,14 @@ class Manifest(Sequence[Utterance]):
     def __len__(self) -> int:
         return len(self._index.offsets)
 
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Utterance]: ...
-    def __getitem__(self, index: int | slice) -> Utterance | Sequence[Utterance]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
+    def at(self, position: int) -> Utterance:
+        begin, end = self._index.span(position)
         try:
-            return parse_line(self._line(range(len(self))[operator.index(index)]), self.folder)
+            return parse_line(os.pread(self._file, end - begin, begin), self.folder)
         except ValueError as error:
             raise InputError(
                 f"changed while in use: {error}", self.path, "Start again with the new file"
             ) from None
-
-    def __iter__(self) -> Iterator[Utterance]:
-        return (self[i] for i in range(len(self)))
-
-    def _line(self, index: int) -> bytes:
-        begin, end = self._index.span(index)
-        return os.pread(self._file, end - begin, begin)
 
     @property
     def ids(self) -> Iterator[str]:
@@ -147,7 +154,7 @@ class Manifest(Sequence[Utterance]):
         for index in self._index.candidates(id_hash(id)):
             if self[index].id == id:
                 return self[index]
-        raise InputError(f"no utterance '{id}'", self.path)
+        raise InputError(f"no utterance '{id}'", self.path, "Give an id that is in it")
 
     @property
     def split(self) -> str | None:
@@ -157,7 +164,7 @@ class Manifest(Sequence[Utterance]):
         return str(marked) if marked else named[1] if named else None
 
 
-class Manifests(Sequence[Utterance]):
+class Manifests(Utterances):
     """Several manifests one after the other; `durations` (n,) as in Manifest."""
 
     def __init__(self, parts: Sequence[Manifest]) -> None:
@@ -170,14 +177,7 @@ class Manifests(Sequence[Utterance]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Utterance]: ...
-    def __getitem__(self, index: int | slice) -> Utterance | Sequence[Utterance]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        position = range(len(self))[operator.index(index)]
+    def at(self, position: int) -> Utterance:
         part = int(np.searchsorted(self._ends, position, side="right"))
         return self.parts[part][position - int(self._ends[part])]
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
+from asr.files import cannot_read
 from asr.kernels import njit
 from asr.lm.ngram import RESERVED, NGramArrays, find, hash_word, search
 
@@ -249,12 +250,14 @@ class _Reader:
         head = re.compile(rb"^\\data\\\s*\n((?:\s*ngram\s+\d+\s*=\s*\d+[ \t\r]*\n)+)", re.MULTILINE)
         match = head.search(self.content)
         if match is None:
-            raise InputError("is not an ARPA file (no \\data\\ section)", path)
+            what = "is not an ARPA file (no \\data\\ section)"
+            raise InputError(what, path, "lmplz and `asr lm train` write such files.")
         counts = [int(n) for n in re.findall(rb"=\s*(\d+)", match[1])]
         self.position = match.end()
         self.counts = counts
         if len(counts) > MOST or counts[0] == 0 or sum(counts) >= 1 << 31:
-            raise InputError(f"announces {counts} n-grams; orders 1 to {MOST} can be used", path)
+            what = f"announces {counts} n-grams; orders 1 to {MOST} can be used"
+            raise InputError(what, path, "Train it with a lower order, or prune it.")
 
     def line(self, position: int) -> str:
         return f"{self.path}:{bytes(self.content[:position]).count(10) + 1}"
@@ -304,8 +307,7 @@ def _content(path: Path) -> bytes | mmap.mmap:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError("the gz file is cut off or damaged", path, "Copy it again.") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is empty"
-        raise InputError(f"cannot be read ({reason})", path) from error
+        raise cannot_read(path, error) from error
 
 
 def _vocabulary(reader: _Reader) -> tuple[_Words, _Nodes, NDArray[np.uint8]]:
@@ -316,7 +318,8 @@ def _vocabulary(reader: _Reader) -> tuple[_Words, _Nodes, NDArray[np.uint8]]:
     special = [np.flatnonzero(keys == _key(word)) for word in RESERVED]
     for word, found in zip(RESERVED[1:], special[1:], strict=True):
         if found.size == 0:
-            raise InputError(f"has no {word} among its 1-grams", reader.path)
+            what = f"has no {word} among its 1-grams"
+            raise InputError(what, reader.path, "Train it on sentences, with their ends.")
     if special[0].size == 0:
         reader.counts[0] += 1
         special[0] = np.array([keys.size])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from asr.errors import InputError, nearest
-from asr.files import whole_file
+from asr.files import cannot_read, whole_file
 from asr.models import ctc
 from asr.models.encoder import Encoder, EncoderOptions
 from asr.models.frontend import Frontend, FrontendOptions, Length
@@ -23,6 +23,7 @@ from asr.models.speller import Speller, SpellerOptions
 
 FORMAT = 1  # of config.json; a newer one is refused
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+AGAIN = "Copy the model again."
 
 Options = TypeVar("Options")
 
@@ -162,10 +163,10 @@ class Recognizer(nn.Module):
         try:
             weights = load_file(path, device=str(device))
         except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror or error})", path) from error
+            raise cannot_read(path, error, AGAIN) from error
         except SafetensorError as error:
             what = f"is not a whole safetensors file ({error})"
-            raise InputError(what, path, "Copy the model again.") from error
+            raise InputError(what, path, AGAIN) from error
         check_fit(model.state_dict(), weights, path)
         model.load_state_dict(weights)
         model.tokenizer_hash = config.get("tokenizer_hash")
@@ -182,14 +183,15 @@ def read_config(path: Path) -> dict[str, Any]:
             what = f"config.json cannot be read ({error.strerror})"
         raise InputError(what, path.parent, "`asr train` writes model folders.") from error
     except ValueError as error:
-        raise InputError(f"is not JSON ({error})", path) from error
+        raise InputError(f"is not JSON ({error})", path, AGAIN) from error
     if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-        raise InputError("has no format number: not the configuration of a model", path)
+        what = "has no format number: not the configuration of a model"
+        raise InputError(what, path, "`asr train` writes model folders.")
     if config["format"] > FORMAT:
         what = f"format {config['format']} is newer than {FORMAT}, the newest known here"
         raise InputError(what, path, "Update asr.")
     if not isinstance(config.get("options"), dict) or not isinstance(config.get("vocabulary"), int):
-        raise InputError("'options' or 'vocabulary' is missing", path)
+        raise InputError("'options' or 'vocabulary' is missing", path, AGAIN)
     return config
 
 
@@ -203,7 +205,8 @@ def options_from(kind: type[Options], record: Mapping[str, Any], where: Path) ->
         if is_dataclass(wanted) and isinstance(value, dict):
             value = options_from(wanted, value, where)
         elif type(value) is not wanted and (wanted, type(value)) != (float, int):
-            raise InputError(f"option '{name}' is {value!r}, no {wanted.__name__}", where)
+            what = f"option '{name}' is {value!r}, no {wanted.__name__}"
+            raise InputError(what, where, AGAIN)
         setattr(options, name, value)
     return options
 

@@ -182,7 +182,9 @@ class Tokenizer:
             raise InputError(f"no tokenizer type '{type}'", "--type", nearest(type, TYPES) + ".")
         if (size is None) == (type in ("bpe", "unigram")):
             raise InputError(
-                "bpe and unigram need a size, char and lexicon have one of their own", "--size"
+                "bpe and unigram need a size, char and lexicon have one of their own",
+                "--size",
+                "Give it for bpe and unigram only.",
             )
         normalizer = normalizer or get_normalizer()
         if type == "lexicon":
@@ -190,7 +192,9 @@ class Tokenizer:
         lines = filter(None, map(normalizer, texts))
         first = next(lines, None)
         if first is None:
-            raise InputError("there is no text to make a tokenizer from", "tokenizer")
+            raise InputError(
+                "there is no text to make a tokenizer from", "tokenizer", "Give text with words."
+            )
         if type == "char":
             characters = sorted(set(first).union(*lines) - {" ", BOUNDARY})
             return Tokenizer("char", [*SPECIAL, BOUNDARY, *characters], normalizer)
@@ -204,7 +208,8 @@ def _file(path: Path | str) -> Path:
 
 def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:
     if not lexicon:
-        raise InputError("a tokenizer of type lexicon needs a lexicon with words", "tokenizer")
+        what = "a tokenizer of type lexicon needs a lexicon with words"
+        raise InputError(what, "tokenizer", "Give lines `word unit unit ...`.")
     spellings: dict[str, tuple[str, ...]] = {}
     for word, pronunciations in lexicon.items():
         _, best = max(pronunciations, key=lambda entry: entry[0])

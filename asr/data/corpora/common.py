@@ -15,6 +15,7 @@ from asr.data.audio import TOLERANCE, audio_info
 from asr.data.index import id_hash
 from asr.data.manifest import Utterance
 from asr.errors import AudioError, InputError
+from asr.files import cannot_read
 
 Skipped: TypeAlias = list[tuple[str, str]]
 
@@ -41,7 +42,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, 1):
                 yield number, line.rstrip("\r\n")
     except OSError as error:
-        raise InputError(f"cannot be opened ({error.strerror})", path) from None
+        raise cannot_read(path, error) from None
     except UnicodeDecodeError:
         raise InputError("not UTF-8 text", path, "Convert it, e.g. with iconv") from None
 

@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from asr.errors import InputError
+from asr.files import cannot_read
 
 # Variants of eSpeak NG that sound like people; whispering and robots are left out.
 _NAMES = (
@@ -46,7 +47,7 @@ class Grammar:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read as a grammar ({error})", path) from error
+            raise cannot_read(path, error) from error
         for number, line in enumerate(text.splitlines(), start=1):
             line = line.split("#")[0].rstrip()
             if line[:1].isspace() and lines:
@@ -61,9 +62,10 @@ class Grammar:
         for number, line in lines:
             for name in re.findall(r"<([^<>]*)>", line):
                 if name not in self.rules:
-                    raise InputError(f"<{name}> has no rule", f"{path}:{number}")
+                    what = f"<{name}> has no rule"
+                    raise InputError(what, f"{path}:{number}", f"Write a line `{name}: ...`")
         if "sentence" not in self.rules:
-            raise InputError("has no rule `sentence`", path)
+            raise InputError("has no rule `sentence`", path, "Sentences begin with it")
 
     def words(self, draw: random.Random, name: str = "sentence") -> Iterator[str]:
         for part in draw.choice(self.rules[name]):
@@ -116,7 +118,11 @@ class Espeak:
         folder = str(Path(espeakng_loader.get_data_path()).parent).encode()
         self.sample_rate = int(self._library.espeak_Initialize(self._SYNCHRONOUS, 500, folder, 0))
         if self.sample_rate <= 0:
-            raise InputError("eSpeak NG does not start", folder.decode())
+            raise InputError(
+                "eSpeak NG does not start",
+                folder.decode(),
+                "Install the pip package espeakng-loader again",
+            )
         self._chunks: list[np.ndarray] = []
         signature = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -162,7 +168,10 @@ def synthesise(
         for i in range(counts[split]):
             text = next(sentences, None)
             if text is None:
-                raise InputError(f"the grammar has fewer than {sum(counts.values())} sentences")
+                raise InputError(
+                    f"the grammar has fewer than {sum(counts.values())} sentences",
+                    remedy="Ask for fewer with --train, --dev and --test, or add choices to it",
+                )
             variant = voices[split][i % len(voices[split])]
             voice = Voice(variant, draw.choice(PITCHES), draw.choice(RATES))
             samples = soxr.resample(espeak.speak(text, voice), espeak.sample_rate, sample_rate)

@@ -46,11 +46,12 @@ def _table(path: Path) -> dict[str, tuple[int, str]]:
     for number, line in read_lines(path):
         key, _, rest = line.strip().replace("\t", " ").partition(" ")
         if key in table:
-            raise InputError(f"'{key}' was in line {table[key][0]} already", f"{path}:{number}")
+            what = f"'{key}' was in line {table[key][0]} already"
+            raise InputError(what, f"{path}:{number}", "Remove one of the two lines")
         if key:
             table[key] = (number, rest.strip())
     if not table:
-        raise InputError("empty", path)
+        raise InputError("empty", path, "Make the data folder again")
     return table
 
 
@@ -62,7 +63,8 @@ def _segment(value: str, where: str) -> tuple[str, float, float]:
             return recording, float(start), float(end)
     except ValueError:
         pass
-    raise InputError(f"not 'recording start end' in seconds: {value}", where)
+    what = f"not 'recording start end' in seconds: {value}"
+    raise InputError(what, where, "Correct this line")
 
 
 def _file(value: str, folder: Path, where: str) -> str:

@@ -80,7 +80,7 @@ class Table:
                     yield number, dict(zip(names, cells, strict=True))
         except csv.Error as error:
             raise InputError(
-                f"broken CSV ({error})", f"{self.path}:{reader.line_num + 1}"
+                f"broken CSV ({error})", f"{self.path}:{reader.line_num + 1}", "Correct this line"
             ) from None
 
     def _choose(self, names: list[str]) -> dict[str, str]:
