@@ -33,7 +33,7 @@ from asr.decoding.prefix_tree import (
     child_of,
     with_token,
 )
-from asr.kernels import njit, njit_lean
+from asr.kernels import njit, njit_inline, njit_lean
 from asr.lm.ngram import FNV_START
 
 
@@ -62,7 +62,7 @@ def kth_largest(values: Any, count: Any, k: Any) -> Any:
     return values[k]
 
 
-@njit_lean
+@njit_inline
 def _pick_tokens(s: Any, allowed: Any, limits: Any, row: Any) -> Any:
     """Fill s.picked with tokens worth trying, the best first; (how many, log p of the best)."""
     top, count = row[0], 0
@@ -91,7 +91,7 @@ def _pick_tokens(s: Any, allowed: Any, limits: Any, row: Any) -> Any:
     return count, top
 
 
-@njit_lean
+@njit_inline
 def _stay(s: Any, row: Any, top: Any) -> Any:
     """The first candidates: the prefixes of the beam one frame later; (most, least mass)."""
     p_blank = np.exp(np.float64(row[0] - top))
@@ -112,7 +112,7 @@ def _stay(s: Any, row: Any, top: Any) -> Any:
     return best, worst
 
 
-@njit_lean
+@njit_inline
 def _extend(
     s: Any, fusion: Any, limits: Any, row: Any, top: Any, tokens: Any, best: Any, worst: Any
 ) -> Any:
@@ -156,7 +156,7 @@ def _extend(
     return count, best
 
 
-@njit_lean
+@njit_inline
 def _merge(s: Any, c: Any) -> None:
     """Of candidate c and an earlier one drop the worse if what can follow is the same for both.
 
@@ -179,7 +179,7 @@ def _merge(s: Any, c: Any) -> None:
     s.same[place] = base + c
 
 
-@njit_lean
+@njit_inline
 def _select(s: Any, limits: Any, count: Any, best: Any) -> None:
     """Make the best of the candidates the beam; its largest mass becomes 1."""
     for i in range(s.counts[ACTIVE]):

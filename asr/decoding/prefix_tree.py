@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asr.decoding import fusion as lm
 from asr.decoding.fusion import Fusion, Hashes, Ints
 from asr.decoding.options import SearchOptions
-from asr.kernels import njit_lean
+from asr.kernels import njit_inline, njit_lean
 
 Doubles = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ def with_more_room(s: Arrays) -> Arrays:
     return grown
 
 
-@njit_lean
+@njit_inline
 def _mix(key: Any) -> Any:
     key = (key ^ (key >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     return key ^ (key >> np.uint64(32))
@@ -164,12 +164,12 @@ def _state(ts: Any, ws: Any, hs: Any, wh: Any) -> Any:
     return _mix(key + np.uint64(ws) * np.uint64(0xC2B2AE3D27D4EB4F))
 
 
-@njit_lean
+@njit_inline
 def with_token(state: Any, token: Any) -> Any:
     return _mix(state + np.uint64(token) * np.uint64(0x9E3779B97F4A7C15))
 
 
-@njit_lean
+@njit_inline
 def _find(s: Any, node: Any, token: Any) -> Any:
     """(child or 0, its place in the table) of a prefix and a token."""
     mask = np.uint64(len(s.table) - 1)
@@ -190,31 +190,38 @@ def _fill_table(s: Any) -> None:
         s.table[_find(s, s.parent[n], s.token[n])[1]] = n
 
 
-@njit_lean
+@njit_inline
 def ask(s: Any, fusion: Any, limits: Any, node: Any, token: Any) -> Any:
     """Where the language models' answer for a prefix and a token stands."""
     key = with_token(s.state[node], token)
     place = key & np.uint64(ANSWERS - 1)
     if s.answer_key[place, 0] != key:
-        token_score, word_score, words, ts, ws, wh = lm.extend(
-            fusion, s.token_state[node], s.word_state[node], s.word_hash[node], token
-        )
-        gain = lm.weigh(fusion, token_score, word_score, words, 1)
-        ahead = max(lm.look_ahead(fusion, wh), -1e30)
-        hot = s.hot_state[node]
-        if fusion.has_hot:
-            earned, hot = lm.extend_hot(fusion, hot, s.word_hash[node], token)
-            gain, ahead = gain + earned, ahead + fusion.hot.ahead[hot]
-        gain = (max(gain, -1e30) + ahead - s.ahead[node]) / limits.ctc_weight
-        s.answer_key[place, 0], s.answer_key[place, 1] = key, wh
-        s.answer_state[place, 0], s.answer_state[place, 1] = ts, ws
-        s.answer_state[place, 2] = hot
-        s.answer[place, 0] = np.exp(min(max(gain, -LIMIT), LIMIT))
-        s.answer[place, 1] = ahead
+        _learn(s, fusion, limits, node, token, place)
+        s.answer_key[place, 0] = key
     return place
 
 
 @njit_lean
+def _learn(s: Any, fusion: Any, limits: Any, node: Any, token: Any, place: Any) -> None:
+    """Write down the language models' answer."""
+    token_score, word_score, words, ts, ws, wh = lm.extend(
+        fusion, s.token_state[node], s.word_state[node], s.word_hash[node], token
+    )
+    gain = lm.weigh(fusion, token_score, word_score, words, 1)
+    ahead = max(lm.look_ahead(fusion, wh), -1e30)
+    hot = s.hot_state[node]
+    if fusion.has_hot:
+        earned, hot = lm.extend_hot(fusion, hot, s.word_hash[node], token)
+        gain, ahead = gain + earned, ahead + fusion.hot.ahead[hot]
+    gain = (max(gain, -1e30) + ahead - s.ahead[node]) / limits.ctc_weight
+    s.answer_key[place, 1] = wh
+    s.answer_state[place, 0], s.answer_state[place, 1] = ts, ws
+    s.answer_state[place, 2] = hot
+    s.answer[place, 0] = np.exp(min(max(gain, -LIMIT), LIMIT))
+    s.answer[place, 1] = ahead
+
+
+@njit_inline
 def child_of(s: Any, node: Any, token: Any, place: Any) -> Any:
     """The node of a prefix extended by a token; `place` has the language models' answer."""
     child, free = _find(s, node, token)
