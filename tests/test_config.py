@@ -45,7 +45,10 @@ def test_paths_start_at_the_file_or_at_the_current_folder(
     data = load_experiment(path).data
     assert data.train == [str(tmp_path.parent / "a.jsonl"), "/corpus/b.jsonl"]
     assert data.dev == ["/c.jsonl"]
-    assert load_experiment(path, ["data.train=[x.jsonl]"]).data.train == [str(here / "x.jsonl")]
+    (here / "noise.wav").touch()
+    changes = ["data.train=[x.jsonl]", "data.noise.folder=."]
+    data = load_experiment(path, changes).data
+    assert (data.train, data.noise.folder) == ([str(here / "x.jsonl")], str(here))
 
 
 def test_saved_as_it_ran(write: Callable[[str], Path], tmp_path: Path) -> None:
