@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding import lexicon_beam
+from asr.decoding import lexicon_beam, lexicon_tree
 from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import NO_HOT_WORDS, HotWords
 from asr.decoding.lexicon_align import SAFE, trace
-from asr.decoding.lexicon_beam import Model
+from asr.decoding.lexicon_tree import Model
 from asr.decoding.options import SearchOptions
 from asr.decoding.trellis import exponentials
 from asr.errors import InputError
@@ -154,9 +154,9 @@ class LexiconSearch:
 
     def __init__(self, fusion: LexiconFusion, options: SearchOptions) -> None:
         self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
-        self.limits = lexicon_beam.pruning(options, fusion.model)
+        self.limits = lexicon_tree.pruning(options, fusion.model)
         state = int(fusion.begin(1).word[0])
-        self.arrays = lexicon_beam.new_arrays(self.limits, self.model, len(fusion.tokens), state)
+        self.arrays = lexicon_tree.new_arrays(self.limits, self.model, len(fusion.tokens), state)
         self.probs: list[Doubles] = []
 
     def step(self, log_probs: Floats) -> None:
@@ -167,7 +167,7 @@ class LexiconSearch:
             done = lexicon_beam.advance(self.arrays, self.model, self.limits, probs)
             probs = probs[done:]
             if len(probs):
-                self.arrays = lexicon_beam.with_more_room(self.arrays)
+                self.arrays = lexicon_tree.with_more_room(self.arrays)
 
     def finish(self, frame_shift: float | None) -> list[Hypothesis]:
         """The n best hypotheses, best first."""
@@ -175,7 +175,7 @@ class LexiconSearch:
             words, begin, raw = lexicon_beam.best_texts(self.arrays, self.model, self.nbest)
             if len(begin):
                 break
-            self.arrays = lexicon_beam.with_more_room(self.arrays)
+            self.arrays = lexicon_tree.with_more_room(self.arrays)
         probs = np.concatenate([np.empty((0, len(self.fusion.tokens))), *self.probs])
         found = [
             self._describe(probs, words[first:past], lm, hot, frame_shift)

@@ -1,0 +1,200 @@
+"""What a search with a lexicon reads and changes: its arrays, and the tree of its histories.
+
+A history is a word sequence, a node of a tree in flat arrays; a hash table (history, word) -> child
+finds it again, with its language model state, when its last word is completed once more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.hotwords import HotArrays, read_word
+from asr.decoding.options import SearchOptions
+from asr.kernels import njit_lean
+from asr.lm.lexicon import START, Trie
+from asr.lm.ngram import NGramArrays, advance
+
+Ints = NDArray[np.int32]
+Doubles = NDArray[np.float64]
+
+ROOM, HISTORIES_ROOM = 512, 4096  # candidates of a frame, histories: a new search's room
+BLANK, TOKEN = 0, 1  # columns of masses: B, N
+HISTORIES, ENTRIES, ALL_BLANK, CANDIDATES, STAMP = 0, 1, 2, 3, 4  # places of counts
+
+
+class Model(NamedTuple):
+    """What a search reads: N nodes, A arcs, W words."""
+
+    trie: Trie
+    word_lm: NGramArrays
+    has_lm: bool
+    lm_weight: float
+    word_bonus: float
+    unk_penalty: float  # added to the raw score of an unknown word
+    hot: HotArrays
+    letters: NDArray[np.uint8]  # UTF-8 bytes of all words
+    letters_begin: Ints  # (W + 1,)
+    lm_word: Ints  # (W,) the words' ids in the word LM
+    ahead: Doubles  # (N,)
+    arc_gain: Doubles  # (A,) ahead of the arc's end / ahead of its beginning
+    tokens: Ints  # those that occur in the trie
+    sharpness: float  # 1 / w_ctc
+    most_gain: float  # a completed word multiplies a mass by at most this
+
+
+class Arrays(NamedTuple):
+    """All that a search changes: R histories and C candidates of room, K beam, V tokens.
+
+    History 0 has no words.
+    """
+
+    before: Ints  # (R,) the history without its last word
+    word: Ints  # (R,) its last word
+    state: Ints  # (R,) of the word LM
+    hot: Ints  # (R,) of the hot words
+    gain: Doubles  # (R,) what the last word multiplied the mass by
+    table: Ints  # (2R,) histories by open addressing; 0 is empty
+    history: Ints  # (K,) the beam
+    node: Ints  # (K,)
+    mass: Doubles  # (K, 2) relative to the scale
+    new_history: Ints  # (C,) what a frame makes of it
+    new_node: Ints  # (C,)
+    new_mass: Doubles  # (C, 2)
+    places: NDArray[np.int64]  # (2C,) stamp + candidate by open addressing; less than stamp: empty
+    alike: NDArray[np.int64]  # (2C,) the same, by what decides a candidate's future
+    order: Doubles  # (max(C, V),) scratch of the selections
+    p: Doubles  # (V,) probabilities of the tokens worth trying, else 0
+    counts: NDArray[np.int64]  # (5,)
+    log_scale: Doubles  # (1,)
+
+
+PER_HISTORY = Arrays._fields[:5]
+
+
+class Pruning(NamedTuple):
+    """SearchOptions as the loops need them."""
+
+    beam: int
+    beam_cut: float  # ratios of masses
+    token_cut: float
+    tokens_per_frame: int
+    skip: float
+    merge: bool  # of candidates that can go on alike only the best is kept
+
+
+def pruning(options: SearchOptions, model: Model) -> Pruning:
+    """The options in terms of masses."""
+    return Pruning(
+        max(options.beam, options.nbest),
+        float(np.exp(-options.beam_threshold * model.sharpness)),
+        float(np.exp(-options.token_threshold)),
+        options.tokens_per_frame,
+        float(options.blank_skip),
+        options.nbest == 1 and bool(np.isfinite(options.beam_threshold)),
+    )
+
+
+def new_arrays(limits: Pruning, model: Model, tokens: int, lm_state: int) -> Arrays:
+    """Nothing said yet, with all mass."""
+    s = Arrays(
+        before=np.zeros(HISTORIES_ROOM, np.int32),
+        word=np.zeros(HISTORIES_ROOM, np.int32),
+        state=np.full(HISTORIES_ROOM, lm_state, np.int32),
+        hot=np.full(HISTORIES_ROOM, model.hot.start, np.int32),
+        gain=np.ones(HISTORIES_ROOM),
+        table=np.zeros(2 * HISTORIES_ROOM, np.int32),
+        history=np.zeros(limits.beam, np.int32),
+        node=np.zeros(limits.beam, np.int32),
+        mass=np.zeros((limits.beam, 2)),
+        new_history=np.empty(ROOM, np.int32),
+        new_node=np.empty(ROOM, np.int32),
+        new_mass=np.empty((ROOM, 2)),
+        places=np.zeros(2 * ROOM, np.int64),
+        alike=np.zeros(2 * ROOM, np.int64),
+        order=np.empty(max(ROOM, tokens)),
+        p=np.zeros(tokens),
+        counts=np.array([1, 1, 0, 0, 0], np.int64),
+        log_scale=np.zeros(1),
+    )
+    s.mass[0, BLANK] = model.ahead[START]
+    return s
+
+
+def with_more_room(s: Arrays) -> Arrays:
+    """The same search with room for twice as many histories and candidates."""
+    wider: dict[str, Any] = {name: np.concatenate([getattr(s, name)] * 2) for name in PER_HISTORY}
+    room = 2 * len(s.new_node)
+    grown = s._replace(
+        **wider,
+        table=np.zeros(2 * len(s.table), np.int32),
+        new_history=np.empty(room, np.int32),
+        new_node=np.empty(room, np.int32),
+        new_mass=np.empty((room, 2)),
+        places=np.zeros(2 * room, np.int64),
+        alike=np.zeros(2 * room, np.int64),
+        order=np.empty(max(room, len(s.p))),
+    )
+    s.counts[STAMP] = 0
+    _fill_table(grown)
+    return grown
+
+
+@njit_lean
+def hash_pair(a: Any, b: Any) -> Any:
+    key = np.uint64(a) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(b) * np.uint64(
+        0xC2B2AE3D27D4EB4F
+    )
+    return key ^ (key >> np.uint64(32))
+
+
+@njit_lean
+def _find(s: Any, history: Any, word: Any) -> Any:
+    """(history with one more word or 0, its place in the table)."""
+    mask = np.uint64(len(s.table) - 1)
+    place = hash_pair(history, word) & mask
+    while True:
+        h = s.table[place]
+        if h == 0 or (s.before[h] == history and s.word[h] == word):
+            return h, place
+        place = (place + np.uint64(1)) & mask
+
+
+@njit_lean
+def _fill_table(s: Any) -> None:
+    """Put all histories into an empty table."""
+    for h in range(1, s.counts[HISTORIES]):
+        s.table[_find(s, s.before[h], s.word[h])[1]] = h
+
+
+@njit_lean
+def lm_score(model: Any, state: Any, word: Any) -> Any:
+    """(raw log probability, next state) of a word of the lexicon."""
+    w = model.lm_word[word]
+    logp, after, _ = advance(model.word_lm, state, w)
+    return logp + (model.unk_penalty if w == 0 else 0.0), np.int32(after)
+
+
+@njit_lean
+def longer_history(s: Any, model: Any, history: Any, word: Any) -> Any:
+    """The history with one more word, made with its language model score if new."""
+    h, place = _find(s, history, word)
+    if h == 0:
+        h = np.int32(s.counts[HISTORIES])
+        s.counts[HISTORIES] += 1
+        s.table[place] = h
+        score, state = model.word_bonus, s.state[history]
+        if model.has_lm:
+            logp, state = lm_score(model, state, word)
+            score += model.lm_weight * logp
+        hot = s.hot[history]
+        if len(model.hot.earned) > 1:
+            begin, end = model.letters_begin[word], model.letters_begin[word + 1]
+            earned, after = read_word(model.hot, hot, model.letters, begin, end)
+            score += earned + model.hot.ahead[after] - model.hot.ahead[hot]
+            hot = np.int32(after)
+        s.before[h], s.word[h], s.state[h], s.hot[h] = history, word, state, hot
+        s.gain[h] = np.exp(model.sharpness * score)
+    return h
