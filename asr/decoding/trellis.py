@@ -17,8 +17,9 @@ import numpy as np
 
 from asr.kernels import njit, njit_lean
 
-DROP = 1e-90  # a state with less of a frame's total mass may be dropped
-EXACT = 1e-12  # all that was dropped is at most this share of the sum, or of the best path
+DROP = 1e-40  # a state with less of a frame's total mass may be dropped, at the first attempt
+EXACT = 1e-12  # all that was dropped is at most this share of the sum
+SAFE = 1e-18  # of the sum; dropping less than this from every frame is exact
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 ROUND = 6755399441055744.0  # 1.5 · 2^52: a double plus this has its integer in the low bits
@@ -86,7 +87,9 @@ def _columns(log_probs: Any, texts: Any) -> Any:
 
 
 @njit_lean
-def _sum(rows: Any, tokens: Any, skip: Any, old: Any, new: Any, window: Any, scale: Any) -> Any:
+def _sum(
+    rows: Any, tokens: Any, skip: Any, old: Any, new: Any, window: Any, scale: Any, drop: Any
+) -> Any:
     """(log of the sum over all alignments, the sum and the most that it lacks, both scaled).
 
     rows (T, C); tokens, skip (U,): column of each token, 1 if it differs from the one before; old,
@@ -113,10 +116,10 @@ def _sum(rows: Any, tokens: Any, skip: Any, old: Any, new: Any, window: Any, sca
             new[0, high], new[1, high] = (old[0, high] + old[1, count]) * row[0], 0.0
             total += new[0, high]
         lost += 1e-300 * total * (high - low)  # what is too small for a double
-        while low < high and new[0, low + 1] + new[1, low + 1] < DROP * total:
+        while low < high and new[0, low + 1] + new[1, low + 1] < drop * total:
             lost += new[0, low + 1] + new[1, low + 1]
             low += 1
-        while high > low and new[0, high] + new[1, high] < DROP * total:
+        while high > low and new[0, high] + new[1, high] < drop * total:
             lost += new[0, high] + new[1, high]
             high -= 1
         if low >= high or not total > 0.0:
@@ -247,15 +250,20 @@ def align(log_probs: Any, texts: Any, begin: Any) -> Any:
             continue
         for u in range(len(tokens)):
             skip[u] = 1.0 if u > 0 and tokens[u] != tokens[u - 1] else 0.0
-        sums[n], total, lost = _sum(rows, column, skip, old, new, window, scale)
-        size = 0
+        drop, path, total, lost = DROP, 0.0, 0.0, 1.0
+        for _ in range(2):
+            sums[n], total, lost = _sum(rows, column, skip, old, new, window, scale, drop)
+            if lost <= EXACT * total:
+                break
+            drop = max(SAFE * np.exp(sums[n]), 1e-290)
         if lost <= EXACT * total:
+            size = 0
             for t in range(frames):
                 size += 2 * (window[t, 1] - window[t, 0])
             back = np.empty(size, np.int8)
             path, state = _best(rows, column, skip, old, new, window, scale, back)
             best[n] = np.log(path / total) + sums[n]
-        if size == 0 or lost > EXACT * path:
+        if not path > lost:  # no path that was dropped is better
             score = np.empty(2 * len(tokens) + 2)
             sums[n] = _forward_log(log_probs, tokens, score)
             window[:, 0], window[:, 1] = 0, len(tokens) + 1
