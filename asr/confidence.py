@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.hypothesis import Hypothesis
+from asr.hypothesis import Hypothesis, split_words
 from asr.wer import edits
 
 Floats = NDArray[np.float64]
@@ -44,9 +44,11 @@ UNCALIBRATED = Calibration()
 def matches(words: Sequence[str], texts: Iterable[str]) -> Flags:
     """Which of `texts` have which of the `words` at their place: (H, W)."""
     found = []
+    characters = all(len(split_words(word)) == 1 for word in words)  # in scripts without spaces
     for text in texts:
         row = np.ones(len(words), np.bool_)
-        row[[i for tag, i, _ in edits(words, text.split()) if tag != "insert"]] = False
+        units = split_words(text) if characters else text.split()
+        row[[i for tag, i, _ in edits(words, units) if tag != "insert"]] = False
         found.append(row)
     return np.array(found, np.bool_).reshape(len(found), len(words))
 

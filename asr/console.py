@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -40,13 +41,13 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """A rich Progress on stderr with count, rate and ETA; tasks may set the field `note`. Not shown
-    where stderr is no terminal."""
+def progress(counted: bool = True) -> Iterator[Progress]:
+    """A rich Progress on stderr with count (or percentage), time and ETA; tasks may set the field
+    `note`. Not shown where stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=10),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if counted else TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),

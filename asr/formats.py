@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
 from asr.errors import InputError
 from asr.files import cannot_read
-from asr.hypothesis import Hypothesis, Word
+from asr.hypothesis import UNSPACED, Hypothesis, Word, join_words
 
-LINE_WIDTH = 42  # characters a subtitle line, two lines a cue
-CUE_SECONDS = 6.0
+# Subtitles, as Netflix's timed text guides ask (general requirements, English, Chinese).
+LINE_WIDTH, LINE_WIDTH_WIDE = 42, 16  # characters a line, two lines a cue; Chinese, Japanese
+READING_SPEED, READING_SPEED_WIDE = 17.0, 9.0  # characters a second
+CUE_SHORTEST, CUE_SECONDS = 5 / 6, 6.0  # seconds shown
+CUE_GAP = 0.083  # seconds between cues (two frames)
 CUE_PAUSE = 0.5  # seconds of silence at which a new cue begins
 
 # What sclite reads as something else in a trn file: `{` opens an alternation, `;` and `\` make
@@ -30,6 +33,7 @@ _CODE = re.compile("%(" + "|".join(_CODES) + ")")
 _SPECIAL_IN_WORD = re.compile(r"[{;\\*]|^@$|%(?=" + "|".join(_CODES) + ")")
 _SPECIAL_IN_ID = re.compile(r"[{;\\*() ]|%(?=" + "|".join(_CODES) + ")")
 _NO_SPEAKER = re.compile(r"[^-_]+-*")  # sclite's swb ids: the speaker ends at the first - or _
+_UNIT = re.compile(f"{UNSPACED.pattern} *|[^ {UNSPACED.pattern[1:]}+ *| +")  # lines may break after
 _LONGEST_WORD = 9_999  # bytes; sclite never returns from a longer one
 
 
@@ -90,39 +94,63 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def cues(words: list[Word]) -> Iterator[tuple[float, float, str]]:
-    """Subtitles (start, end, text): at most two lines of 42 characters, 6 s, no pause inside."""
-    cue: list[Word] = []
+    """Subtitles (start, end, text) as guides ask: at most two lines, no pause inside, shown for
+    long enough to be read where the next one leaves the time for it."""
+    groups = list(phrases(words))
+    for group, after in zip_longest(groups, groups[1:]):
+        limit = after[0].start - CUE_GAP if after else float("inf")
+        start, text = group[0].start, join_words(word.word for word in group)
+        end = max(group[-1].end, min(limit, start + max(CUE_SHORTEST, _reading_time(text))))
+        yield start, min(max(end, start + 0.001), start + CUE_SECONDS), "\n".join(_lines(text))
+
+
+def phrases(words: list[Word]) -> Iterator[list[Word]]:
+    """The words in groups that fit into a subtitle."""
+    group: list[Word] = []
     for word in _pieces(words):
-        if cue and (
-            word.start - cue[-1].end > CUE_PAUSE
-            or word.end - cue[0].start > CUE_SECONDS
-            or len(_lines([*cue, word])) > 2
+        if group and (
+            word.start - group[-1].end > CUE_PAUSE
+            or word.end - group[0].start > CUE_SECONDS
+            or len(_lines(join_words(w.word for w in [*group, word]))) > 2
         ):
-            yield _cue(cue)
-            cue = []
-        cue.append(word)
-    if cue:
-        yield _cue(cue)
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
 
 
 def _pieces(words: list[Word]) -> Iterator[Word]:
-    """The words; one longer than a line in parts of equal time, as in languages without spaces."""
+    """The words; one longer than a line, or of a script without spaces, in parts of equal time."""
     for word in words:
-        parts = textwrap.wrap(word.word, LINE_WIDTH) or [word.word]
+        parts = [
+            unit[i : i + LINE_WIDTH]
+            for unit in _UNIT.findall(word.word)
+            for i in range(0, len(unit), LINE_WIDTH)
+        ]
         step = (word.end - word.start) / len(parts)
         for index, part in enumerate(parts):
             start = word.start + index * step
             yield Word(part, start, start + step)
 
 
-def _lines(cue: list[Word]) -> list[str]:
-    return textwrap.wrap(" ".join(word.word for word in cue), LINE_WIDTH, break_on_hyphens=False)
+def _reading_time(text: str) -> float:
+    wide = len(UNSPACED.findall(text))
+    return wide / READING_SPEED_WIDE + (len(text) - wide) / READING_SPEED
 
 
-def _cue(cue: list[Word]) -> tuple[float, float, str]:
-    start = cue[0].start
-    end = min(max(cue[-1].end, start + 0.001), start + CUE_SECONDS)
-    return start, end, "\n".join(_lines(cue))
+def _lines(text: str) -> list[str]:
+    """Lines of LINE_WIDTH, broken at spaces and between characters of scripts without them."""
+    lines, width = [""], 0.0
+    for unit in _UNIT.findall(text):
+        wide = len(UNSPACED.findall(unit))
+        size = wide * LINE_WIDTH / LINE_WIDTH_WIDE + len(unit) - wide
+        if width and width + len(unit.rstrip()) - len(unit) + size > LINE_WIDTH:
+            lines.append("")
+            width = 0.0
+        lines[-1] += unit
+        width += size
+    return [line.strip() for line in lines]
 
 
 def _clock(seconds: float, point: str) -> str:
@@ -139,6 +167,15 @@ def write_srt(hypothesis: Hypothesis, name: str) -> str:
     return "\n".join(blocks)
 
 
+def write_tsv(hypothesis: Hypothesis, name: str) -> str:
+    """A label track for Audacity: start, end (seconds) and text of each phrase."""
+    lines = []
+    for group in phrases(_times(hypothesis, name)):
+        text = join_words(word.word for word in group)
+        lines.append(f"{group[0].start:.6f}\t{group[-1].end:.6f}\t{text}\n")
+    return "".join(lines)
+
+
 def write_vtt(hypothesis: Hypothesis, name: str) -> str:
     blocks = ["WEBVTT\n"]
     for start, end, text in cues(_times(hypothesis, name)):
@@ -152,6 +189,7 @@ WRITERS: dict[str, Callable[[Hypothesis, str], str]] = {
     "json": write_json,
     "srt": write_srt,
     "vtt": write_vtt,
+    "tsv": write_tsv,
     "ctm": write_ctm,
     "trn": write_trn,
     "kaldi": write_kaldi,

@@ -7,6 +7,7 @@ utterance of the manifest, best hypothesis first. A failure is an empty list wit
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,26 @@ from typing import Any
 
 from asr.errors import InputError
 from asr.files import cannot_read, whole_file
+
+# Han, kana and their punctuation: written without spaces.
+UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+
+
+_WORD = re.compile(f"{UNSPACED.pattern}|[^\\s{UNSPACED.pattern[1:]}+")
+
+
+def split_words(text: str) -> list[str]:
+    """Words between spaces; characters of scripts that have none count as words."""
+    return _WORD.findall(text)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """A text of words, with spaces but between characters of scripts that have none."""
+    text = ""
+    for word in words:
+        close = UNSPACED.match(text[-1:]) and UNSPACED.match(word)
+        text += word if close or not text else f" {word}"
+    return text
 
 
 @dataclass(slots=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -24,12 +25,15 @@ from asr.console import Stopwatch
 from asr.data.audio import load as load_audio
 from asr.data.audio import read_audio
 from asr.data.manifest import Utterance
+from asr.data.segment import OVERLAP, Place
+from asr.data.stream import read_blocks
 from asr.decoding import ctc_search, las_search
 from asr.decoding.align import word_times
 from asr.decoding.language_models import LanguageModels, open_lms
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
+from asr.decoding.recording import Event, Recording, Transcript, decode_recordings
 from asr.errors import AudioError, InputError, nearest
 from asr.hypothesis import Hypothesis, NBest, Weights, Word
 from asr.models.recognizer import Recognizer
@@ -41,6 +45,7 @@ WINDOW = 512  # utterances sorted by length and decoded together; bounds memory
 BATCH_SECONDS = 60.0  # of audio a batch, padding included
 
 Samples = NDArray[np.float32]
+Audio: TypeAlias = str | Path | Samples
 
 
 class Outputs(NamedTuple):
@@ -186,16 +191,58 @@ class Transcriber:
         """n-best hypotheses of each waveform (N,), float32 in [-1, 1] at `sample_rate`."""
         return self.search(self.outputs(waveforms)) if waveforms else []
 
-    def transcribe(self, source: str | Path | Samples) -> Hypothesis:
-        """The best hypothesis of an audio file, or of samples (N,) at the model's `sample_rate`.
+    def decode_many(self, waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
+        """As `decode`, of any number of waveforms: in batches of similar lengths."""
+        results: dict[int, list[Hypothesis]] = {}
+        for batch in batches(list(enumerate(waveforms)), BATCH_SECONDS * self.sample_rate):
+            found = self.decode([samples for _, samples in batch])
+            results.update(zip((index for index, _ in batch), found, strict=True))
+        return [results[index] for index in range(len(waveforms))]
 
-        Raises AudioError for audio that is unusable.
+    @overload
+    def transcribe(self, source: Audio) -> Hypothesis: ...
+    @overload
+    def transcribe(self, source: list[Audio]) -> list[Hypothesis]: ...
+    @overload
+    def transcribe(self, source: Iterator[Audio]) -> Iterator[Hypothesis]: ...
+    def transcribe(
+        self, source: Audio | list[Audio] | Iterator[Audio]
+    ) -> Hypothesis | list[Hypothesis] | Iterator[Hypothesis]:
+        """The transcript of a recording of any length, with the words' times.
+
+        source: an audio or video file, or samples (N,) at the model's `sample_rate`; a list of
+        these gives a list, a generator a generator. Raises AudioError for audio that is unusable.
         """
-        samples = source if isinstance(source, np.ndarray) else self.read(source)
-        found = self.decode([np.ascontiguousarray(samples, np.float32)])[0]
-        if not found:
-            raise AudioError("the network's outputs are not numbers", None)
-        return found[0]
+        if isinstance(source, list):
+            return list(self._transcripts(source))
+        if isinstance(source, Iterator):
+            return self._transcripts(source)
+        return next(self._transcripts([source]))
+
+    def _transcripts(self, sources: Iterable[Audio]) -> Iterator[Hypothesis]:
+        transcript = Transcript()
+        for event in self.decode_recordings(map(self.recording, sources)):
+            if event.error is not None:
+                raise event.error
+            if event.part is not None:
+                transcript.parts.append(event.part)
+            else:
+                yield transcript.hypothesis()
+                transcript = Transcript()
+
+    def recording(self, source: Audio, place: Place | None = None) -> Recording:
+        """A recording as `decode_recordings` takes it, from a place on."""
+        if isinstance(source, np.ndarray):
+            samples = np.ascontiguousarray(source, np.float32)
+            if samples.ndim != 1 or not np.isfinite(samples).all():
+                raise AudioError(f"samples of the shape {samples.shape}, not finite numbers (N,)")
+            return Recording(lambda begin: [samples[begin:]], place or Place())
+        return Recording(partial(read_blocks, source, self.sample_rate), place or Place())
+
+    def decode_recordings(self, recordings: Iterable[Recording]) -> Iterator[Event]:
+        """The parts of recordings as they are decoded; see asr.decoding.recording."""
+        overlap = OVERLAP if self.has_ctc else 0.0  # words are joined by their times
+        return decode_recordings(recordings, self.decode_many, self.sample_rate, overlap)
 
     def warm_up(self) -> None:
         """Run everything once, so that compiling is not part of what is timed next."""

@@ -34,10 +34,11 @@ def test_samples_of_every_format() -> None:
     assert record["words"][0] == {"word": "good", "start": 0.5, "end": 0.75, "confidence": 0.9}
     assert written == {
         "txt": "good <morning> all\n",
-        "srt": "1\n00:00:00,500 --> 00:00:01,250\ngood <morning>\n\n"
-        "2\n01:01:01,500 --> 01:01:02,000\nall\n",
-        "vtt": "WEBVTT\n\n00:00:00.500 --> 00:00:01.250\ngood &lt;morning&gt;\n\n"
-        "01:01:01.500 --> 01:01:02.000\nall\n",
+        "srt": "1\n00:00:00,500 --> 00:00:01,333\ngood <morning>\n\n"
+        "2\n01:01:01,500 --> 01:01:02,333\nall\n",
+        "vtt": "WEBVTT\n\n00:00:00.500 --> 00:00:01.333\ngood &lt;morning&gt;\n\n"
+        "01:01:01.500 --> 01:01:02.333\nall\n",
+        "tsv": "0.500000\t1.250000\tgood <morning>\n3661.500000\t3662.000000\tall\n",
         "ctm": "talk 1 0.500 0.250 good 0.900\ntalk 1 0.750 0.500 <morning> 1.000\n"
         "talk 1 3661.500 0.500 all\n",
         "trn": "good <morning> all (talk-)\n",
@@ -48,7 +49,7 @@ def test_samples_of_every_format() -> None:
 def test_empty_hypothesis() -> None:
     written = {suffix: write(Hypothesis(""), "a-1") for suffix, write in WRITERS.items()}
     assert json.loads(written.pop("json"))["text"] == ""
-    nothing = {"txt": "\n", "srt": "", "vtt": "WEBVTT\n", "ctm": ""}
+    nothing = {"txt": "\n", "srt": "", "vtt": "WEBVTT\n", "ctm": "", "tsv": ""}
     assert written == {**nothing, "trn": " (a-1)\n", "kaldi": "a-1\n"}
 
 

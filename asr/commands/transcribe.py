@@ -1,9 +1,17 @@
-"""`asr transcribe`: audio files to text, subtitles or JSON."""
+"""`asr transcribe`: recordings of any length to text, subtitles and tables."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -14,8 +22,19 @@ from asr.commands.options import (
     open_transcriber,
     search_options,
 )
-from asr.console import end_with_skipped, say, track
-from asr.errors import AudioError, InputError, nearest
+from asr.console import end_with_skipped, progress, say
+from asr.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from asr.data.segment import Place
+    from asr.decoding.journal import Journal
+    from asr.decoding.recording import Event
+    from asr.hypothesis import Hypothesis
+    from asr.transcriber import Transcriber
+
+STDIN = Path("-")
 
 
 @click.command()
@@ -27,9 +46,9 @@ from asr.errors import AudioError, InputError, nearest
     "formats",
     default="txt",
     show_default=True,
-    help="One or more of txt,json,srt,vtt,ctm,trn,kaldi.",
+    help="One or more of txt, srt, vtt, json, ctm, trn, tsv (labels for Audacity), kaldi.",
 )
-@click.option("-o", "--output", type=FILE, help="Folder for the files; without it txt is printed.")
+@click.option("-o", "--output", type=FILE, help="Folder for the files; without it all is printed.")
 @search_options
 @machine_options
 def command(
@@ -41,18 +60,22 @@ def command(
     threads: int | None,
     **arguments: Unpack[SearchArguments],
 ) -> None:
-    """Transcribe FILES (up to half a minute each) with a model or experiment folder MODEL.
+    """Transcribe FILES of any length with a model or experiment folder MODEL.
 
-    With -o, each file x.wav gives x.txt, x.srt, ... in that folder. A file that cannot be read is
-    skipped and listed, and the exit status is 3.
+    Audio and video of any kind that soundfile or ffmpeg reads; `-` is standard input. With -o,
+    each file x.wav gives x.txt, x.srt, ... in that folder, and after Ctrl-C the same command
+    continues where it was. A file that cannot be read is skipped and listed (exit status 3).
 
     \b
     Examples:
       asr transcribe exp/ctc talk.wav
-      asr transcribe exp/ctc *.flac -f txt,srt,json -o out/ --lm word.lm --weights WEIGHTS.json
+      asr transcribe exp/ctc lecture.mp4 -f srt,json -o out/ --lm word.lm --weights WEIGHTS.json
+      curl -s https://example.org/talk.mp3 | asr transcribe exp/ctc -
     """
-    from asr.files import whole_file
+    from asr.commands.decode import describe_search
+    from asr.decoding.journal import Journal
     from asr.formats import WRITERS
+    from asr.transcriber import model_folder, model_hash
 
     names = [name.strip().lstrip(".") for name in formats.split(",")]
     for name in names:
@@ -60,51 +83,148 @@ def command(
             raise InputError(f"no format '{name}'", "--format", nearest(name, WRITERS))
     if output is None and len(names) > 1:
         raise InputError("several formats need a folder", "--format", "Give it by -o FOLDER.")
-    targets = target_files(files, output, names)
+    files = tuple(dict.fromkeys(files))
+    check_output(files, output)
     transcriber = open_transcriber(model, device, threads, 1, arguments)
-    skipped: list[tuple[str, str]] = []
-    for file in track(files, "transcribing"):
-        try:
-            hypothesis = transcriber.transcribe(file)
-        except AudioError as error:
-            skipped.append((str(file), str(error).removeprefix(f"{file}: ")))
-            continue
-        for name in names:
-            content = WRITERS[name](hypothesis, file.stem)
-            if output is None:
-                click.echo(f"{file}\t{hypothesis.text}" if name == "txt" else content)
-            else:
-                with whole_file(targets[file, name]) as stream:
-                    stream.write(content)
+    say("compiling the search (once for each version)")
+    transcriber.warm_up()
+    search = describe_search(transcriber.fusion, transcriber.lms)
+    command = [model_hash(model_folder(model)), search, arguments, names, files]
+    with standard_input(files) as paths, Journal(output, command) as journal:
+        skipped = transcribe(transcriber, paths, names, output, journal)
     if len(skipped) == len(files):
         what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
         raise InputError(f"none of the files can be used: {what}")
-    if output is not None:
-        say(f"{len(files) - len(skipped)} files transcribed into {output}")
     end_with_skipped(skipped, len(files), "files")
 
 
-def target_files(
-    files: tuple[Path, ...], output: Path | None, names: list[str]
-) -> dict[tuple[Path, str], Path]:
-    """Where each file's outputs go; InputError where two would get the same name."""
+def check_output(files: Sequence[Path], output: Path | None) -> None:
+    """InputError where the folder cannot be written, or two files would get the same name there."""
     from asr.files import cannot_write
 
     if output is None:
-        return {}
+        return
     try:
         output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
     except OSError as error:
         raise cannot_write(output, error) from error
-    targets: dict[tuple[Path, str], Path] = {}
     taken: dict[str, Path] = {}
     for file in files:
-        if taken.setdefault(file.stem, file) != file:
+        if taken.setdefault(stem(file), file) != file:
             raise InputError(
-                f"would be written over the outputs of {taken[file.stem]}",
+                f"would be written over the outputs of {taken[stem(file)]}",
                 file,
                 "Transcribe files of the same name into different folders.",
             )
-        for name in names:
-            targets[file, name] = output / f"{file.stem}.{name}"
-    return targets
+
+
+def stem(file: Path) -> str:
+    """What the outputs of a file are named by."""
+    return "stdin" if file == STDIN else file.stem
+
+
+@contextmanager
+def standard_input(files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """Each file given and the one to read: a copy of standard input, since most formats of audio
+    cannot be read without going back, and that only once."""
+    with tempfile.NamedTemporaryFile(suffix=".audio") as copy:
+        if STDIN in files:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.flush()
+        yield {file: Path(copy.name) if file == STDIN else file for file in files}
+
+
+def transcribe(
+    transcriber: Transcriber,
+    paths: dict[Path, Path],
+    formats: Sequence[str],
+    output: Path | None,
+    journal: Journal,
+) -> list[tuple[str, str]]:
+    """Transcribe the files that are not done; those skipped, each with its reason.
+
+    paths: what was given and the file to read.
+    """
+    todo = [name for name in paths if not journal.is_done(name)]
+    places = [journal[name].place for name in todo]
+    if len(todo) < len(paths) or any(place.sample for place in places):
+        say(f"continuing: {len(paths) - len(todo)} of {len(paths)} files are done already")
+    skipped: list[tuple[str, str]] = []
+    with progress(counted=False) as bar:
+        meter = Meter(bar, transcriber.sample_rate, [paths[name] for name in todo], places)
+        recordings = map(transcriber.recording, (paths[name] for name in todo), places)
+        try:
+            for event in transcriber.decode_recordings(recordings):
+                name = todo[event.number]
+                meter.advance(event)
+                if event.error is not None:
+                    reason = str(event.error).removeprefix(f"{paths[name]}: ")
+                    skipped.append((str(name), reason))
+                    continue
+                if event.part is None:
+                    write(journal[name].hypothesis(), name, formats, output)
+                journal.add(name, event.part)
+        except KeyboardInterrupt:
+            if output is not None:
+                say(f"{meter} are kept: the same command continues")
+            else:
+                write(journal[name].hypothesis(), name, formats, output)
+            raise
+    say(f"{len(paths) - len(skipped)} of {len(paths)} files transcribed; {meter}")
+    return skipped
+
+
+def write(hypothesis: Hypothesis, file: Path, formats: Sequence[str], output: Path | None) -> None:
+    """Write a file's results into the folder, or print them."""
+    from asr.files import whole_file
+    from asr.formats import WRITERS
+
+    # A file name may hold bytes that are no text, and white space that ends an id in most formats.
+    shown = os.fsencode(file).decode(errors="replace")
+    id = "_".join(stem(Path(shown)).split())
+    if not hypothesis.text:
+        say(f"{shown}: no speech found")
+    for name in formats:
+        content = WRITERS[name](hypothesis, id)
+        if output is None:
+            click.echo(f"{shown}\t{content}" if name == "txt" else content, nl=False)
+        else:
+            with whole_file(output / f"{stem(file)}.{name}") as stream:
+                stream.write(content)
+
+
+class Meter:
+    """Progress, in bytes: the sizes of all files are known at once, their lengths are not."""
+
+    def __init__(
+        self, bar: Progress, rate: int, paths: Sequence[Path], places: Sequence[Place]
+    ) -> None:
+        self.bar, self.paths = bar, paths
+        self.begun = [place.sample / rate for place in places]  # seconds done in an earlier run
+        self.sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+        self.task = bar.add_task("transcribing", total=sum(self.sizes), note="")
+        self.started = time.perf_counter()
+        self.number, self.length = -1, 0.0  # the file that is being read, and its seconds
+        self.position = 0.0  # seconds of it that are done
+        self.audio, self.bytes = 0.0, 0  # done in this run; of the files before
+
+    def advance(self, event: Event) -> None:
+        from asr.data.stream import duration
+
+        if event.number != self.number:
+            self.number, self.position = event.number, self.begun[event.number]
+            show = event.part is not None and not self.bar.disable
+            self.length = (duration(self.paths[event.number]) or 0.0) if show else 0.0
+        size, done = self.sizes[event.number], 1.0
+        if event.part is not None:
+            self.audio += event.part.end - self.position
+            self.position = event.part.end
+            done = min(self.position / self.length, 1.0) if self.length else 0.0
+        self.bar.update(self.task, completed=self.bytes + done * size, note=str(self))
+        self.bytes += size if event.part is None else 0
+
+    def __str__(self) -> str:
+        speed = self.audio / (time.perf_counter() - self.started)
+        return f"{timedelta(seconds=round(self.audio))} of audio, {speed:.0f} x real time"

@@ -89,8 +89,8 @@ def read_native(
 ) -> Recording:
     """As stored; arguments and errors as `read_audio`."""
     where = audio_path(audio, folder)
-    with _opened(where) as file:
-        rate, frames = file.samplerate, _promised_frames(file)
+    with opened(where) as file:
+        rate, frames = file.samplerate, promised_frames(file)
         begin = seconds_to_samples(start, rate)
         end = frames if duration is None else seconds_to_samples(start + duration, rate)
         slack = seconds_to_samples(TOLERANCE, rate)
@@ -116,8 +116,8 @@ def read_native(
 
 def audio_info(utterance: Utterance) -> AudioInfo:
     """Read from the file's header. Raises AudioError: missing, empty file, not audio."""
-    with _opened(audio_path(utterance.audio, utterance.folder)) as file:
-        seconds = _promised_frames(file) / file.samplerate
+    with opened(audio_path(utterance.audio, utterance.folder)) as file:
+        seconds = promised_frames(file) / file.samplerate
         return AudioInfo(file.samplerate, file.channels, seconds)
 
 
@@ -126,7 +126,7 @@ def audio_path(audio: str | Path, folder: Path | None = None) -> str:
     return str(audio) if folder is None else str(folder / audio)
 
 
-def _promised_frames(file: soundfile.SoundFile) -> int:
+def promised_frames(file: soundfile.SoundFile) -> int:
     """Frames by the header. libsndfile reports those that are there of a truncated WAV or AIFF,
     but notes in its log `data : 32000 (should be 15978)`: promised and present bytes."""
     frames: int = file.frames
@@ -150,7 +150,7 @@ def _read_frames(file: soundfile.SoundFile, begin: int, end: int, where: str) ->
 
 
 @contextmanager
-def _opened(where: str) -> Iterator[soundfile.SoundFile]:
+def opened(where: str) -> Iterator[soundfile.SoundFile]:
     """The file open in soundfile, through ffmpeg if need be. Raises AudioError."""
     path, member = split_audio(where)
     try:
@@ -161,12 +161,8 @@ def _opened(where: str) -> Iterator[soundfile.SoundFile]:
         ) from None
     try:
         stored = None if member is None else io.BytesIO(_member(path, source, member))
-        try:
-            file = soundfile.SoundFile(stored or source, closefd=False)
-            if file.frames > UNKNOWN_FRAMES:  # soundfile cannot read those
-                file.close()
-                raise soundfile.SoundFileError("length unknown")
-        except soundfile.SoundFileError:
+        file = open_soundfile(stored or source)
+        if file is None:
             file = soundfile.SoundFile(_through_ffmpeg(path, stored, where))
         with file:
             yield file
@@ -174,6 +170,18 @@ def _opened(where: str) -> Iterator[soundfile.SoundFile]:
         raise AudioError(f"cannot be read ({error.strerror})", where) from None
     finally:
         os.close(source)
+
+
+def open_soundfile(source: int | io.BytesIO) -> soundfile.SoundFile | None:
+    """The file in soundfile; None where that cannot read it."""
+    try:
+        file = soundfile.SoundFile(source, closefd=False)
+    except soundfile.SoundFileError:
+        return None
+    if file.frames > UNKNOWN_FRAMES:  # soundfile cannot read those
+        file.close()
+        return None
+    return file
 
 
 def _member(archive: str, source: int, member: str) -> bytes:
@@ -213,20 +221,25 @@ def _through_ffmpeg(path: str, stored: io.BytesIO | None, where: str) -> io.Byte
     """A WAV made by ffmpeg of a file, or of a member's bytes. Raises AudioError."""
     if os.path.getsize(path) == 0 or (stored and not stored.getbuffer().nbytes):
         raise AudioError("empty file", where, "Remove this utterance")
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise AudioError(
-            "not audio that soundfile can read", where, "Install ffmpeg, or convert to WAV or FLAC"
-        )
     with tempfile.NamedTemporaryFile(suffix=".audio") as copy:  # some formats need to seek
         if stored:
             copy.write(stored.getbuffer())
             copy.flush()
-        # the whitelist: a playlist named .wav must not make ffmpeg open addresses
-        command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-        command += ["-i", f"file:{copy.name if stored else path}", "-map", "0:a:0"]
+        command = ffmpeg_command(copy.name if stored else path, where)
         command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode or not done.stdout:
         raise AudioError("not audio that soundfile or ffmpeg can read", where, AGAIN)
     return io.BytesIO(done.stdout)
+
+
+def ffmpeg_command(path: str, where: str) -> list[str]:
+    """What makes ffmpeg read the first audio track of a file. Raises AudioError without ffmpeg."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise AudioError(
+            "not audio that soundfile can read", where, "Install ffmpeg, or convert to WAV or FLAC"
+        )
+    # the whitelist: a playlist named .wav must not make ffmpeg open addresses
+    command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    return [*command, "-i", f"file:{path}", "-map", "0:a:0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from asr.decoding.pauses import Pauses
 from asr.decoding.trellis import align, min_frames
 from asr.errors import InputError
-from asr.hypothesis import Word
+from asr.hypothesis import UNSPACED, Word, split_words
 from asr.text.pieces import is_boundary, letters
 
 Floats = NDArray[np.float32]
@@ -56,17 +57,30 @@ def word_times(
 
 
 def group_words(pieces: Sequence[str], start: Ints, end: Ints, frame_shift: float) -> list[Word]:
-    """Words from the pieces of a text and the first and last + 1 frame of each piece."""
+    """Words from the pieces of a text and the first and last + 1 frame of each piece; in scripts
+    without spaces each character is one, and shares the time of its piece equally."""
     words: list[Word] = []
     inside = False
-    for piece, first, last in zip(pieces, start, end, strict=True):
-        if is_boundary(piece):
+    for piece, first, last in zip(pieces, start.tolist(), end.tolist(), strict=True):
+        ends_word, parts, unspaced = _parts(piece)
+        if ends_word:
             inside = False
-        if not letters(piece):
-            continue
-        if not inside:
-            words.append(Word("", round(float(first) * frame_shift, 4), 0.0))
-            inside = True
-        words[-1].word += letters(piece)
-        words[-1].end = round(float(last) * frame_shift, 4)
+        if inside and parts and not unspaced:
+            words[-1].word += parts[0]
+            words[-1].end = last
+        elif parts:
+            step = (last - first) / len(parts)
+            for number, part in enumerate(parts):
+                words.append(Word(part, first + number * step, first + (number + 1) * step))
+            inside = not unspaced
+    for word in words:
+        word.start, word.end = round(word.start * frame_shift, 4), round(word.end * frame_shift, 4)
     return words
+
+
+@lru_cache(100_000)
+def _parts(piece: str) -> tuple[bool, list[str], bool]:
+    """(does a piece end the word before it, its words or parts of one, are they words?)"""
+    text = letters(piece)
+    unspaced = UNSPACED.search(text) is not None
+    return is_boundary(piece), split_words(text) if unspaced else [text] * bool(text), unspaced

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from asr.decoding.align import viterbi, word_times
+from asr.decoding.align import group_words, viterbi, word_times
 from asr.decoding.trellis import align, exponentials, min_frames
 from asr.errors import InputError
 
@@ -136,3 +136,14 @@ def test_no_alignment_of_positive_probability() -> None:
     log_probs[:, 0] = 0.0
     with pytest.raises(InputError, match="probability above zero"):
         viterbi(log_probs, [1])
+
+
+def test_characters_of_scripts_without_spaces_are_words() -> None:
+    start, end = np.array([0, 2, 4, 5, 8]), np.array([2, 4, 5, 8, 9])
+    words = group_words(["一", "会儿", "|", "ok", "a"], start, end, 0.5)
+    assert [(w.word, w.start, w.end) for w in words] == [
+        ("一", 0.0, 1.0),
+        ("会", 1.0, 1.5),
+        ("儿", 1.5, 2.0),
+        ("oka", 2.5, 4.5),
+    ]

@@ -1,0 +1,159 @@
+"""Long recordings cut into segments at pauses, while they are read: memory constant in the length.
+
+A frame of 10 ms is speech where its level (dB, after pre-emphasis, smoothed) is above
+
+    max(floor + RISE · (top - floor), top - DEPTH)
+
+but at least floor + STEP and at most the loudest - STEP.
+
+`top` is the highest level within NEAR seconds, so that a quiet speaker beside a loud one counts;
+`floor` the level that a tenth of the frames of about half a minute is below.
+The longer a segment has become, the shorter a pause ends it. Where there is no pause for LONGEST
+seconds, segments overlap; `asr.decoding.recording` joins their words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+Levels = NDArray[np.float32]
+
+FRAME = 0.01  # seconds
+RISE, DEPTH, STEP = 0.25, 40.0, 6.0  # of the threshold, see above; the latter two in dB
+NEAR = 1.5  # seconds
+SILENCE = -75.0  # dB below full scale: never speech
+CLICK = 0.08  # seconds; what is shorter is no speech
+MARGIN = 0.5  # seconds of a pause that stay with the speech before and after it
+FIRST_PAUSE, LAST_PAUSE = 0.8, 0.1  # seconds that end a segment of no length, of LONGEST
+DROP = 14.0  # dB below the floor: recordings were joined here, or the gap was made silent
+SPLICE = 0.15  # seconds of that end a segment of any length
+LONGEST = 20.0  # seconds of a segment
+OVERLAP = 3.0  # seconds, where no pause was found
+
+
+class Place(NamedTuple):
+    """Where to go on."""
+
+    sample: int = 0
+    overlaps: bool = False  # the segment that begins here begins within the one before
+
+
+class Segment(NamedTuple):
+    """A part of a recording."""
+
+    start: int  # first sample, counted from the recording's
+    samples: Samples  # (N,)
+    overlaps: bool
+    after: Place
+
+
+def segments(
+    blocks: Iterable[Samples], rate: int, overlap: float = OVERLAP, place: Place | None = None
+) -> Iterator[Segment]:
+    """The parts with speech of a recording that comes in blocks (N,) of any lengths.
+
+    blocks begin at `place`, by default the recording's beginning. Without overlap a segment that
+    no pause ends is cut where it is quietest.
+    """
+    hop = round(FRAME * rate)
+    look = round((LONGEST + 2 * NEAR) / FRAME) * hop  # samples that a decision looks at
+    held, place = np.empty(0, np.float32), place or Place()
+    for block in _with_end(blocks):
+        held = held if block is None else np.concatenate([held, block])
+        while len(held) > look or (block is None and len(held)):
+            level = levels(held[:look], hop)
+            (begin, first, last, end), cut = first_segment(level, len(held) <= look)
+            if cut and not overlap:
+                late = end - round(OVERLAP / FRAME)
+                end = late + int(level[late:end].argmin())
+            used = min(len(held), end * hop) - (round(overlap * rate) if cut else 0)
+            after = Place(place.sample + used, cut and overlap > 0)
+            if end > begin:
+                least = min(np.percentile(level[first:last], 10), noise_floor(level)) - DROP
+                lead, samples = trimmed(held[begin * hop : end * hop], least, hop)
+                start = place.sample + begin * hop + lead
+                yield Segment(start, samples, place.overlaps, after)
+            held, place = held[used:], after
+
+
+def _with_end(blocks: Iterable[Samples]) -> Iterator[Samples | None]:
+    yield from blocks
+    yield None
+
+
+def levels(samples: Samples, hop: int) -> Levels:
+    """Level of each frame of `hop` samples in dB below full scale."""
+    frames = -(-len(samples) // hop)
+    emphasised = np.zeros(frames * hop, np.float32)
+    emphasised[1 : len(samples)] = samples[1:] - 0.97 * samples[:-1]
+    power = np.square(emphasised.reshape(frames, hop)).mean(1)
+    return np.asarray(10 * np.log10(power + 1e-10), np.float32)
+
+
+def find_speech(level: Levels) -> NDArray[np.bool_]:
+    """Which frames are speech, (T,) of levels (T,)."""
+    if level.max(initial=SILENCE) <= SILENCE:
+        return np.zeros(len(level), np.bool_)
+    floor = max(np.percentile(level, 10), SILENCE)
+    smooth = 10 * np.log10(np.convolve(10 ** (level / 10), np.full(5, 0.2))[2:-2])
+    reach = round(NEAR / FRAME)
+    around = np.pad(smooth, reach, mode="edge")
+    top = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1).max(1)
+    threshold = np.maximum(floor + RISE * (top - floor), top - DEPTH)
+    threshold = np.minimum(np.maximum(threshold, floor + STEP), smooth.max() - STEP)
+    speech: NDArray[np.bool_] = (smooth > threshold) & (smooth > SILENCE)
+    for begin, end in runs(speech):
+        if end - begin < CLICK / FRAME:
+            speech[begin:end] = False
+    return speech
+
+
+def trimmed(samples: Samples, least: float, hop: int) -> tuple[int, Samples]:
+    """A segment without edges below `least` dB, and how many samples that takes from its beginning:
+    digital silence is nothing that a model was trained on."""
+    loud = np.flatnonzero(levels(samples, hop) > least)
+    begin, end = int(loud[0]) * hop, min(len(samples), (int(loud[-1]) + 1) * hop)
+    sound = np.flatnonzero(np.abs(samples[begin:end]) > 10 ** (least / 20))
+    lead, tail = int(sound[0]), end - begin - 1 - int(sound[-1])
+    begin += lead if lead > hop // 10 else 0  # a millisecond is the wave itself
+    return begin, samples[begin : end - (tail if tail > hop // 10 else 0)]
+
+
+def noise_floor(level: Levels) -> float:
+    """The level of the recording's own noise (not of stretches of digital silence), dB."""
+    return float(np.percentile(level[level > SILENCE], 10))
+
+
+def runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where `mask` (T,) is true: first frame and last + 1 of each run, (R, 2)."""
+    return np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
+
+
+def first_segment(level: Levels, ended: bool) -> tuple[tuple[int, int, int, int], bool]:
+    """Frames where the first segment begins, its speech begins and ends, it ends; and whether no
+    pause ends it. The search goes on at its end; without speech all four are the same."""
+    total, margin, longest = len(level), round(MARGIN / FRAME), round(LONGEST / FRAME)
+    found = runs(find_speech(level))
+    if not len(found):
+        nothing = total if ended else total - margin
+        return (nothing,) * 4, False
+    first = int(found[0, 0])
+    begin = max(0, first - margin)
+    dropped = level < noise_floor(level) - DROP
+    for (_, pause), (resumed, _) in pairwise(found.tolist()):
+        grown = (pause - begin) / longest
+        if grown > 1:
+            break
+        needed = FIRST_PAUSE + (LAST_PAUSE - FIRST_PAUSE) * grown
+        if (resumed - pause) * FRAME >= needed or dropped[pause:resumed].sum() * FRAME > SPLICE:
+            return (begin, first, pause, min(pause + margin, (pause + resumed) // 2)), False
+    pause = int(found[-1, 1])
+    if pause - begin <= longest and (ended or total - pause >= 2 * margin):
+        return (begin, first, pause, min(total, pause + margin)), False
+    return (begin, first, begin + longest, begin + longest), True

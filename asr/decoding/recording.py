@@ -1,0 +1,177 @@
+"""Recordings of any length: segments, decoded in batches across recordings, and stitched.
+
+Two segments overlap where no pause was found between them. Their words are joined in the middle of
+the widest gap that the words of both leave: there CTC says blank on either side, and no word is
+lost or doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.data.segment import OVERLAP, Place, Segment, segments
+from asr.errors import AudioError, InputError
+from asr.hypothesis import Hypothesis, Word, hypothesis_from, join_words
+
+Samples = NDArray[np.float32]
+
+WINDOW_SECONDS = 240.0  # of segments decoded together, sorted by length
+WINDOW_SIZE = 1000  # segments and ends of recordings at most
+EDGE = 0.5  # seconds at both ends of an overlap where a word may be cut into
+
+
+class Recording(NamedTuple):
+    """Something to transcribe."""
+
+    read: Callable[[int], Iterable[Samples]]  # blocks (N,) from a sample on; raises AudioError
+    place: Place = Place()  # where to begin
+
+
+class Part(NamedTuple):
+    """A decoded segment; times in seconds from the beginning of the recording."""
+
+    start: float
+    end: float
+    overlaps: bool  # begins before the end of the part before it
+    after: Place  # where the next segment is to be looked for
+    hypothesis: Hypothesis  # its word times too
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self._asdict(), "hypothesis": asdict(self.hypothesis)}
+
+
+def part_from(record: dict[str, Any]) -> Part:
+    """A Part from what `to_dict` made."""
+    hypothesis = hypothesis_from(record["hypothesis"])
+    return Part(**{**record, "after": Place(*record["after"]), "hypothesis": hypothesis})
+
+
+class Event(NamedTuple):
+    """A part of the recording with this number; without one the recording has ended."""
+
+    number: int
+    part: Part | None = None
+    error: AudioError | None = None  # why it has ended early
+
+
+@dataclass(slots=True)
+class Transcript:
+    """The parts of a recording so far."""
+
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def place(self) -> Place:
+        """Where the next segment is to be looked for."""
+        return self.parts[-1].after if self.parts else Place()
+
+    def hypothesis(self) -> Hypothesis:
+        """All parts as one: words, tokens and the sums of the scores."""
+        words: list[Word] = []
+        tokens: list[int] = []
+        scores: dict[str, Any] = {}
+        end = 0.0
+        for part in self.parts:
+            found = part.hypothesis.words
+            if part.overlaps:
+                cut = joint(words, found, part.start, end)
+                while words and words[-1].start + words[-1].end >= 2 * cut:
+                    words.pop()
+                found = [word for word in found if word.start + word.end >= 2 * cut]
+            words += found
+            tokens += part.hypothesis.tokens
+            scores = add(scores, part.hypothesis.scores)
+            end = part.end
+        return Hypothesis(join_words([word.word for word in words]), tokens, scores, words)
+
+
+def add(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+    """The sums of scores, those of each language model too."""
+    total = {**one, **two}
+    for name in one.keys() & two.keys():
+        nested = isinstance(one[name], dict)
+        total[name] = add(one[name], two[name]) if nested else one[name] + two[name]
+    return total
+
+
+def joint(left: Sequence[Word], right: Sequence[Word], start: float, end: float) -> float:
+    """The middle of the widest gap in the words of both sides, away from the ends of the overlap
+    [start, end]; where there is none, the middle of the overlap."""
+    words = sorted((word.start, word.end) for word in (*left[-100:], *right[:100]))
+    start, end = min(start + EDGE, end), max(end - EDGE, start)
+    best, reached = (0.0, (start + end) / 2), start
+    for word_start, word_end in [*words, (end, end)]:
+        limit = min(word_start, end)
+        best = max(best, (limit - reached, (limit + reached) / 2))
+        reached = max(reached, word_end)
+    return best[1]
+
+
+def decode_recordings(
+    recordings: Iterable[Recording],
+    decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
+    rate: int,
+    overlap: float = OVERLAP,
+) -> Iterator[Event]:
+    """The parts of all recordings in order, each recording followed by an Event of its end.
+
+    decode: n-best lists of waveforms; words without times get a share of their segment's.
+    """
+    window: list[tuple[Event, Segment | None]] = []
+    size = 0.0
+    for number, recording in enumerate(recordings):
+        error = None
+        try:
+            blocks = recording.read(recording.place.sample)
+            for segment in segments(blocks, rate, overlap, recording.place):
+                window.append((Event(number), segment))
+                size += len(segment.samples) / rate
+                if size > WINDOW_SECONDS or len(window) >= WINDOW_SIZE:
+                    yield from _decode_window(window, decode, rate)
+                    window, size = [], 0.0
+        except AudioError as caught:
+            error = caught
+        window.append((Event(number, error=error), None))
+    yield from _decode_window(window, decode, rate)
+
+
+def _decode_window(
+    window: Sequence[tuple[Event, Segment | None]],
+    decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
+    rate: int,
+) -> Iterator[Event]:
+    found = iter(decode([segment.samples for _, segment in window if segment is not None]))
+    for event, segment in window:
+        if segment is None:
+            yield event
+            continue
+        start, end = (segment.start + n for n in (0, len(segment.samples)))
+        best = next(found)
+        if not best:
+            raise InputError("the network's outputs are not numbers", remedy="Train it again.")
+        hypothesis = best[0]
+        hypothesis.words = shifted(hypothesis, start / rate, end / rate)
+        yield event._replace(
+            part=Part(start / rate, end / rate, segment.overlaps, segment.after, hypothesis)
+        )
+
+
+def shifted(hypothesis: Hypothesis, start: float, end: float) -> list[Word]:
+    """The words with times from the beginning of the recording."""
+    if hypothesis.words:
+        times = [(start + word.start, start + word.end) for word in hypothesis.words]
+        words = [(word.word, word.confidence) for word in hypothesis.words]
+    else:
+        words = [(word, None) for word in hypothesis.text.split()]
+        edges = np.linspace(start, end, len(words) + 1).tolist()
+        times = list(pairwise(edges))
+    return [
+        Word(word, round(first, 4), round(last, 4), confidence)
+        for (word, confidence), (first, last) in zip(words, times, strict=True)
+    ]

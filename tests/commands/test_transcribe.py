@@ -1,0 +1,248 @@
+"""Long recordings, every output read by another program, what input may be, and continuing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import asr
+from asr.cli import cli
+from asr.errors import AudioError, InputError
+from asr.hypothesis import split_words
+from asr.models.encoder import EncoderOptions
+from asr.models.frontend import FrontendOptions
+from asr.models.recognizer import Recognizer, RecognizerOptions
+from asr.text.tokenizer import Tokenizer
+
+RATE = 8000
+TEXTS = {"latin": ["one two", "two one", "it's on"], "chinese": ["一会儿", "中文和水", "你好吗"]}
+
+
+def bursts(count: int, seed: int) -> np.ndarray:
+    """Noise of changing colour, as changing as speech, with pauses of up to 1.5 s."""
+    draw = np.random.default_rng(seed)
+    parts = [np.zeros(400)]
+    for _ in range(count):
+        noise = draw.standard_normal(draw.integers(2000, 16000))
+        colour = np.convolve(noise, draw.standard_normal(12), "same")
+        parts += [0.2 * colour / np.abs(colour).max(), np.zeros(draw.integers(800, 12000))]
+    return np.concatenate(parts)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained models of Latin and of Chinese characters, and a recording of two minutes."""
+    folder = tmp_path_factory.mktemp("transcribe")
+    for name, texts in TEXTS.items():
+        torch.manual_seed(3)
+        tokenizer = Tokenizer.train("char", texts)
+        options = RecognizerOptions(
+            sample_rate=RATE,
+            frontend=FrontendOptions(channels=16),
+            encoder=EncoderOptions(layers=1, size=16),
+        )
+        recognizer = Recognizer(options, tokenizer.size)
+        recognizer.save(folder / name)
+        tokenizer.save(folder / name)
+    soundfile.write(folder / "talk.wav", bursts(80, 1), RATE)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    """Exit status of `asr transcribe` in this process."""
+    try:
+        given = [*map(str, arguments), "--beam", "1", "--threads", "1"]
+        cli.main(["transcribe", *given], standalone_mode=False)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("language", list(TEXTS))
+def test_other_programs_read_the_outputs(
+    language: str, place: Path, tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    ffmpeg, sctk = need_tool("ffmpeg"), need_tool("sctk")
+    formats = "txt,srt,vtt,json,ctm,trn,tsv"
+    assert run(place / language, place / "talk.wav", "-f", formats, "-o", tmp_path) == 0
+    assert {path.suffix[1:] for path in tmp_path.iterdir()} == set(formats.split(","))
+    text = (tmp_path / "talk.txt").read_text(encoding="utf-8").strip()
+    assert len(split_words(text)) > 20
+    if language == "chinese":
+        assert " " not in text
+    for suffix in ("srt", "vtt"):
+        command = [ffmpeg, "-v", "error", "-i", tmp_path / f"talk.{suffix}", "-f", "srt", "-"]
+        shown = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+        cues = [block.split("\n", 2)[1:] for block in shown.strip().split("\n\n")]
+        assert split_words(" ".join(text for _, text in cues)) == split_words(text)
+        if suffix == "srt":
+            assert shown.strip() == (tmp_path / "talk.srt").read_text(encoding="utf-8").strip()
+    with open(tmp_path / "talk.tsv", encoding="utf-8", newline="") as file:
+        labels = list(csv.reader(file, "excel-tab"))
+    assert split_words(" ".join(label for _, _, label in labels)) == split_words(text)
+    assert all(0 <= float(start) < float(end) for start, end, _ in labels)
+    record = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
+    assert record["text"] == text
+    times = [word["start"] for word in record["words"]]
+    assert times == sorted(times)
+    assert max(times) > 60
+    # sclite finds every word of the CTM within the recording, and no other
+    words = [word["word"] for word in record["words"]]
+    (tmp_path / "ref.stm").write_text(f"talk 1 spk 0 1000 {' '.join(words)}\n", encoding="utf-8")
+    (tmp_path / "ref.trn").write_text(f"{text} (talk-)\n", encoding="utf-8")
+    for kind, reference in (("ctm", "ref.stm stm"), ("trn", "ref.trn trn -i swb")):
+        command = [sctk, "sclite", "-e", "utf-8", "-r", *reference.split()]
+        command += ["-h", f"talk.{kind}", kind, "-o", "rsum", "stdout"]
+        shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True,
+                               encoding="utf-8").stdout  # fmt: skip
+        [total] = [line.split() for line in shown.splitlines() if "Sum" in line and "|" in line]
+        counts = [int(field) for field in total if field.isdigit()]
+        size = len(words) if kind == "ctm" else len(text.split())
+        assert counts[1:7] == [size, size, 0, 0, 0, 0]
+
+
+def test_standard_input_and_video(
+    place: Path, tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    video = tmp_path / "film.mkv"
+    command = [need_tool("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "color=s=16x16:r=1"]
+    command += ["-i", place / "talk.wav", "-shortest", "-c:a", "pcm_s16le", video]
+    subprocess.run(command, check=True)
+    assert run(place / "latin", video, place / "talk.wav", "-o", tmp_path) == 0
+    expected = (tmp_path / "talk.txt").read_text()
+    found = (tmp_path / "film.txt").read_text()
+    assert found[:100] == expected[:100]
+    command = [sys.executable, "-m", "asr", "transcribe", place / "latin", "-", "--beam", "1"]
+    with open(video, "rb") as stream:
+        shown = subprocess.run(command, stdin=stream, capture_output=True, encoding="utf-8")
+    assert shown.stdout == f"-\t{found}", shown.stderr
+
+
+def test_names(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Spaces, quotes, line breaks, Chinese, markup, bytes that are no text."""
+    names = ["a b", 'it\'s "x"', "line\nbreak", "会 议", "<script>alert(1)", "-dash", "\udcff"]
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in names:
+        (source / f"{name}.wav").symlink_to(place / "talk.wav")
+    formats = "txt,srt,vtt,json,ctm,trn,tsv,kaldi"
+    files = [source / f"{name}.wav" for name in names]
+    assert run(place / "latin", *files, "-f", formats, "-o", out) == 0
+    assert len(list(out.iterdir())) == len(names) * 8
+    for name in names:
+        record = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        assert record["id"] == "_".join(name.replace("\udcff", "\ufffd").split())
+        [line] = (out / f"{name}.trn").read_text(encoding="utf-8").splitlines()
+        assert line.endswith(")")
+    assert run(place / "latin", *files) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(names) + 1  # one has a line break
+
+
+def test_recordings_with_nothing_to_hear(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Silent, of three samples, of none, clipped, of other rates, a folder, a loop of links."""
+    sounds = {"silent": np.zeros(99_000), "three": np.zeros(3), "clipped": 40 * bursts(3, 2)}
+    for name, samples in sounds.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples.clip(-1, 1), RATE)
+    soundfile.write(tmp_path / "fast.wav", np.tile(bursts(9, 3), (2, 1)).T, 44_100)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    (tmp_path / "folder.wav").mkdir()
+    out = tmp_path / "out"
+    files = sorted(tmp_path.glob("*.wav"))
+    assert run(place / "latin", *files, "-o", out, "-f", "txt,srt,json") == 3
+    told = capsys.readouterr().err
+    assert "skipped 3 of 7 files" in told
+    assert f"{tmp_path / 'empty.wav'}: empty" in told
+    assert "loop.wav: cannot be opened (Too many levels of symbolic links)" in told
+    assert "folder.wav: " in told
+    for name in ("silent", "three"):
+        assert f"{tmp_path / name}.wav: no speech found" in told
+        assert (out / f"{name}.txt").read_text() == "\n"
+        assert (out / f"{name}.srt").read_text() == ""
+    for name in ("clipped", "fast"):
+        assert (out / f"{name}.txt").exists()
+    assert not list(out.glob(".*"))
+
+
+def test_places_that_cannot_be_used(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
+        with pytest.raises(InputError, match=r"cannot be written"):
+            run(place / "latin", place / "talk.wav", "-o", folder)
+    other = tmp_path / "talk.flac"
+    other.write_bytes(b"")
+    with pytest.raises(InputError, match=r"talk\.flac: would be written over .*talk\.wav"):
+        run(place / "latin", place / "talk.wav", other, "-o", tmp_path / "out")
+
+
+def test_stopped_and_started_again(place: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of the second file; the same command continues to the same result."""
+    samples = np.concatenate([bursts(300, 4), bursts(300, 5)])
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    files, options = [tmp_path / "a.wav", tmp_path / "b.wav"], ["-f", "json,txt"]
+    assert run(place / "latin", *files, *options, "-o", whole) == 0
+    command = [sys.executable, "-m", "asr", "transcribe", place / "latin", *files, *options]
+    command += ["-o", out, "--beam", "1", "--threads", "1"]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not any('b.wav", "state"' in path.read_text() for path in out.glob(".*.jsonl")):
+        assert started.poll() is None, started.stderr and started.stderr.read()
+        time.sleep(0.01)
+    started.send_signal(signal.SIGINT)
+    told = started.communicate()[1]
+    assert started.returncode == 130, told
+    assert "the same command continues" in told
+    assert (out / "a.txt").exists()
+    if (out / "b.txt").exists():
+        pytest.skip("it was faster than the signal")
+    assert run(place / "latin", *files, *options, "-o", out) == 0
+    assert not list(out.glob(".*"))
+    for name in ("a", "b"):
+        assert (out / f"{name}.txt").read_text() == (whole / f"{name}.txt").read_text()
+        found, expected = (json.loads((f / f"{name}.json").read_text()) for f in (out, whole))
+        assert found["words"] == expected["words"]  # scores depend on the batch by 1e-6
+
+
+def test_from_python(place: Path) -> None:
+    transcriber = asr.load(place / "latin", beam=1)
+    path = place / "talk.wav"
+    samples = transcriber.read(path)
+    whole = transcriber.transcribe(path).words
+    assert whole[-1].end > 60
+    for source in (str(path), samples):
+        assert transcriber.transcribe(source).words == whole
+    found = transcriber.transcribe([samples, path, samples[:0]])
+    assert [one.words for one in found] == [whole, whole, []]
+    lazily = transcriber.transcribe(iter([path, samples]))
+    assert next(lazily).words == whole
+    assert [one.words for one in lazily] == [whole]
+    for wrong in (np.full(999, np.nan, np.float32), np.zeros((2, 999), np.float32)):
+        with pytest.raises(AudioError, match="not finite numbers"):
+            transcriber.transcribe(wrong)
+
+
+@pytest.mark.slow
+def test_ten_thousand_files(place: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", bursts(1, 6)[:4000], RATE)
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(10_000):
+        os.link(tmp_path / "x.wav", source / f"{number}.wav")
+    assert run(place / "latin", *source.iterdir(), "-o", out) == 0
+    assert len({path.read_text() for path in out.iterdir()}) == 1
+    assert len(list(out.iterdir())) == 10_000

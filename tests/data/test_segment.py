@@ -1,0 +1,109 @@
+"""Segments of recordings made of bursts of noise, whose pauses are known, and of real ones."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.data.manifest import Manifest
+from asr.data.segment import LONGEST, MARGIN, OVERLAP, Place, Samples, Segment, segments
+from asr.data.stream import read_blocks
+
+RATE = 8000
+
+
+def recording(seed: int, bursts: int, noise: float) -> tuple[Samples, list[tuple[int, int]]]:
+    """Bursts of 0.2 to 3 s at levels 30 dB apart, pauses of 0.02 to 4 s, and where they are."""
+    draw = np.random.default_rng(seed)
+    parts, spans, now = [], [], 0
+    for _ in range(bursts):
+        pause, size = draw.integers(160, 4 * RATE), draw.integers(1600, 3 * RATE)
+        level = 10 ** draw.uniform(-2.5, -1)
+        parts += [np.zeros(pause), level * draw.standard_normal(size)]
+        spans.append((now + pause, now + pause + size))
+        now += pause + size
+    samples = np.concatenate([*parts, np.zeros(RATE)])
+    samples += noise * draw.standard_normal(len(samples))
+    return samples.astype(np.float32), spans
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5, 3e-4])
+def test_all_speech_is_in_exactly_one_segment(noise: float) -> None:
+    samples, spans = recording(1, 300, noise)
+    found = list(segments([samples], RATE))
+    for segment in found:
+        assert np.array_equal(segment.samples, samples[segment.start :][: len(segment.samples)])
+        assert len(segment.samples) <= (LONGEST + MARGIN) * RATE
+    edges = [(one.start, one.start + len(one.samples), one.overlaps) for one in found]
+    for (_, end, _), (start, _, overlaps) in pairwise(edges):
+        assert start >= end - (OVERLAP * RATE if overlaps else 0)
+    covered = np.zeros(len(samples), int)
+    for start, end, _ in edges:
+        covered[start:end] += 1
+    for start, end in spans:
+        assert covered[start + 160 : end - 160].min() >= 1  # frames of 10 ms blur the edges
+    cut = sum(b.start - a.start - len(a.samples) > 0 for a, b in pairwise(found))
+    assert cut > 100  # long pauses are left out
+
+
+def test_blocks_and_places_change_nothing() -> None:
+    samples, _ = recording(2, 60, 1e-4)
+    whole = list(segments([samples], RATE))
+    draw = np.random.default_rng(0)
+    blocks = np.split(samples, np.sort(draw.integers(0, len(samples), 50)))
+    assert same(list(segments(blocks, RATE)), whole)
+    for number in (0, 7, len(whole) - 1):
+        place = whole[number].after
+        rest = segments([samples[place.sample :]], RATE, place=place)
+        assert same(list(rest), whole[number + 1 :])
+
+
+def same(one: list[Segment], other: list[Segment]) -> bool:
+    def plain(found: list[Segment]) -> list[tuple[int, bool, Place, bytes]]:
+        return [(s.start, s.overlaps, s.after, s.samples.tobytes()) for s in found]
+
+    return plain(one) == plain(other)
+
+
+def test_without_a_pause() -> None:
+    """Segments overlap, or without overlap meet where it is quietest."""
+    samples = np.random.default_rng(3).standard_normal(100 * RATE).astype(np.float32) * 0.1
+    found = list(segments([samples], RATE))
+    assert [one.overlaps for one in found] == [False] + [True] * (len(found) - 1)
+    for left, right in pairwise(found):
+        overlap = left.start + len(left.samples) - right.start
+        assert overlap == pytest.approx(OVERLAP * RATE, abs=5)  # edges may be trimmed
+    quiet = slice(18 * RATE, 18 * RATE + 400)
+    samples[quiet] *= 0.3
+    found = list(segments([samples], RATE, overlap=0))
+    assert quiet.start <= len(found[0].samples) <= quiet.stop
+    assert sum(len(one.samples) for one in found) == pytest.approx(len(samples), abs=5 * len(found))
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(3), np.zeros(99_999)])
+def test_silence(samples: Samples) -> None:
+    assert list(segments([samples.astype(np.float32)], RATE)) == []
+
+
+def test_real_recordings_are_parted(asr_data: Path) -> None:
+    """Each recording in a segment or several of its own, where zeros lie between them."""
+    manifest = Manifest.open(asr_data / "arctic-kathleen" / "manifest.test.jsonl")
+    now, blocks, borders = 0, [], []
+    for number in range(40):
+        utterance = manifest[number]
+        path = utterance.folder / utterance.audio
+        samples = np.concatenate([*read_blocks(path, RATE, 0), np.zeros(RATE // 2)])
+        blocks.append(samples.astype(np.float32))
+        now += len(samples)
+        borders.append(now - RATE // 4)
+    found = list(segments(blocks, RATE))
+    assert 40 <= len(found) <= 70
+    for one in found:
+        middle = one.start + len(one.samples) / 2
+        begin = max([0, *(border for border in borders if border < middle)])
+        end = min(border for border in borders if border > middle)
+        assert begin <= one.start
+        assert one.start + len(one.samples) <= end

@@ -1,0 +1,163 @@
+"""Recordings whose words can be read off the samples exactly, and off nothing but whole words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.data.segment import LONGEST, Samples
+from asr.decoding.journal import Journal
+from asr.decoding.recording import Event, Part, Recording, Transcript, decode_recordings, part_from
+from asr.errors import AudioError
+from asr.hypothesis import Hypothesis, Word
+
+RATE = 1000
+SCALE = 20_000  # word n is a square wave of the height (n + 2000) / SCALE
+
+
+def spoken(words: int, gap: tuple[float, float], seed: int) -> Samples:
+    """Word 0, 1, 2, ..., each 0.2 to 0.6 s long, with gaps of so many seconds between them."""
+    draw = np.random.default_rng(seed)
+    parts = [np.zeros(0)]
+    for word in range(words):
+        square = np.tile([1.0, -1.0], draw.integers(100, 300)) * (word + 2000) / SCALE
+        hiss = 1e-3 * draw.standard_normal(int(draw.uniform(*gap) * RATE))
+        parts += [square, hiss]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def decode(waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
+    """Reads such a recording; of a word that is cut off it knows a wrong one."""
+    found = []
+    for samples in waveforms:
+        codes = np.where(np.abs(samples) > 0.05, np.round(np.abs(samples) * SCALE - 2000), -1)
+        edges = np.flatnonzero(np.diff(codes, prepend=-2, append=-2))
+        words = []
+        for start, end in pairwise(edges):
+            if codes[start] >= 0:
+                whole = start > 0 and end < len(samples)
+                words.append(
+                    Word(str(int(codes[start])) if whole else "?", start / RATE, end / RATE)
+                )
+        scores = {"ctc": -1.0, "lm": {"word": -2.0}, "length": len(words), "total": -3.0}
+        found.append([Hypothesis(" ".join(w.word for w in words), scores=scores, words=words)])
+    return found
+
+
+def transcripts(recordings: Sequence[Samples]) -> list[Transcript]:
+    given = [Recording(lambda begin, r=r: [r[begin:]]) for r in recordings]
+    found = [Transcript() for _ in recordings]
+    ended = []
+    for event in decode_recordings(given, decode, RATE):
+        if event.part is None:
+            ended.append(event.number)
+        else:
+            assert event.number == len(ended)
+            found[event.number].parts.append(event.part)
+    assert ended == list(range(len(recordings)))
+    return found
+
+
+@pytest.mark.parametrize("gap", [(0.02, 0.03), (0.02, 0.06), (0.02, 0.5), (0.02, 3.0)])
+def test_every_word_once(gap: tuple[float, float]) -> None:
+    """Also where no pause is long enough for a border."""
+    samples = spoken(1500, gap, seed=1)
+    [transcript] = transcripts([samples])
+    if gap[1] < 0.1:
+        assert sum(part.overlaps for part in transcript.parts) > 0.8 * len(samples) / RATE / LONGEST
+    hypothesis = transcript.hypothesis()
+    wrong = {"?"} & set(hypothesis.text.split()[1:-1])  # the file begins and ends within a word
+    assert not wrong
+    assert hypothesis.text.split()[1:-1] == [str(n) for n in range(1, 1499)]
+    for word in hypothesis.words[1:-1]:
+        middle = round((word.start + word.end) / 2 * RATE)
+        assert round(abs(samples[middle]) * SCALE - 2000) == int(word.word)
+    parts = len(transcript.parts)
+    assert hypothesis.scores["lm"] == {"word": -2.0 * parts}
+    assert hypothesis.scores["total"] == -3.0 * parts
+
+
+def test_batches_across_recordings() -> None:
+    recordings = [spoken(draw, (0.05, 1.0), seed=draw) for draw in (1, 3, 200, 2, 0, 50)] * 30
+    for transcript, samples in zip(transcripts(recordings), recordings, strict=True):
+        [alone] = transcripts([samples])
+        assert transcript.hypothesis() == alone.hypothesis()
+
+
+def test_a_fault_ends_its_recording_only() -> None:
+    def broken(begin: int) -> list[Samples]:
+        raise AudioError("broken", "x.wav")
+
+    good = spoken(20, (0.1, 0.5), seed=3)
+    given = [Recording(lambda begin: [good]), Recording(broken), Recording(lambda begin: [good])]
+    events = list(decode_recordings(given, decode, RATE))
+    assert [event.number for event in events if event.error] == [1]
+    assert [event.number for event in events if event.part is None] == [0, 1, 2]
+
+
+def stopped(folder: Path, file: Path, parts: Sequence[Part | None]) -> None:
+    """A command that is stopped after these parts."""
+    with suppress(KeyboardInterrupt), Journal(folder, "command") as journal:
+        for part in parts:
+            journal.add(file, part)
+        raise KeyboardInterrupt
+
+
+def test_journal_continues(tmp_path: Path) -> None:
+    """Stopped after any part, and within the writing of a line: the same transcript."""
+    samples = spoken(300, (0.02, 0.6), seed=4)
+    file = tmp_path / "x.wav"
+    file.write_bytes(samples.tobytes())
+    [whole] = transcripts([samples])
+    for stop in range(0, len(whole.parts), 3):
+        stopped(tmp_path, file, whole.parts[:stop])
+        for journal in tmp_path.glob(".*.jsonl"):
+            with open(journal, "ab") as lines:
+                lines.write(b'{"file": "x')
+        with Journal(tmp_path, "another command") as other:
+            assert other[file].parts == []
+        with Journal(tmp_path, "command") as journal:
+            assert journal[file].parts == whole.parts[:stop]
+            place = journal[file].place
+            rest = Recording(lambda begin: [samples[begin:]], place)
+            for event in decode_recordings([rest], decode, RATE):
+                if event.part is not None:
+                    journal.add(file, event.part)
+            assert journal[file].hypothesis() == whole.hypothesis()
+            journal.add(file, None)
+            assert journal.is_done(file)
+        assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_journal_of_a_changed_file_is_void(tmp_path: Path) -> None:
+    file = tmp_path / "x.wav"
+    file.write_bytes(b"1")
+    stopped(tmp_path, file, [None])
+    assert Journal(tmp_path, "command").is_done(file)
+    file.write_bytes(b"12")
+    assert not Journal(tmp_path, "command").is_done(file)
+
+
+def test_parts_as_json() -> None:
+    [transcript] = transcripts([spoken(30, (0.1, 1.0), seed=5)])
+    for part in transcript.parts:
+        assert part_from(json.loads(json.dumps(part.to_dict()))) == part
+
+
+def test_words_without_times_share_their_segment() -> None:
+    samples = spoken(4, (0.01, 0.02), seed=6)
+
+    def untimed(waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
+        return [[Hypothesis("a b")] for _ in waveforms]
+
+    events: list[Event] = list(decode_recordings([Recording(lambda b: [samples])], untimed, RATE))
+    assert events[0].part is not None
+    a, b = events[0].part.hypothesis.words
+    assert (a.word, b.word) == ("a", "b")
+    assert a.start < a.end == b.start < b.end == pytest.approx(len(samples) / RATE, abs=0.03)
