@@ -84,8 +84,8 @@ def _score_all(probs: Any, lengths: Any, s: Any, scores: Any, reach: Any) -> Non
         for t in range(1, frames):
             top = max(top, s.mass[n, 1, t - 1])
         out[:] = 0.0
-        low, high = frames, 0
-        for t in range(frames):
+        low, high = frames - 1, frames - 1  # where no token fits in, the end is awaited
+        for t in range(frames if top > -np.inf else 0):
             phi, phi_repeat = 0.0, 0.0
             if t > 0:
                 phi = np.exp(s.mass[n, 1, t - 1] - top)

@@ -264,6 +264,21 @@ def test_ctc_guides_the_search_not_only_the_choice_among_its_results() -> None:
     assert np.mean(np.array(gains) < -1e-3) < 0.2
 
 
+def test_a_text_that_fills_all_frames_ends() -> None:
+    model = tiny(0)
+    assert model.speller is not None
+    with torch.no_grad():
+        model.speller.output.bias[0] = -50.0  # a speller that never wants to end
+    states, lengths = inputs(model, [6, 3])
+    log_probs = model.ctc_log_probs(states).detach()
+    fusion = Fusion(PIECES, {}, Weights(ctc=0.01, att=1.0))
+    options = SearchOptions(attention_margin=model.frame_shift)
+    found = search(model, states, lengths, fusion, options, PIECES, log_probs)
+    for nbest, most in zip(found, lengths.tolist(), strict=True):
+        assert math.isfinite(nbest[0].total)
+        assert 0 < len(nbest[0].tokens) <= most
+
+
 def test_attention_stays_near_where_ctc_awaits_the_token() -> None:
     """CTC says a, b, a in three places; random attention looks there, within the margin."""
     model = tiny(3)
