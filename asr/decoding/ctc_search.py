@@ -92,7 +92,9 @@ def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> 
             break
         tokens = prefix_beam.tokens_of(search.arrays, search.arrays.beam[entry])
         found.setdefault(fusion.text(tokens.tolist()), tokens)
-    frames = np.concatenate([np.empty((0, len(fusion.tokens)), np.float32), *search.chunks])
+    nothing = np.empty((0, len(fusion.tokens)), np.float32)
+    one = len(search.chunks) == 1
+    frames = search.chunks[0] if one else np.concatenate([nothing, *search.chunks])
     return describe(frames, fusion, found, frame_shift)
 
 

@@ -90,12 +90,13 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
 
 def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
     """The empty prefix, with all mass; in the arrays of a search that is over, if there are any."""
-    try:
-        made_for, s = fusion.spare.pop()
+    s: Arrays | None = None
+    try:  # another thread may be faster
+        made_for, spare = fusion.spare.pop()
+        s = spare if made_for == limits else None
     except IndexError:
-        made_for, s = None, None
-    if made_for != limits:
-        s = _allocate(limits, fusion)
+        pass
+    s = s or _allocate(limits, fusion)
     ts, ws, wh = (array[0] for array in fusion.begin(1))
     _restart(s, ts, ws, np.int32(fusion.arrays.hot.start), wh)
     return s
