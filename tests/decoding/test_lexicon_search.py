@@ -11,11 +11,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from asr.decoding.ctc_search import search
+from asr.decoding import lexicon_tree
+from asr.decoding.ctc_search import begin, finish, search, search_batch, step
 from asr.decoding.hotwords import HotWords
 from asr.decoding.lexicon_search import LexiconFusion
-from asr.decoding.options import EXHAUSTIVE
-from asr.hypothesis import Weights
+from asr.decoding.options import EXHAUSTIVE, SearchOptions
+from asr.errors import InputError
+from asr.hypothesis import Hypothesis, Weights
 from asr.lm.lexicon import Lexicon
 
 Words = tuple[str, ...]
@@ -184,3 +186,119 @@ def test_lexicon_search_equals_brute_force(name: str, order: int, random_lm) -> 
                 totals.append(total)
             (best,) = search(log_probs, fusion, EXHAUSTIVE)
             assert best.total == pytest.approx(max(totals), abs=2e-5)
+
+
+@pytest.fixture
+def spoken(random_lm) -> tuple[list[np.ndarray], LexiconFusion]:
+    """Utterances of 40 to 200 frames, words with several spellings, an LM and hot words."""
+    rng = np.random.default_rng(3)
+    tokens = ["<blank>", "|", *"abcdefgh"]
+    lexicon: Spellings = {}
+    for _ in range(60):
+        word = "".join(rng.choice(tokens[2:], rng.integers(1, 5)))
+        other = tuple(rng.choice(tokens[2:], 2).tolist())
+        lexicon[word] = [(0.7, ()), (0.3, other)] if rng.random() < 0.3 else [(1.0, ())]
+    words = list(lexicon)
+    lms = {"w": random_lm(words[5:], "word", rng, 4).lm}
+    weights = Weights(ctc=1.0, lm={"w": 0.4}, bonus=0.5)
+    hot = HotWords({words[0]: 2.0, f"{words[1]} {words[2]}": 3.0})
+    fusion = LexiconFusion(Lexicon(lexicon, tokens), tokens, lms, weights, -1.0, hot)
+    return [emissions(int(n), len(tokens), rng, 3.0) for n in rng.integers(40, 200, 8)], fusion
+
+
+def same(a: Sequence[Hypothesis], b: Sequence[Hypothesis]) -> bool:
+    return [(h.text, h.tokens, h.scores, h.frames) for h in a] == [
+        (h.text, h.tokens, h.scores, h.frames) for h in b
+    ]
+
+
+@pytest.mark.parametrize("nbest", [1, 5])
+def test_chunks_threads_and_growing_change_nothing(spoken, nbest: int, monkeypatch) -> None:
+    batch, fusion = spoken
+    rng, options = np.random.default_rng(0), SearchOptions(nbest=nbest)
+    expected = search_batch(batch, fusion, options, 1)
+    assert all(map(same, search_batch(batch, fusion, options, 4), expected))
+    monkeypatch.setattr(lexicon_tree, "ROOM", 2)
+    monkeypatch.setattr(lexicon_tree, "HISTORIES_ROOM", 2)
+    for log_probs, whole in zip(batch, expected, strict=True):
+        running = begin(fusion, options)
+        for chunk in np.split(log_probs, np.sort(rng.integers(0, len(log_probs), 6))):
+            step(running, chunk)
+            finish(running)  # a look at the hypotheses so far disturbs nothing
+        assert same(finish(running), whole)
+
+
+def test_weight_zero_equals_no_lm_and_the_order_of_tokens_does_not_matter(spoken) -> None:
+    batch, full = spoken
+    lexicon: Spellings = {word: [(1.0, ())] for word in full.lexicon.words}
+    order = np.concatenate([[0], 1 + np.random.default_rng(5).permutation(9)])
+    shuffled = [full.tokens[i] for i in order]
+    weights = Weights(ctc=1.0, lm={"w": 0.0}, bonus=0.5)
+    without, silent, moved = (
+        LexiconFusion(Lexicon(lexicon, tokens), tokens, lms, weights)
+        for tokens, lms in ((full.tokens, {}), (full.tokens, full.lms), (shuffled, {}))
+    )
+    for log_probs in batch:
+        a = search(log_probs, without, SearchOptions(nbest=5))
+        b = search(log_probs, silent, SearchOptions(nbest=5))
+        c = search(log_probs[:, order], moved, SearchOptions(nbest=5))
+        assert [(h.text, h.total) for h in a] == [(h.text, h.total) for h in b]
+        assert [h.text for h in a] == [h.text for h in c]
+        assert [h.total for h in a] == pytest.approx([h.total for h in c], abs=1e-9)
+
+
+def test_look_ahead_prunes_only_and_thresholds_lose_little(spoken) -> None:
+    batch, fusion = spoken
+    flat = fusion.model._replace(
+        ahead=np.ones_like(fusion.model.ahead), arc_gain=np.ones_like(fusion.model.arc_gain)
+    )
+    wide = SearchOptions(beam=1000, beam_threshold=50, token_threshold=50)
+    all_texts = replace(EXHAUSTIVE, nbest=100)
+    for log_probs in batch:
+        short = search(log_probs[:3], fusion, all_texts)
+        model, fusion.model = fusion.model, flat
+        assert same(search(log_probs[:3], fusion, all_texts), short)
+        fusion.model = model
+        best = search(log_probs, fusion, wide)[0].total
+        total = search(log_probs, fusion, SearchOptions(beam=100))[0].total
+        assert best - 0.02 * abs(best) <= total
+
+
+def test_words_have_times_and_the_last_needs_no_boundary() -> None:
+    tokens = ["<blank>", "|", "a", "b"]
+    log_probs = np.full((8, 4), 1e-3, np.float32)
+    log_probs[np.arange(8), [2, 2, 3, 0, 1, 3, 3, 0]] = 1 - 3e-3
+    lexicon: Spellings = {"ab": [(1.0, ())], "bee": [(1.0, ("b",))]}
+    fusion = LexiconFusion(Lexicon(lexicon, tokens), tokens)
+    (h,) = search(np.log(log_probs), fusion, SearchOptions(), 0.5)
+    assert (h.text, h.tokens, h.scores["length"]) == ("ab bee", [2, 3, 1, 3], 2)
+    assert [(w.word, w.start, w.end) for w in h.words] == [("ab", 0, 1.5), ("bee", 2.5, 3.5)]
+    (empty,) = search(np.zeros((0, 4)), fusion, SearchOptions(), 0.5)
+    assert (empty.text, empty.tokens, empty.scores["ctc"]) == ("", [], 0.0)
+    cut_off = search(np.log(log_probs[:2]), fusion, SearchOptions(beam_threshold=2.0))
+    assert [h.text for h in cut_off] == [""]  # "a" is no word
+
+
+def test_what_cannot_be_spelt_is_named(tmp_path, random_lm) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("ab\nba b a\nax\nbb 0.5 b b |\nq a q\n", encoding="utf-8")
+    tokens = ["<blank>", "|", "a", "b"]
+    with pytest.raises(InputError, match=rf"2 of its spellings.*{path}:3: ax; {path}:5: q a q"):
+        Lexicon(path, tokens)
+    path.write_text("ab\nba b a\nbb 0.5 b b |\n", encoding="utf-8")
+    lexicon = Lexicon(path, tokens)
+    assert lexicon.words == ["ab", "ba", "bb"]
+    lm = random_lm(["ab", "zz", "bb", "yy"], "word", np.random.default_rng(0)).lm
+    fusion = LexiconFusion(lexicon, tokens, {"w": lm}, Weights(ctc=1.0, lm={"w": 1.0}))
+    assert fusion.missing() == ["yy", "zz"]
+    with pytest.raises(InputError, match="cannot be made of the tokens"):
+        Lexicon({"ab": [(1.0, ("a", "b"))]}, ["<blank>", "▁a", "b", "a"])  # no boundary before it
+    with pytest.raises(InputError, match="no words"):
+        Lexicon({}, tokens)
+    with pytest.raises(InputError, match="probability 0 is not in"):
+        Lexicon({"a": [(0.0, ())]}, tokens)
+    token_lm = random_lm(["|", "a"], "token", np.random.default_rng(0)).lm
+    with pytest.raises(InputError, match="no language model of tokens"):
+        LexiconFusion(lexicon, tokens, {"t": token_lm})
+    with pytest.raises(InputError, match="beam"):
+        SearchOptions(beam=0)
