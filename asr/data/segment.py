@@ -75,7 +75,8 @@ def segments(
             used = min(len(held), end * hop) - (round(overlap * rate) if cut else 0)
             after = Place(place.sample + used, cut and overlap > 0)
             if end > begin:
-                least = min(np.percentile(level[first:last], 10), noise_floor(level)) - DROP
+                own = float(np.percentile(level[first:last], 10))
+                least = min(own, noise_floor(level)) - DROP
                 lead, samples = trimmed(held[begin * hop : end * hop], least, hop)
                 start = place.sample + begin * hop + lead
                 yield Segment(start, samples, place.overlaps, after)
@@ -100,7 +101,7 @@ def find_speech(level: Levels) -> NDArray[np.bool_]:
     """Which frames are speech, (T,) of levels (T,)."""
     if level.max(initial=SILENCE) <= SILENCE:
         return np.zeros(len(level), np.bool_)
-    floor = max(np.percentile(level, 10), SILENCE)
+    floor = max(float(np.percentile(level, 10)), SILENCE)
     smooth = 10 * np.log10(np.convolve(10 ** (level / 10), np.full(5, 0.2))[2:-2])
     reach = round(NEAR / FRAME)
     around = np.pad(smooth, reach, mode="edge")
