@@ -102,6 +102,29 @@ def test_saved_outputs_decode_to_the_same(place: Path, tmp_path: Path, run_asr: 
         assert [h.total for h in one.nbest] == pytest.approx([h.total for h in two.nbest])
 
 
+def test_lexicon_and_hot_words(place: Path, tmp_path: Path, run_asr: Run) -> None:
+    lexicon, hot, out = tmp_path / "lex.txt", tmp_path / "hot.txt", tmp_path / "out.jsonl"
+    lexicon.write_text("one\nONE o n\ntoo 0.5 t w o\n")  # normalised as the model's texts
+    hot.write_text("Too one\t3.5\n")
+    arguments = ["decode", place / "model", place / "good.jsonl", "-o", out, "--nbest", 3,
+                 "--lm", place / "word.arpa", "--lexicon", lexicon, "--hotwords", hot]  # fmt: skip
+    done = run_asr(*arguments, "--head", "ctc")
+    assert done.returncode == 0, done.stderr
+    assert "1 words of the LM are not in" in done.stderr
+    meta, found = read_nbest(out)
+    assert meta["lexicon"]["path"] == str(lexicon)
+    assert meta["lexicon"]["lm_words"] == ["two"]
+    assert meta["hotwords"]["path"] == str(hot)
+    for utterance in found:
+        for h in utterance.nbest:
+            assert set(h.text.split()) <= {"one", "too"}
+            assert [w.word for w in h.words] == h.text.split()
+            assert h.scores["hotwords"] == 3.5 * h.text.count("too one")
+    done = run_asr(*arguments, "--head", "las")
+    assert done.returncode == 2
+    assert "--lexicon: the search of the head 'las' does not take it" in done.stderr
+
+
 def test_batch_equals_single_with_both_heads(place: Path) -> None:
     for head in ("ctc", "las"):
         transcriber = asr.load(place / "model", head=head, beam=5)
