@@ -65,9 +65,10 @@ class Journal:
     def add(self, file: Path, part: Part | None) -> None:
         """A decoded part; None: the file is done, its results written."""
         self._take(str(file), part)
-        if self.path is None:
+        state = _state(file)
+        if self.path is None or not state:  # standard input is another one each time
             return
-        record: dict[str, Any] = {"file": str(file), "state": _state(file)}
+        record: dict[str, Any] = {"file": str(file), "state": state}
         record["part"] = part and part.to_dict()
         try:
             self._file = self._file or open(self.path, "ab", buffering=0)

@@ -142,6 +142,8 @@ def test_journal_of_a_changed_file_is_void(tmp_path: Path) -> None:
     assert Journal(tmp_path, "command").is_done(file)
     file.write_bytes(b"12")
     assert not Journal(tmp_path, "command").is_done(file)
+    stopped(tmp_path, tmp_path / "-", [None])
+    assert not Journal(tmp_path, "command").is_done(tmp_path / "-")
 
 
 def test_parts_as_json() -> None:
