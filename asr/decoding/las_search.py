@@ -22,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.decoding.align import group_words
 from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, PrefixStates
-from asr.decoding.fusion import BOUNDARIES, Fusion, States
+from asr.decoding.fusion import Fusion, States
 from asr.decoding.options import SearchOptions
 from asr.decoding.rescore import sort_nbest
+from asr.decoding.trellis import align
 from asr.errors import InputError
-from asr.hypothesis import Hypothesis, Weights, Word
-from asr.models.ctc import ctc_loss
+from asr.hypothesis import Hypothesis, Weights
 from asr.models.recognizer import Recognizer
 from asr.models.speller import END, Memory, SpellerState
 
@@ -293,7 +294,9 @@ class Search:
                 "length": int(raw[3]),
                 "total": total,
             }
-            words = group_words(tokens, frames, self.fusion, frame_shift)
+            pieces = [self.fusion.tokens[token] for token in tokens]
+            attended = np.maximum.accumulate(np.array(frames, np.int64))
+            words = group_words(pieces, attended, attended + 1, frame_shift)
             text = self.fusion.text(tokens)
             nbest.append(Hypothesis(text, tokens, scores, words, frames))
         return nbest
@@ -302,32 +305,10 @@ class Search:
         return torch.from_numpy(array).to(self.lengths.device, torch.float64)
 
 
-def group_words(
-    tokens: Sequence[int], frames: Sequence[int], fusion: Fusion, frame_shift: float
-) -> list[Word]:
-    """Words from the first to the last state that their tokens attended to (seconds)."""
-    groups: list[list[int]] = [[]]  # positions
-    for position, token in enumerate(tokens):
-        if fusion.arrays.boundary[token]:
-            groups.append([])
-        if fusion.tokens[token] not in BOUNDARIES:
-            groups[-1].append(position)
-    words = []
-    for group in filter(None, groups):
-        attended = [frames[position] for position in group]
-        text = fusion.text([tokens[position] for position in group])
-        words.append(Word(text, min(attended) * frame_shift, (max(attended) + 1) * frame_shift))
-    return words
-
-
 def add_ctc(nbest: Sequence[Hypothesis], log_probs: Tensor) -> None:
     """Give each hypothesis its score "ctc": log Σ over alignments, from log_probs (T, V)."""
-    token_lengths = torch.tensor([len(hypothesis.tokens) for hypothesis in nbest])
-    tokens = torch.zeros(len(nbest), max(1, int(token_lengths.max())), dtype=torch.long)
-    for row, hypothesis in zip(tokens, nbest, strict=True):
-        row[: len(hypothesis.tokens)] = torch.tensor(hypothesis.tokens, dtype=torch.long)
-    repeated = log_probs.cpu().expand(len(nbest), -1, -1)
-    lengths = torch.full((len(nbest),), len(log_probs))
-    scores = -ctc_loss(repeated, lengths, tokens, token_lengths)
-    for hypothesis, score in zip(nbest, scores.tolist(), strict=True):
+    texts = [np.array(hypothesis.tokens, np.int32) for hypothesis in nbest]
+    bounds = np.cumsum([0, *map(len, texts)])
+    _, _, sums = align(log_probs.float().cpu().numpy(), np.concatenate(texts), bounds)
+    for hypothesis, score in zip(nbest, sums.tolist(), strict=True):
         hypothesis.scores["ctc"] = max(score, IMPOSSIBLE)
