@@ -24,17 +24,7 @@ from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.kernels import njit_lean
 from asr.lm.lexicon import spelling_by_letters
-from asr.lm.ngram import (
-    EOS,
-    FNV_START,
-    RESERVED,
-    NGram,
-    NGramArrays,
-    advance,
-    fnv,
-    lookup,
-)
-from asr.text.pieces import BOUNDARIES as BOUNDARIES
+from asr.lm.ngram import EOS, FNV_START, RESERVED, NGram, NGramArrays, advance, fnv, lookup
 from asr.text.pieces import SPECIAL, is_boundary, letters
 
 END: Any = np.int32(EOS)  # of the type of other words: one compilation
