@@ -7,16 +7,15 @@
 
 if [ -n "${ASR_DATA:-}" ]; then source=("$ASR_DATA/fsdd"); else source=(corpus --download); fi
 stage data "manifests, and strings joined from single digits (1 minute)" \
-  asr prepare fsdd "${source[@]}" -o data --strings 3-7 --count train=600
+  asr prepare fsdd "${source[@]}" -o data --strings 3-7 --count train=1500
 stage lm "bigram of the training strings" \
   asr lm train data/manifest.train.jsonl data/manifest.train-strings.jsonl -o exp/word.lm --order 2
 
 dev=data/manifest.dev-strings.jsonl
 for front in conv logmel; do
-  for model in las ctc; do
-    if [ $model = ctc ]; then init=(--init exp/las-$front); else init=(); fi
-    stage train-$model-$front "$model model, $front front-end (2 to 5 minutes)" \
-      asr train conf/$model.yaml -o exp/$model-$front --set model.frontend.type=$front "${init[@]}"
+  for model in ctc las; do
+    stage train-$model-$front "$model model, $front front-end (4 minutes)" \
+      asr train conf/$model.yaml -o exp/$model-$front --set model.frontend.type=$front
     if [ $model = ctc ]; then n=100; else n=20; fi
     stage dev-$model-$front "$n-best lists of the dev strings, for tuning" \
       asr decode exp/$model-$front $dev -o exp/$model-$front.dev.jsonl --beam $n --nbest $n --lm exp/word.lm
