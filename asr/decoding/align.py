@@ -59,23 +59,23 @@ def word_times(
 def group_words(pieces: Sequence[str], start: Ints, end: Ints, frame_shift: float) -> list[Word]:
     """Words from the pieces of a text and the first and last + 1 frame of each piece; in scripts
     without spaces each character is one, and shares the time of its piece equally."""
-    words: list[Word] = []
+    words: list[str] = []
+    spans: list[tuple[float, float]] = []
     inside = False
     for piece, first, last in zip(pieces, start.tolist(), end.tolist(), strict=True):
         ends_word, parts, unspaced = _parts(piece)
-        if ends_word:
-            inside = False
-        if inside and parts and not unspaced:
-            words[-1].word += parts[0]
-            words[-1].end = last
-        elif parts:
+        if inside and parts and not (ends_word or unspaced):
+            words[-1] += parts[0]
+            spans[-1] = spans[-1][0], last
+            continue
+        inside = inside and not ends_word
+        if parts:
             step = (last - first) / len(parts)
-            for number, part in enumerate(parts):
-                words.append(Word(part, first + number * step, first + (number + 1) * step))
+            words += parts
+            spans += [(first + n * step, first + (n + 1) * step) for n in range(len(parts))]
             inside = not unspaced
-    for word in words:
-        word.start, word.end = round(word.start * frame_shift, 4), round(word.end * frame_shift, 4)
-    return words
+    times = np.round(np.array(spans) * frame_shift, 4).tolist()
+    return [Word(word, *span) for word, span in zip(words, times, strict=True)]
 
 
 @lru_cache(100_000)

@@ -33,7 +33,7 @@ from asr.decoding.prefix_tree import (
     child_of,
     with_token,
 )
-from asr.kernels import njit, njit_inline, njit_lean
+from asr.kernels import njit_inline, njit_lean, njit_short
 from asr.lm.ngram import FNV_START
 
 
@@ -230,7 +230,7 @@ def advance(s: Any, fusion: Any, limits: Any, log_probs: Any) -> Any:
     return len(log_probs)
 
 
-@njit
+@njit_short
 def totals(s: Any, fusion: Any, limits: Any) -> Any:
     """Total of each entry of the beam, were the sentence to end here; no look-ahead."""
     found = np.empty(s.counts[ACTIVE])
@@ -246,7 +246,7 @@ def totals(s: Any, fusion: Any, limits: Any) -> Any:
     return found
 
 
-@njit
+@njit_short
 def tokens_of(s: Any, node: Any) -> Any:
     """The token sequence of a prefix."""
     last, length = node, 0

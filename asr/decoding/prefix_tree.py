@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asr.decoding import fusion as lm
 from asr.decoding.fusion import Fusion, Hashes, Ints
 from asr.decoding.options import SearchOptions
-from asr.kernels import njit_inline, njit_lean
+from asr.kernels import njit_inline, njit_lean, njit_short
 
 Doubles = NDArray[np.float64]
 
@@ -133,7 +133,7 @@ def _allocate(limits: Pruning, fusion: Fusion) -> Arrays:
     )
 
 
-@njit_lean
+@njit_short
 def _restart(s: Any, ts: Any, ws: Any, hs: Any, wh: Any) -> None:
     s.table[:] = 0
     s.parent[0], s.token[0], s.slot[0] = -1, -1, 0
