@@ -70,7 +70,7 @@ def write_kaldi(hypothesis: Hypothesis, name: str) -> str:
 
 def _field(name: str) -> str:
     if name.split() != [name]:
-        raise InputError(f"the id {name!r} has white space", None, "Rename it, or write trn.")
+        raise InputError(f"the id {name!r} has white space", None, "Rename the utterance.")
     return name
 
 

@@ -35,7 +35,8 @@ def command(
 ) -> None:
     """Align the transcripts of MANIFEST with a CTC head: word times in seconds, as CTM.
 
-    With --pictures also says how monotonic the attention of a speller is, over all utterances.
+    White space in an id becomes `_`. With --pictures also says how monotonic the attention of a
+    speller is, over all utterances.
 
     \b
     Examples:
@@ -77,7 +78,7 @@ def command(
                 picture = pictures / f"{utterance.id}.png" if len(shares) < PICTURES else None
                 shares.append(attention(transcriber, outputs, tokens, picture))
             hypothesis = Hypothesis(utterance.text, tokens, words=words)
-            file.write(WRITERS["ctm"](hypothesis, utterance.id))
+            file.write(WRITERS["ctm"](hypothesis, "_".join(utterance.id.split())))
         if len(skipped) == len(utterances):
             name, reason = skipped[0]
             raise InputError(f"no utterance can be aligned; first: {name}: {reason}", manifest)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from asr.commands.options import FILE
+from asr.errors import InputError
 
 
 @click.command()
@@ -19,6 +20,8 @@ def command(path: Path) -> None:
       asr info exp/ctc
       asr info word.lm
     """
+    if not path.exists():
+        raise InputError("is not there", path, "Give a model or experiment folder, or an LM file.")
     facts = describe_model(path) if path.is_dir() else describe_lm(path)
     width = max(map(len, facts))
     for name, value in facts.items():

@@ -37,7 +37,7 @@ def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
 
     if (unit == "token") != (tokenizer is not None):
         what = "tokens need a tokenizer" if unit == "token" else "words need no tokenizer"
-        raise InputError(what, "--tokenizer", "It goes with the unit token, and only with it.")
+        raise InputError(what, "--tokenizer", "Give it with --unit token, and only then.")
     if tokenizer is None:
         return Units(get_normalizer(normalizer or "basic"))
     loaded = Tokenizer.load(tokenizer)
@@ -53,7 +53,7 @@ def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
     "--order", type=click.IntRange(1, 6), default=4, show_default=True, help="Longest n-gram."
 )
 @click.option("--unit", type=UNIT, default="word", show_default=True, help="What is counted.")
-@click.option("--tokenizer", type=FILE, help="Tokenizer file or model folder (--unit token).")
+@click.option("--tokenizer", type=FILE, help="Its file, or a model or experiment (--unit token).")
 @click.option("--normalizer", help="none, basic or english. [basic, or the tokenizer's]")
 @click.option(
     "--prune",

@@ -65,6 +65,8 @@ def command(
     paths = list(hyp) if compare is None or compare in hyp else [*hyp, compare]
     source = read_transcripts(ref, format)
     hypotheses = [read_transcripts(path, format) for path in paths]
+    if source.meta and not any(one.meta for one in hypotheses):
+        console.say(f"warning: {ref} is an n-best file; the references come first, then HYP.")
     chosen = choose_normalizer(normalizer, hypotheses)
     references = References.of(source, chosen)
     systems = [

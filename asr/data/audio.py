@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tarfile
 import tempfile
@@ -160,6 +161,8 @@ def opened(where: str) -> Iterator[soundfile.SoundFile]:
             f"cannot be opened ({error.strerror})", where, "Correct the path"
         ) from None
     try:
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            raise AudioError("is a folder", where, "Give the files in it")
         stored = None if member is None else io.BytesIO(_member(path, source, member))
         file = open_soundfile(stored or source)
         if file is None:

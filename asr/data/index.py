@@ -138,6 +138,9 @@ def _build(path: Path, file: int, size: int, parse_line: Callable[[bytes, Path],
                 try:
                     utterance = parse_line(line, path.parent)
                 except ValueError as error:
+                    if b"\0" in line:
+                        what = "not text, therefore no manifest"
+                        raise InputError(what, path, "asr prepare makes manifests") from None
                     shown = line.decode(errors="replace").strip()
                     shown = shown if len(shown) <= 200 else shown[:200] + " ..."
                     raise InputError(

@@ -30,7 +30,7 @@ def load_weights(path: Path | str) -> tuple[Weights, float, dict[str, Any]]:
     try:
         record = json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
+        raise InputError(f"cannot be read ({error.strerror})", path, REMEDY) from error
     except ValueError as error:
         raise InputError("is not a weights file (broken JSON)", path, REMEDY) from error
     try:

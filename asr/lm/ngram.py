@@ -287,14 +287,14 @@ class NGram:
 
     def check_unit(self, pieces: Sequence[str]) -> None:
         """Raise InputError where the words are evidently not of `unit`, which for an ARPA file is
-        what the user said: tokens of which none is a piece, words that all are pieces."""
+        what the user said: tokens of which hardly any is a piece, words that all are pieces."""
         known = {id for id in map(self.id, pieces) if id > EOS}
-        all_known = len(known) == self.arrays.begin[1] - 3
+        size = self.arrays.begin[1] - 3
         marks = [piece for piece in pieces if piece == "|" or piece.startswith("▁")]
         what, other = None, "word"
-        if self.unit == "token" and not known:
-            what = "none of its words is a token of the model"
-        elif self.unit == "word" and all_known and any(map(self.id, marks)):
+        if self.unit == "token" and 10 * len(known) <= size:
+            what = f"{len(known) or 'none'} of its {size} words are tokens of the model"
+        elif self.unit == "word" and len(known) == size and any(map(self.id, marks)):
             what, other = "all of its words are tokens of the model", "token"
         if what:
             raise InputError(

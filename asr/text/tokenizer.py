@@ -135,8 +135,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Read what `save` wrote. InputError: missing, broken, newer, or another's .model file."""
-        file = _file(path)
+        """Read what `save` wrote, or the tokenizer of a model or experiment folder.
+
+        Raises InputError: missing, broken, newer, or another's .model file.
+        """
+        file = _existing(path)
         try:
             record = json.loads(file.read_text("utf-8"))
             if record["format"] > FORMAT:
@@ -204,6 +207,13 @@ class Tokenizer:
 def _file(path: Path | str) -> Path:
     path = Path(path)
     return path if path.suffix == ".json" else path / "tokenizer.json"
+
+
+def _existing(path: Path | str) -> Path:
+    """The file that `path` names: itself, in that folder, or in that experiment folder."""
+    file = _file(path)
+    inner = [Path(path, name, "tokenizer.json") for name in ("model", "tokenizer")]
+    return next((one for one in (file, *inner) if one.is_file()), file)
 
 
 def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:

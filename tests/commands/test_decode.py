@@ -217,6 +217,13 @@ def test_align_and_info(place: Path, tmp_path: Path, run_asr: Run) -> None:
     assert done.returncode == 3
     words = [line.split()[4] for line in out.read_text().splitlines()]
     assert words == " ".join(TEXTS).split()
+    row = json.loads((place / "mixed.jsonl").read_text().splitlines()[0])
+    (place / "spaced.jsonl").write_text(json.dumps(row | {"id": "my recording 1"}) + "\n")
+    done = run_asr("align", place / "model", place / "spaced.jsonl", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0] for line in out.read_text().splitlines()} == {"my_recording_1"}
+    done = run_asr("info", place / "gone")
+    assert "gone: is not there. Give a model or experiment folder" in done.stderr
     done = run_asr("info", place / "model")
     assert "ctc, las" in done.stdout
     done = run_asr("info", place / "word.arpa")

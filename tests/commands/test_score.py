@@ -244,6 +244,11 @@ def test_mistakes(score: Any, ref: Path, hyp: Path, tmp_path: Path) -> None:
         score(ref, hyp, "--labels", "a,b")
 
 
+def test_references_and_hypotheses_exchanged(run_asr: RunAsr, ref: Path, hyp: Path) -> None:
+    assert f"warning: {hyp} is an n-best file" in run_asr("score", hyp, ref).stderr
+    assert "warning" not in run_asr("score", ref, hyp).stderr
+
+
 def test_no_common_id_is_one_message(run_asr: RunAsr, ref: Path, tmp_path: Path) -> None:
     hyp = write_hypotheses(tmp_path / "h.jsonl", {"v1": "a"})
     folder = tmp_path / "trn"

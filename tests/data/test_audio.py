@@ -153,12 +153,12 @@ def test_missing_empty_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for path in (os.environ["PATH"], ""):  # with ffmpeg, where it is installed, and without
         monkeypatch.setenv("PATH", path)
         for name, message in {
+            ".": "is a folder",
             "gone.wav": r"cannot be opened \(No such file or directory\)",
             "empty.wav": "empty file",
             "none.wav": "no samples",
             "text.wav": "not audio",
             "list.wav": "not audio",
-            ".": "not audio",
         }.items():
             with pytest.raises(AudioError, match=message) as caught:
                 read_audio(name, RATE, folder=tmp_path)

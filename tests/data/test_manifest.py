@@ -95,6 +95,9 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path.write_bytes('{"id": "a", "audio": "ü.wav"}\n'.encode("latin-1"))
     with pytest.raises(InputError, match=r"m.jsonl:1: not valid UTF-8"):
         Manifest.open(path)
+    path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt ")  # a recording in place of a manifest
+    with pytest.raises(InputError, match=r"m.jsonl: not text, therefore no manifest\. asr"):
+        Manifest.open(path)
 
 
 def test_no_manifest(tmp_path: Path) -> None:

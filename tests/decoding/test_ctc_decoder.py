@@ -65,6 +65,13 @@ def test_greedy_is_the_best_path(log_probs) -> None:
     assert hypothesis.tokens == [b for a, b in pairwise(best) if b not in (0, a)]
 
 
+def test_words_of_which_few_are_tokens_are_no_tokens(random_lm) -> None:
+    words = ["a", *(f"w{n}" for n in range(10))]
+    arpa = random_lm(words, "word", np.random.default_rng(0)).lm.path
+    with pytest.raises(InputError, match=r"1 of its 11 words are tokens .*--lm-unit word"):
+        asr.CTCDecoder(TOKENS, arpa, lm_unit="token")
+
+
 def test_mistakes_are_named(tmp_path, arpa) -> None:
     with pytest.raises(InputError, match=r"nowhere.txt: cannot be read"):
         asr.CTCDecoder(tmp_path / "nowhere.txt")

@@ -104,6 +104,12 @@ def test_hash_tells_tokenizers_apart() -> None:
     assert len(hashes) == 5
 
 
+@pytest.mark.parametrize("inner", ["", "model", "tokenizer"])
+def test_loaded_from_a_model_or_experiment_folder(inner: str, tmp_path: Path) -> None:
+    make("bpe").save(tmp_path / inner)
+    assert Tokenizer.load(tmp_path).hash == make("bpe").hash
+
+
 def test_loading_mistakes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Tokenizer.load(tmp_path)
