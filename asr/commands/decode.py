@@ -81,7 +81,7 @@ def command(
     transcriber = open_transcriber(model, device, threads, nbest, arguments)
     if save_outputs and not transcriber.recognizer.has_ctc:
         raise InputError("the model has no CTC head, so there are no outputs", "--save-outputs")
-    say("compiling the search (once for each version)")
+    say("loading the search (its first use compiles it: half a minute)")
     transcriber.warm_up()
     skipped: list[tuple[str, str]] = []
     stopwatch = Stopwatch()

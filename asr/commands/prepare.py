@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asr.commands.lazy import LazyGroup
-from asr.console import end_with_skipped, progress, track
+from asr.console import end_with_skipped, progress, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ def write(sets: dict[str, list[Utterance]], output: Path) -> None:
         write_manifest(path, utterances)
         hours = sum(u.duration or 0 for u in utterances) / 3600
         speakers = len({u.speaker for u in utterances} - {None})
-        click.echo(f"{path}: {len(utterances)} utterances, {speakers} speakers, {hours:.2f} hours")
+        said = f"{speakers} speakers" if speakers else "speakers unknown"
+        click.echo(f"{path}: {len(utterances)} utterances, {said}, {hours:.2f} hours")
+    if len(sets) > 1 and not all(u.speaker for utterances in sets.values() for u in utterances):
+        say("warning: without speakers they may be in several sets: error rates will look too good")
 
 
 @command.command()

@@ -86,7 +86,7 @@ def command(
     files = tuple(dict.fromkeys(files))
     check_output(files, output)
     transcriber = open_transcriber(model, device, threads, 1, arguments)
-    say("compiling the search (once for each version)")
+    say("loading the search (its first use compiles it: half a minute)")
     transcriber.warm_up()
     search = describe_search(transcriber.fusion, transcriber.lms)
     command = [model_hash(model_folder(model)), search, arguments, names, files]

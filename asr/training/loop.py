@@ -32,6 +32,8 @@ from asr.training.evaluate import evaluate
 from asr.training.metrics import Metrics
 from asr.training.schedule import SCHEDULES, learning_rate
 
+USELESS = 0.9  # dev WER above which a finished model deserves a warning
+
 
 @dataclass
 class TrainOptions:
@@ -158,9 +160,11 @@ class Trainer:
     def best(self) -> list[int]:
         """Steps of the k best epochs by dev WER, best first; of equal ones that of lower loss, and
         above 100 % all are equal: a model that says nothing is no better than one that begins to.
+        While none recognises anything the last losses tell; then there is nothing to average.
         """
         ranked = sorted(self.history, key=lambda e: (min(e["wer"], 1.0), e["loss"]))
-        return [epoch["step"] for epoch in ranked[: self.options.average]]
+        count = self.options.average if ranked and ranked[0]["wer"] < 1.0 else 1
+        return [epoch["step"] for epoch in ranked[:count]]
 
     def save(self) -> None:
         state = {name: getattr(self, name) for name in (*POSITION, "history", "unreadable")}
@@ -337,6 +341,8 @@ class Trainer:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
+        if figures["wer"] > USELESS:
+            say("warning: it recognises next to nothing: more speech, more epochs, or --init MODEL")
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
