@@ -20,7 +20,7 @@ class SearchOptions:
     blank_skip: float = 0.9999  # a frame whose blank is more probable than this extends nothing
     end_margin: float = 1.0  # LAS: the end is tried at most this far below the best token
     length_ratio: float = 1.0  # LAS: most tokens for each state of the encoder
-    attention_margin: float = 0.5  # joint: seconds attended to beyond where CTC awaits the token
+    attention_margin: float = 2.0  # joint: seconds attended to beyond where CTC awaits the token
 
     def __post_init__(self) -> None:
         for name in ("beam", "nbest", "tokens_per_frame"):
