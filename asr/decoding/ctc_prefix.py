@@ -27,12 +27,11 @@ NEGLIGIBLE = 1e-3  # of the largest φ_t: such frames do not count as places of 
 
 class PrefixStates(NamedTuple):
     """N hypotheses. mass: log mass of alignments of the first t + 1 frames, (N, 2, T): that end in
-    blank; all. score: ψ."""
+    blank; all."""
 
     owner: Ints  # (N,) the utterance's place in the batch
     last: Ints  # (N,) last token, -1 for none
     mass: Doubles
-    score: Doubles  # (N,)
 
 
 class CTCPrefix:
@@ -48,7 +47,7 @@ class CTCPrefix:
         blank = self.log_probs[owner, :, 0].cumsum(1)  # (N, T)
         mass = np.stack([blank, blank], 1)
         rows = len(owner)
-        return PrefixStates(np.asarray(owner, np.int64), np.full(rows, -1), mass, np.zeros(rows))
+        return PrefixStates(np.asarray(owner, np.int64), np.full(rows, -1), mass)
 
     def score_all(self, states: PrefixStates) -> tuple[Doubles, Ints]:
         """ψ after each next token (N, V), in column 0 after the end; first and last frame (N, 2)
@@ -58,11 +57,11 @@ class CTCPrefix:
         _score_all(self.probs, self.lengths, states, scores, reach)
         return scores, reach
 
-    def take(self, states: PrefixStates, rows: Ints, tokens: Ints, scores: Doubles) -> PrefixStates:
-        """The hypotheses `rows` (n,), each extended by a token (n,), which brings ψ to `scores`."""
+    def take(self, states: PrefixStates, rows: Ints, tokens: Ints) -> PrefixStates:
+        """The hypotheses `rows` (n,), each extended by a token (n,)."""
         mass = np.empty((len(rows), *states.mass.shape[1:]))
         _take(self.log_probs, self.lengths, states, rows, tokens, mass)
-        return PrefixStates(states.owner[rows], tokens, mass, scores)
+        return PrefixStates(states.owner[rows], tokens, mass)
 
 
 @njit_lean

@@ -8,7 +8,7 @@ sentence are finished. An utterance leaves when nothing open can enter its n-bes
 
 For pruning, an open hypothesis is credited with what its end will bring: the CTC score of all texts
 that begin with it (joint decoding, Watanabe et al. 2017), and the best that the LM may give for its
-unfinished word. Neither is part of a finished hypothesis' total.
+unfinished word. At the end the first has become the CTC score itself, the second nothing.
 """
 
 from __future__ import annotations
@@ -187,7 +187,6 @@ class Search:
             torch.stack([rows, chosen, alignment.argmax(1)[rows]]),
             log_probs[rows, chosen],
             scores[rows, chosen].where(best[stay].flatten().isfinite(), -torch.inf),
-            prefix,
             stay,
             finished[stay],
         )
@@ -249,14 +248,12 @@ class Search:
         moves: Tensor,
         log_probs: Tensor,
         total: Tensor,
-        prefix: NDArray[np.float64] | None,
         stay: Tensor,
         finished: Tensor,
     ) -> Beams:
         """The beams after the moves (3, n): row extended, its new token, the frame attended to.
 
-        log_probs, total (n,) of the moves; prefix (N, V): CTC prefix scores after each token;
-        stay (B,) marks the utterances that go on.
+        log_probs, total (n,) of the moves; stay (B,) marks the utterances that go on.
         """
         rows, tokens, frames = moves
         parents = rows.cpu().numpy()
@@ -264,8 +261,8 @@ class Search:
         before = States(*(part[parents] for part in beams.lm))
         lm, added = self.fusion.take(*before, chosen)
         ctc = None
-        if self.ctc and beams.prefix and prefix is not None:
-            ctc = self.ctc.take(beams.prefix, parents, chosen, prefix[parents, chosen])
+        if self.ctc and beams.prefix:
+            ctc = self.ctc.take(beams.prefix, parents, chosen)
         raws = self.tensor(np.stack([added.token, added.word, added.length], axis=1))
         memory = beams.memory
         if not bool(stay.all()):
