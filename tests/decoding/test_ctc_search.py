@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
+from enumeration import alignments, emissions
 
 from asr.decoding import prefix_beam, prefix_tree
 from asr.decoding.ctc_search import begin, finish, greedy, search, search_batch, step
@@ -24,23 +23,8 @@ NO_UNK_AT_1 = ["<blank>", "b", " ", "a", "<unk>"]
 WORDS = ["a", "b", "ab", "ba", "abb"]
 
 
-def emissions(frames: int, size: int, rng: np.random.Generator, scale: float = 1.5) -> np.ndarray:
-    logits = rng.normal(scale=scale, size=(frames, size))
-    return (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
-
-
 def words_of(pieces: Sequence[str]) -> list[str]:
     return "".join(pieces).replace("|", " ").replace("▁", " ").split()
-
-
-@cache
-def alignments(frames: int, size: int) -> tuple[np.ndarray, list[tuple[int, ...]], np.ndarray]:
-    """All paths (P, T), the token sequences they collapse to, and which one each path has."""
-    paths = np.array(list(itertools.product(range(size), repeat=frames)))
-    collapsed = [tuple(k for k, _ in itertools.groupby(path) if k) for path in paths.tolist()]
-    sequences = sorted(set(collapsed))
-    place = {tokens: i for i, tokens in enumerate(sequences)}
-    return paths, sequences, np.array([place[tokens] for tokens in collapsed])
 
 
 def sums(log_probs: np.ndarray) -> dict[tuple[int, ...], float]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from enumeration import bonuses
 
 import asr
 from asr.decoding.ctc_search import search
@@ -20,16 +20,6 @@ from asr.errors import InputError
 from asr.hypothesis import Weights
 
 INVENTORIES = {"|": ["<blank>", "|", "a", "b"], "▁": ["<blank>", "▁a", "b", "▁", "a"]}
-
-
-def bonuses(phrases: dict[str, float], words: Sequence[str]) -> float:
-    """Of every place where the words of a phrase stand."""
-    total = 0.0
-    for phrase, bonus in phrases.items():
-        wanted = phrase.split()
-        for i in range(len(words) - len(wanted) + 1):
-            total += bonus if list(words[i : i + len(wanted)]) == wanted else 0.0
-    return total
 
 
 def random_phrases(rng: np.random.Generator) -> dict[str, float]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
+from enumeration import alignments, bonuses, emissions
 
 from asr.decoding import lexicon_tree
 from asr.decoding.ctc_search import begin, finish, search, search_batch, step
@@ -31,21 +30,6 @@ INVENTORIES = {
     "phones": ["<blank>", "x", "y", "z"],
 }
 PURE = ("|", " ", "▁")
-
-
-def emissions(frames: int, size: int, rng: np.random.Generator, scale: float = 1.5) -> np.ndarray:
-    logits = rng.normal(scale=scale, size=(frames, size))
-    return (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
-
-
-@cache
-def alignments(frames: int, size: int) -> tuple[np.ndarray, list[tuple[int, ...]], np.ndarray]:
-    """All paths (P, T), the token sequences they collapse to, and which one each path has."""
-    paths = np.array(list(itertools.product(range(size), repeat=frames)))
-    collapsed = [tuple(k for k, _ in itertools.groupby(path) if k) for path in paths.tolist()]
-    sequences = sorted(set(collapsed))
-    place = {tokens: i for i, tokens in enumerate(sequences)}
-    return paths, sequences, np.array([place[tokens] for tokens in collapsed])
 
 
 def spellings(word: str, pieces: Sequence[str]) -> list[Words]:
@@ -116,16 +100,6 @@ def readings(spelt: Words, pieces: list[str], lexicon: Spellings) -> dict[Words,
                     longer[*words, word] = p * sum(each)
         found = longer
     return found
-
-
-def bonuses(phrases: dict[str, float], words: Sequence[str]) -> float:
-    """Of every place where the words of a phrase stand."""
-    total = 0.0
-    for phrase, bonus in phrases.items():
-        wanted = phrase.split()
-        for i in range(len(words) - len(wanted) + 1):
-            total += bonus if list(words[i : i + len(wanted)]) == wanted else 0.0
-    return total
 
 
 def brute_force(log_probs: np.ndarray, pieces: list[str], lexicon: Spellings) -> dict[str, float]:
