@@ -107,11 +107,17 @@ class Recognizer(nn.Module):
         time_masks: Tensor | None = None,
         frequency_masks: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """tokens (B, U), 0 behind the end -> "ctc", "att" (of the heads there are), "total": (B,).
+        """tokens (B, U), 0 behind the end -> see `losses_of`."""
+        states, frames = self.encode(samples, lengths, time_masks, frequency_masks)
+        return self.losses_of(states, frames, tokens, token_lengths)
+
+    def losses_of(
+        self, states: Tensor, frames: Tensor, tokens: Tensor, token_lengths: Tensor
+    ) -> dict[str, Tensor]:
+        """states (B, T, D), frames (B,) -> "ctc", "att" (of the heads there are), "total": (B,).
 
         total = ctc_weight·ctc + (1 - ctc_weight)·att; sums over an utterance, natural logs.
         """
-        states, frames = self.encode(samples, lengths, time_masks, frequency_masks)
         weight = self.options.ctc_weight
         losses: dict[str, Tensor] = {}
         total = states.new_zeros(len(states))

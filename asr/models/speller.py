@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.models.encoder import LockedDropout, make_lstm
+from asr.models.dropout import LockedDropout
+from asr.models.encoder import make_lstm
 from asr.models.frontend import inside
 from asr.models.options import check_range
 
@@ -39,6 +40,7 @@ class SpellerOptions:
     reach: int = 15  # states that a filter sees to either side
     dropout: float = 0.2  # on embeddings and on what the output layer sees; 0 to 0.9
     label_smoothing: float = 0.1  # probability given to all tokens alike; 0 to 0.9
+    sampling: float = 0.0  # share of tokens before that training takes from the model; 0 to 0.9
 
 
 class Memory(NamedTuple):
@@ -106,8 +108,10 @@ class Speller(nn.Module):
         check_range("model.speller.reach", options.reach, 0, 1000)
         check_range("model.speller.dropout", options.dropout, 0, 0.9)
         check_range("model.speller.label_smoothing", options.label_smoothing, 0, 0.9)
+        check_range("model.speller.sampling", options.sampling, 0, 0.9)
         size = options.size
-        self.size, self.reach, self.smoothing = size, options.reach, options.label_smoothing
+        self.size, self.reach = size, options.reach
+        self.smoothing, self.sampling = options.label_smoothing, options.sampling
         self.dropout = LockedDropout(options.dropout)
         self.embedding = nn.Embedding(vocabulary, options.embedding)
         self.token = nn.Linear(options.embedding, 4 * size)  # what a token adds to the gates
@@ -206,13 +210,33 @@ class Speller(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
         """states (B, T, D), lengths (B,), tokens (B, U) -> log-probabilities (B, U + 1, V)."""
+        if self.training and self.sampling:
+            tokens = self.sample(states, lengths, tokens)
         return self.teach(states, lengths, tokens)[0]
 
-    def loss(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
-        """-Σ_u log p(y_u), end included, an utterance (B,); smoothed (Szegedy et al. 2016)."""
-        targets = functional.pad(tokens, (0, 1), value=END) * inside(
-            token_lengths, tokens.shape[1] + 1
-        )
+    @torch.no_grad()
+    def sample(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
+        """tokens (B, U), a share `sampling` of them drawn from the model instead.
+
+        Scheduled sampling (Bengio et al. 2015) at a constant rate, as Chan et al. 2016 have it, and
+        in parallel (Duckworth et al. 2019): all are drawn after the true tokens before them, which
+        costs one pass over the tokens without gradients. What decoding never goes on from (the end,
+        unknown) is not taken.
+        """
+        log_probs = self.teach(states, lengths, tokens)[0][:, :-1]  # (B, U, V)
+        drawn = torch.distributions.Categorical(logits=log_probs).sample()
+        own = torch.empty(drawn.shape, device=drawn.device).bernoulli_(self.sampling).bool()
+        return torch.where(own & (drawn > UNKNOWN), drawn, tokens)
+
+    def score(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+        """Σ_u log p(y_u), end included, an utterance (B,)."""
+        inside_text = inside(token_lengths, tokens.shape[1] + 1)  # the end is outside
+        targets = functional.pad(tokens, (0, 1), value=END) * inside_text
         true = log_probs.gather(2, targets[:, :, None])[:, :, 0]  # (B, U + 1)
-        smooth = (1 - self.smoothing) * true + self.smoothing * log_probs.mean(2)
-        return -(smooth * inside(token_lengths + 1, smooth.shape[1])).sum(1)
+        return (true * inside(token_lengths + 1, true.shape[1])).sum(1)
+
+    def loss(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+        """-score, smoothed (Szegedy et al. 2016), an utterance (B,)."""
+        uniform = (log_probs.mean(2) * inside(token_lengths + 1, log_probs.shape[1])).sum(1)
+        true = self.score(log_probs, tokens, token_lengths)
+        return -(1 - self.smoothing) * true - self.smoothing * uniform
