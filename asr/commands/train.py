@@ -85,7 +85,8 @@ def check_folder(folder: Path, experiment: Experiment) -> Path | None:
     if folder.exists() and not folder.is_dir():
         raise InputError("is not a folder", folder, "Choose another one with -o.")
     if not saved.exists():
-        if folder.exists() and any(folder.iterdir()):
+        left = folder.iterdir() if folder.exists() else ()
+        if any(path.suffix != ".part" for path in left):  # those a killed run leaves
             raise InputError(
                 "is neither empty nor an experiment", folder, "Choose another folder with -o."
             )
@@ -127,9 +128,9 @@ def prepare(experiment: Experiment, folder: Path) -> Trainer:
     train, dev = open_sets(experiment, tokenizer, model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        save_experiment(experiment, folder / "config.yaml")  # first: it marks the folder as ours
         tokenizer.save(folder / "tokenizer")
         write_left_out(folder / "skipped.jsonl", train.left_out + train.unreadable)
-        save_experiment(experiment, folder / "config.yaml")
     except OSError as error:
         raise cannot_write(folder, error) from error
     size = sum(p.numel() for p in model.parameters())
@@ -149,7 +150,7 @@ def find_tokenizer(experiment: Experiment, folder: Path) -> Tokenizer:
     from asr.text.tokenizer import Tokenizer
 
     options = experiment.tokenizer
-    if (folder / "tokenizer").exists():
+    if (folder / "tokenizer" / "tokenizer.json").exists():
         return Tokenizer.load(folder / "tokenizer")
     if options.path:
         return Tokenizer.load(options.path)

@@ -1,14 +1,14 @@
 """Checkpoints: atomic, verified when read, the last two and the k best kept; their average.
 
-A checkpoint is what `torch.save` writes (a zip with a checksum for each part) of tensors and plain
-Python values only, so it loads with `weights_only=True` and damage is found without more files.
+A checkpoint is what `torch.save` writes of tensors and plain Python values only, so it loads with
+`weights_only=True`, and the SHA-256 of that behind it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from asr.errors import InputError
 from asr.files import whole_file
 
 State = dict[str, Any]
+DIGEST = hashlib.sha256().digest_size  # bytes at the end of a file
 
 
 class Checkpoints:
@@ -37,31 +38,38 @@ class Checkpoints:
     def save(self, state: State, keep: set[int]) -> Path:
         """Write `state` as the checkpoint of `state["step"]`; it appears only when it is whole.
 
-        Older ones go, except the one before and the steps in `keep`. Raises InputError, with
-        nothing half-written left, if the disk is full.
+        Older ones go, except the one before and the steps in `keep`, and what a killed run had half
+        written. Raises InputError, with nothing half-written left, if the disk is full.
         """
         path = self.path(state["step"])
         content = io.BytesIO()  # torch.save itself would hide the reason of a failed write
         torch.save(state, content)
         with whole_file(path, "wb") as file:
             file.write(content.getbuffer())
+            file.write(hashlib.sha256(content.getbuffer()).digest())
             file.flush()
             os.fsync(file.fileno())
         for old in set(self.all()[:-2]) - {self.path(step) for step in keep}:
             old.unlink()
+        for partial in self.folder.glob(".*.part"):
+            partial.unlink()
         return path
 
     def last(self) -> State | None:
-        """The newest checkpoint that is whole; damaged ones are named. None if there are none.
+        """The newest checkpoint that is whole; None if there are none.
 
-        Raises InputError if all are damaged.
+        Damaged ones are named and renamed, so that they do not count among the last two. Raises
+        InputError if all are damaged.
         """
-        paths = self.all()
-        for path in reversed(paths):
-            if is_whole(path):
-                return read(path)
+        damaged: list[Path] = []
+        for path in reversed(self.all()):
+            if state := read(path):
+                for wrong in damaged:
+                    wrong.rename(f"{wrong}.damaged")
+                return state
             say(f"{path} is damaged; using the checkpoint before it")
-        if paths:
+            damaged.append(path)
+        if damaged:
             raise InputError(
                 "every checkpoint is damaged", self.folder, "Remove the folder to start again."
             )
@@ -69,12 +77,13 @@ class Checkpoints:
 
     def average(self, steps: list[int]) -> dict[str, torch.Tensor]:
         """The mean of the model weights of these steps, damaged ones left out; what is not
-        floating is the first's."""
-        paths = [self.path(step) for step in steps]
-        for path in paths:
-            if not is_whole(path):
-                say(f"{path} is damaged; left out of the average")
-        models = [read(path)["model"] for path in paths if is_whole(path)]
+        floating is the first's. Raises InputError if all are damaged."""
+        states = {path: read(path) for path in map(self.path, steps)}
+        for path in (path for path, state in states.items() if state is None):
+            say(f"{path} is damaged; left out of the average")
+        models = [state["model"] for state in states.values() if state]
+        if not models:
+            raise InputError("the best checkpoints are damaged", self.folder)
         return {
             name: torch.stack([model[name].double() for model in models]).mean(0).to(value.dtype)
             if value.is_floating_point()
@@ -83,16 +92,13 @@ class Checkpoints:
         }
 
 
-def is_whole(path: Path) -> bool:
-    """Whether every part of the file has its checksum."""
+def read(path: Path) -> State | None:
+    """Tensors on the CPU and plain values, None if the file is damaged; runs no code of its own."""
     try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def read(path: Path) -> State:
-    """Tensors on the CPU and plain values; runs no code of the file's."""
-    state: State = torch.load(path, map_location="cpu", weights_only=True)
+        content = memoryview(path.read_bytes())
+    except OSError:
+        return None
+    if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
+        return None
+    state: State = torch.load(io.BytesIO(content[:-DIGEST]), "cpu", weights_only=True)
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,21 +29,25 @@ def test_keeps_the_last_two_and_those_asked_for(tmp_path: Path) -> None:
 
 
 def test_every_damage_is_found(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Bits anywhere, lost ends, zeros: the file is named and the one before is used."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1, 1.0), set())
     path = checkpoints.save(state(2, 2.0), set())
     whole = path.read_bytes()
-    place = whole.index(torch.full((3, 2), 2.0).numpy().tobytes())
-    flipped = whole[: place + 5] + bytes([whole[place + 5] ^ 1]) + whole[place + 6 :]
-    for damaged in (whole[:-30], whole[: len(whole) // 2], b"", bytes(len(whole)), flipped):
+    places = np.random.default_rng(0).integers(0, len(whole), 50).tolist()
+    flipped = [whole[:p] + bytes([whole[p] ^ 1]) + whole[p + 1 :] for p in (0, *places)]
+    cut = [whole[:-30], whole[: len(whole) // 2], whole[:31], b"", bytes(len(whole)), whole + b"0"]
+    for damaged in flipped + cut:
         path.write_bytes(damaged)
         last = checkpoints.last()
         assert last is not None
         assert last["step"] == 1
         assert f"{path} is damaged" in capfd.readouterr().err
+    assert checkpoints.all() == [checkpoints.path(1)]
     checkpoints.path(1).write_bytes(b"")
-    with pytest.raises(InputError, match="every checkpoint is damaged"):
-        checkpoints.last()
+    for _ in range(2):  # never as if there had been none
+        with pytest.raises(InputError, match="every checkpoint is damaged"):
+            checkpoints.last()
 
 
 def test_average_is_the_mean(tmp_path: Path) -> None:
@@ -56,8 +61,15 @@ def test_average_is_the_mean(tmp_path: Path) -> None:
     assert torch.equal(checkpoints.average([3, 1, 2])["w"], torch.full((3, 2), 3.5))
 
 
+def test_average_of_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1, 1.0), set()).write_bytes(b"")
+    with pytest.raises(InputError, match="the best checkpoints are damaged"):
+        checkpoints.average([1])
+
+
 def test_reading_runs_no_code(tmp_path: Path) -> None:
-    path = tmp_path / "step-00000001.pt"
-    torch.save({"step": 1, "evil": Path("x")}, path)
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save({"step": 1, "evil": Path("x")}, set())
     with pytest.raises(Exception, match=r"weights_only|Weights only"):
         read(path)
