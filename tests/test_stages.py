@@ -21,13 +21,19 @@ def run(recipe: Path) -> list[str]:
     return re.findall(r"== (\w+): doing", done.stderr)
 
 
-def test_stages_run_once_and_again_when_changed(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipes" / "toy"
+def toy(root: Path) -> Path:
+    """The folder of a recipe beside a set-up that does nothing."""
+    recipe = root / "recipes" / "toy"
     recipe.mkdir(parents=True)
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "setup.sh").write_text("#!/bin/sh\n")
-    (tmp_path / "tools" / "setup.sh").chmod(0o755)
-    shutil.copy(ROOT / "recipes" / "stages.sh", tmp_path / "recipes")
+    (root / "tools").mkdir()
+    (root / "tools" / "setup.sh").write_text("#!/bin/sh\n")
+    (root / "tools" / "setup.sh").chmod(0o755)
+    shutil.copy(ROOT / "recipes" / "stages.sh", root / "recipes")
+    return recipe
+
+
+def test_stages_run_once_and_again_when_changed(tmp_path: Path) -> None:
+    recipe = toy(tmp_path)
     (recipe / "conf").mkdir()
     (recipe / "conf" / "a.yaml").write_text("x: 1\n")
     lines = [
@@ -45,6 +51,29 @@ def test_stages_run_once_and_again_when_changed(tmp_path: Path) -> None:
     (recipe / "run.sh").write_text("\n".join(lines))
     assert run(recipe) == ["three"]
     assert run(recipe) == ["three"]  # it failed, so it is not done
+
+
+def test_stages_together_run_at_once_and_what_follows_depends_on_them(tmp_path: Path) -> None:
+    recipe = toy(tmp_path)
+    meet = "sh -c 'touch $0; until [ -e $1 ]; do sleep 0.05; done; test ! -e broken-$0'"
+    lines = [
+        '. "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"',
+        "other() { [ $1 = a ] && echo b || echo a; }",
+        f'both() {{ stage $1 doing {meet} "$1" "$(other $1)"; }}',
+        "together both a b",
+        "stage after doing true",
+    ]
+    (recipe / "run.sh").write_text("\n".join(lines))
+    (recipe / "broken-b").touch()
+    first = subprocess.run(["bash", recipe / "run.sh"], capture_output=True, text=True, timeout=60)
+    assert first.returncode == 1
+    assert "a | == a: 0 s" in first.stderr or "a | == a: 1 s" in first.stderr  # goes on to its end
+    assert "after" not in first.stderr
+    (recipe / "broken-b").unlink()
+    assert run(recipe) == ["b", "after"]
+    assert run(recipe) == []
+    (recipe / "run.sh").write_text("\n".join(lines).replace("stage $1 doing", "stage $1 doing env"))
+    assert sorted(run(recipe)) == ["a", "after", "b"]
 
 
 def test_recipes_are_short_and_name_only_real_commands_and_options() -> None:
