@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asr.commands.lazy import LazyGroup
-from asr.console import end_with_skipped, progress, say, track
+from asr.console import count, end_with_skipped, progress, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ FRACTION = click.FloatRange(0, 1, max_open=True)
 
 
 @click.group(
-    cls=LazyGroup, lazy={"espeak": ("prepare_espeak", "Synthesise a corpus with eSpeak NG.")}
+    cls=LazyGroup,
+    lazy={
+        "espeak": ("prepare_espeak", "Synthesise a corpus with eSpeak NG."),
+        "lexicon": ("prepare_lexicon", "The pronunciations of the words of texts."),
+    },
 )
 def command() -> None:
     """Make manifests from a corpus or a folder of recordings. The audio stays where it is.
@@ -57,7 +61,7 @@ def write_sets(
     good = list(track(measured(utterances, skipped), "reading"))
     if not good:
         reason = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-        raise InputError(f"no usable utterance{reason}", None, "Nothing was written")
+        raise InputError(f"no usable utterance{reason}", None, "Nothing was written.")
     fractions = {key: value for key, value in (("dev", dev), ("test", test)) if value}
     write(split_utterances(good, fractions, name), output)
     end_with_skipped(skipped, len(good) + len(skipped))
@@ -71,8 +75,8 @@ def write(sets: dict[str, list[Utterance]], output: Path) -> None:
         write_manifest(path, utterances)
         hours = sum(u.duration or 0 for u in utterances) / 3600
         speakers = len({u.speaker for u in utterances} - {None})
-        said = f"{speakers} speakers" if speakers else "speakers unknown"
-        click.echo(f"{path}: {len(utterances)} utterances, {said}, {hours:.2f} hours")
+        said = count(speakers, "speaker") if speakers else "speakers unknown"
+        click.echo(f"{path}: {count(len(utterances), 'utterance')}, {said}, {hours:.2f} hours")
     if len(sets) > 1 and not all(u.speaker for utterances in sets.values() for u in utterances):
         say("warning: without speakers they may be in several sets: error rates will look too good")
 
@@ -83,7 +87,8 @@ def write(sets: dict[str, list[Utterance]], output: Path) -> None:
 def folder(folder: Path, output: Path, name: str, dev: float, test: float) -> None:
     """Recordings (x.wav, .flac, ...) with the text in x.txt beside each.
 
-    The first subfolder is the speaker. Recordings without text are skipped and listed.
+    The first subfolder is the speaker. Recordings without text and texts without a recording are
+    skipped and listed.
 
     \b
     Example:
