@@ -40,6 +40,11 @@ def say(message: str) -> None:
     stderr.print(message)
 
 
+def count(number: int, unit: str) -> str:
+    """ "1 file", "12,000 files"."""
+    return f"{number:,} {unit}" + "s" * (number != 1)
+
+
 @contextmanager
 def progress(counted: bool = True) -> Iterator[Progress]:
     """A rich Progress on stderr with count (or percentage), time and ETA; tasks may set the field
