@@ -53,7 +53,7 @@ class Word:
 class Weights:
     """Weights of the raw scores; `total` is their sum (all natural logs).
 
-    total = ctc·s_ctc + att·s_att + Σ_i lm[i]·s_lm[i] + bonus·length + hotwords
+    total = ctc·s_ctc + att·s_att + Σ_i lm[i]·s_lm[i] + bonus·length + hotwords + coverage
     """
 
     ctc: float = 0.0
@@ -68,7 +68,7 @@ class Hypothesis:
 
     scores: "ctc" and "att" natural logs, "lm" {name: natural log, sentence end included},
     "length" a count (of words; of tokens where every LM is of tokens), "hotwords" their bonuses
-    where there are hot words, "total" the weighted sum.
+    where there are hot words, "coverage" its bonuses where it counts, "total" the weighted sum.
     frames: of each token; CTC: of its most probable emission, LAS: the one most attended to.
     """
 
@@ -89,7 +89,7 @@ class Hypothesis:
         for name, weight in weights.lm.items():
             total += weight * self.scores.get("lm", {}).get(name, 0.0)
         total += weights.bonus * self.scores.get("length", 0)
-        return float(total + self.scores.get("hotwords", 0.0))
+        return float(total + sum(self.scores.get(name, 0.0) for name in ("hotwords", "coverage")))
 
 
 def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:

@@ -1,6 +1,7 @@
 """Beam search for attention models, all utterances and beams of a batch in one tensor.
 
     total = w_att·log p(tokens, end | x) + Σ_i w_i·lm_i + bonus·length + w_ctc·log p_ctc(tokens | x)
+            + coverage·|{states whose attention, summed over the tokens, is above 1/2}|
 
 B utterances still open, K beams each, N = B·K rows, T states, V tokens. A step advances all rows by
 one token; of the B·(K·V) sums the best K an utterance go on, and those of the best K that end the
@@ -9,6 +10,9 @@ sentence are finished. An utterance leaves when nothing open can enter its n-bes
 For pruning, an open hypothesis is credited with what its end will bring: the CTC score of all texts
 that begin with it (joint decoding, Watanabe et al. 2017), and the best that the LM may give for its
 unfinished word. At the end the first has become the CTC score itself, the second nothing.
+
+Coverage (Chorowski & Jaitly 2017) pays for every state that was listened to, once: neither skipping
+a part of the utterance nor going over one again is worth it.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from torch import Tensor
 
 from asr.decoding.align import group_words
 from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, PrefixStates
-from asr.decoding.fusion import Fusion, States
+from asr.decoding.fusion import Fusion, Increments, States
 from asr.decoding.options import SearchOptions
 from asr.decoding.rescore import sort_nbest
 from asr.decoding.trellis import align
@@ -33,6 +37,7 @@ from asr.hypothesis import Hypothesis, Weights
 from asr.models.recognizer import Recognizer
 from asr.models.speller import END, Memory, SpellerState
 
+COVERED = 0.5  # a state with this much attention has been listened to
 # With a bonus an open hypothesis can still gain on a finished one: so many words are waited for.
 HOPED_WORDS = 5
 
@@ -41,7 +46,7 @@ class Finished(NamedTuple):
     """A finished hypothesis; `frames`: the state that each token attended to most."""
 
     total: float
-    raw: list[float]  # att, token LM, word LM, length
+    raw: list[float]  # att, token LM, word LM, length, coverage
     tokens: list[int]
     frames: list[int]
 
@@ -56,7 +61,8 @@ class Beams:
     lm: States  # (N,) each
     prefix: PrefixStates | None  # where the CTC score takes part in the search
     total: Tensor  # (N,) float64, without what is credited
-    raw: Tensor  # (N, 4) float64: att, token LM, word LM, length
+    raw: Tensor  # (N, 5) float64: att, token LM, word LM, length, coverage
+    attention: Tensor  # (N, T) summed over the tokens so far
     tokens: Tensor  # (N, U)
     frames: Tensor  # (N, U)
     finished: Tensor  # (B, n) the best totals finished so far, best first; -inf: none yet
@@ -142,7 +148,8 @@ class Search:
             self.fusion.begin(len(rows)),
             self.ctc.begin(rows.cpu().numpy()) if self.ctc else None,
             total.flatten().to(states.device),
-            torch.zeros(len(rows), 4, dtype=torch.float64, device=states.device),
+            torch.zeros(len(rows), 5, dtype=torch.float64, device=states.device),
+            states.new_zeros(len(rows), states.shape[1]),
             empty,
             empty,
             total.new_full((len(owner), self.wanted), -torch.inf).to(states.device),
@@ -157,6 +164,7 @@ class Search:
             memory = self.narrowed(memory, self.tensor(reach))
         log_probs, state, alignment = self.speller.step(memory, beams.state, previous)
         log_probs = log_probs.double()
+        self.cover(beams, alignment)
         ending = self.fusion.finish_all(*beams.lm)
         scores, credit = self.sums(beams, log_probs, ending.weighted, prefix, step)  # (N, V)
         vocabulary = scores.shape[1]
@@ -169,8 +177,7 @@ class Search:
         # 1. Ends among the best K are finished.
         ends = (token == END) & best.isfinite()
         ends[:, self.beam :] = False
-        raws = np.stack([ending.token, ending.word, ending.length], axis=1)
-        raw = beams.raw + torch.cat([log_probs[:, :1], self.tensor(raws)], 1)  # (N, 4)
+        raw = beams.raw + self.added(log_probs[:, 0], ending)  # (N, 5)
         self.finish(beams, raw, parent[ends], best[ends], done)
         totals = torch.cat([beams.finished, best.masked_fill(~ends, -torch.inf)], 1)
         finished = totals.topk(self.wanted).values  # (B, n)
@@ -178,8 +185,11 @@ class Search:
         # 2. The best K of the others go on, in utterances that can still improve their list.
         order = (token == END).byte().sort(dim=1, stable=True).indices[:, : self.beam]
         best = best.gather(1, order)
-        stay = (best[:, 0] > -torch.inf) & (best[:, 0] + self.hope > finished[:, -1])
-        rows = parent.gather(1, order)[stay].flatten()
+        parent = parent.gather(1, order)
+        uncovered = self.options.coverage * self.lengths[beams.owner, None] - beams.raw[parent, 4]
+        hoped = (best + uncovered).amax(1) + self.hope
+        stay = (best[:, 0] > -torch.inf) & (hoped > finished[:, -1])
+        rows = parent[stay].flatten()
         chosen = token.gather(1, order)[stay].flatten()
         return self.advance(
             beams,
@@ -190,6 +200,18 @@ class Search:
             stay,
             finished[stay],
         )
+
+    def cover(self, beams: Beams, alignment: Tensor) -> None:
+        """Pay the beams for the states that the alignment (N, T) of this step adds."""
+        beams.attention = beams.attention + alignment
+        covered = self.options.coverage * (beams.attention > COVERED).sum(1).double()  # (N,)
+        beams.total = beams.total + covered - beams.raw[:, 4]
+        beams.raw = torch.cat([beams.raw[:, :4], covered[:, None]], 1)
+
+    def added(self, log_probs: Tensor, scores: Increments) -> Tensor:
+        """What a token adds to the raw scores: (n, 5); its log_probs (n,) and scores of the LMs."""
+        lm = [self.tensor(part) for part in (scores.token, scores.word, scores.length)]
+        return torch.stack([log_probs, *lm, torch.zeros_like(log_probs)], 1)
 
     def narrowed(self, memory: Memory, reach: Tensor) -> Memory:
         """The memory without states far from those (first, last) where CTC awaits the next token.
@@ -263,7 +285,6 @@ class Search:
         ctc = None
         if self.ctc and beams.prefix:
             ctc = self.ctc.take(beams.prefix, parents, chosen)
-        raws = self.tensor(np.stack([added.token, added.word, added.length], axis=1))
         memory = beams.memory
         if not bool(stay.all()):
             memory = memory.select(stay.repeat_interleave(self.beam).nonzero()[:, 0])
@@ -274,7 +295,8 @@ class Search:
             lm,
             ctc,
             total,
-            beams.raw[rows] + torch.cat([log_probs[:, None], raws], 1),
+            beams.raw[rows] + self.added(log_probs, added),
+            beams.attention[rows],
             torch.cat([beams.tokens[rows], tokens[:, None]], 1),
             torch.cat([beams.frames[rows], frames[:, None]], 1),
             finished,
@@ -291,6 +313,8 @@ class Search:
                 "length": int(raw[3]),
                 "total": total,
             }
+            if self.options.coverage:
+                scores["coverage"] = raw[4]
             pieces = [self.fusion.tokens[token] for token in tokens]
             attended = np.maximum.accumulate(np.array(frames, np.int64))
             words = group_words(pieces, attended, attended + 1, frame_shift)

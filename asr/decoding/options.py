@@ -20,6 +20,7 @@ class SearchOptions:
     blank_skip: float = 0.9999  # a frame whose blank is more probable than this extends nothing
     end_margin: float = 1.0  # LAS: the end is tried at most this far below the best token
     length_ratio: float = 1.0  # LAS: most tokens for each state of the encoder
+    coverage: float = 0.0  # LAS: bonus of every encoder state that was listened to, 0 or more
     attention_margin: float = 2.0  # joint: seconds attended to beyond where CTC awaits the token
 
     def __post_init__(self) -> None:
@@ -27,6 +28,8 @@ class SearchOptions:
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"is {value}; it must be at least 1", name.replace("_", "-"))
+        if not 0 <= self.coverage < math.inf:
+            raise InputError(f"is {self.coverage}; it must be 0 or more", "coverage")
         for name in (
             "beam_threshold",
             "token_threshold",

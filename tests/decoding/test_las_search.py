@@ -200,6 +200,36 @@ def test_early_stop_loses_nothing(lms: dict[str, NGram]) -> None:
             assert [one[0].text, one[0].total] == [many[0].text, pytest.approx(many[0].total)]
 
 
+def test_coverage_pays_once_for_every_state_listened_to(lms: dict[str, NGram]) -> None:
+    changed = 0
+    for seed in range(6):
+        model = tiny(seed)
+        assert model.speller is not None
+        states, lengths = inputs(model, [5, 4], seed)
+        weights = Weights(att=1.0, lm={"word": 0.5}, bonus=0.5)
+        fusion = Fusion(PIECES, {"word": lms["word"]}, weights)
+        options = replace(PRUNE_NOTHING, coverage=1.5)
+        found = search(model, states, lengths, fusion, options, PIECES)
+        early = search(model, states, lengths, fusion, replace(options, nbest=1), PIECES)
+        plain = search(model, states, lengths, fusion, replace(options, coverage=0.0), PIECES)
+        for b, length in enumerate(lengths.tolist()):
+            without = {h.text: h.total for h in plain[b]}
+            for h in found[b]:
+                tokens = torch.tensor([h.tokens], dtype=torch.long)
+                with torch.no_grad():
+                    _, attention = model.speller.teach(
+                        states[b : b + 1, :length], lengths[b : b + 1], tokens
+                    )
+                covered = int((attention[0].sum(0) > 0.5).sum())
+                assert h.scores["coverage"] == pytest.approx(1.5 * covered)
+                assert h.total == pytest.approx(h.rate(weights), abs=1e-4)
+                assert h.total >= without[h.text]
+            assert len(found[b]) == len(plain[b])
+            assert early[b][0].total == pytest.approx(found[b][0].total)
+            changed += found[b][0].text != plain[b][0].text
+    assert changed > 2
+
+
 def test_ctc_score_joins_in(lms: dict[str, NGram]) -> None:
     model = tiny(5)
     states, lengths = inputs(model, [4, 3])
