@@ -235,7 +235,8 @@ class Transcriber:
         if isinstance(source, np.ndarray):
             samples = np.ascontiguousarray(source, np.float32)
             if samples.ndim != 1 or not np.isfinite(samples).all():
-                raise AudioError(f"samples of the shape {samples.shape}, not finite numbers (N,)")
+                what = f"samples of the shape {samples.shape}, not finite numbers (N,)"
+                raise AudioError(what, None, "Give one channel without NaN.")
             return Recording(lambda begin: [samples[begin:]], place or Place())
         return Recording(partial(read_blocks, source, self.sample_rate), place or Place())
 
@@ -326,7 +327,7 @@ def load(
     beam: int | None = None,
     nbest: int = 1,
     lm: Path | str | Sequence[Path | str] = (),
-    lm_unit: str = "word",
+    lm_unit: str | Sequence[str] = (),
     lm_weight: float | Sequence[float] = (),
     length_bonus: float = 0.0,
     unk_penalty: float = 0.0,
@@ -338,8 +339,9 @@ def load(
 ) -> Transcriber:
     """A Transcriber from a model or experiment folder.
 
-    lm: files of `asr lm train`, or ARPA whose unit is lm_unit; lm_weight one for each (default
-    0.5); length_bonus for each word; weights: a file of `asr tune` instead of these numbers.
+    lm: files of `asr lm train`, or ARPA, whose lm_unit is "word" unless "token" is said; lm_weight
+    one for each (default 0.5); length_bonus for each word; weights: a file of `asr tune` instead of
+    these numbers.
     lexicon: file of the only words to output; hotwords: file, or {phrase: bonus}.
     Raises InputError where a file is missing, broken, or does not belong to the model.
     """
@@ -349,7 +351,7 @@ def load(
     tokenizer.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, path)
     lms = open_lms(
         [lm] if isinstance(lm, (str, Path)) else lm,
-        unit=lm_unit,
+        units=[lm_unit] if isinstance(lm_unit, str) else lm_unit,
         lm_weights=[lm_weight] if isinstance(lm_weight, (int, float)) else lm_weight,
         bonus=length_bonus,
         unk_penalty=unk_penalty,

@@ -249,6 +249,8 @@ def test_wrong_language_models(command: str, said: Callable[[str], str]) -> None
         ("none.lm", r"none\.lm has the normaliser 'none', but .* has 'basic'\. Make one of them"),
         ("word.arpa --lm-unit token", wrong_unit.format("token")),
         ("token.arpa --lm-unit word", wrong_unit.format("word")),
+        ("word.lm --lm-unit token", r"is a language model of words, not of tokens\. Give one"),
+        ("word.lm --lm-unit word --lm-unit token", r"2 units for 1 language models\. Give one"),
     ):
         assert_matches(said(f"{command} --lm {lm}"), message)
 

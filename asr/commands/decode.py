@@ -185,7 +185,7 @@ def decode_file(
 
     lms = open_lms(
         arguments["lm"],
-        unit=arguments["lm_unit"],
+        units=arguments["lm_unit"],
         lm_weights=arguments["lm_weight"],
         bonus=arguments["length_bonus"],
         unk_penalty=arguments["unk_penalty"],

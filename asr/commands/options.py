@@ -21,7 +21,7 @@ class SearchArguments(TypedDict):
     head: str | None
     beam: int | None
     lm: tuple[Path, ...]
-    lm_unit: str
+    lm_unit: tuple[str, ...]
     lm_weight: tuple[float, ...]
     length_bonus: float
     unk_penalty: float
@@ -41,6 +41,12 @@ def options(*decorators: Callable[[Function], Function]) -> Callable[[Function],
     return decorate
 
 
+def lm_unit_option(files: str) -> Callable[[Function], Function]:
+    text = f"Unit of {files}: one for all, or one for each --lm."
+    kinds = click.Choice(["word", "token"])
+    return click.option("--lm-unit", type=kinds, multiple=True, help=text)
+
+
 search_options = options(
     click.option(
         "--head",
@@ -49,13 +55,7 @@ search_options = options(
     ),
     click.option("--beam", type=int, help="Hypotheses kept; 1 without an LM is greedy. [20]"),
     click.option("--lm", type=FILE, multiple=True, help="LM file or .arpa[.gz]; may be repeated."),
-    click.option(
-        "--lm-unit",
-        type=click.Choice(["word", "token"]),
-        default="word",
-        show_default=True,
-        help="Unit of an ARPA file.",
-    ),
+    lm_unit_option("ARPA files [word]"),
     click.option("--lm-weight", type=float, multiple=True, help="One for each --lm. [0.5]"),
     click.option("--length-bonus", default=0.0, help="For each word (token, with token LMs). [0]"),
     click.option("--unk-penalty", default=0.0, help="Natural log added for an unknown word. [0]"),
@@ -68,12 +68,7 @@ search_options = options(
 
 scorer_options = options(
     click.option("--lm", type=FILE, multiple=True, help="LM: ours, .arpa[.gz], KenLM; repeatable."),
-    click.option(
-        "--lm-unit",
-        type=click.Choice(["word", "token"]),
-        multiple=True,
-        help="Unit of ARPA and KenLM files: one for all, or one for each --lm.",
-    ),
+    lm_unit_option("ARPA and KenLM files"),
     click.option("--name", multiple=True, help="One for each --lm (default: that of its file)."),
 )
 

@@ -79,4 +79,6 @@ def command(
         lines = (text for _, text in console.track(read_texts(texts), "reading"))
         tokenizer = Tokenizer.train(kind, lines, size, rules)
     tokenizer.save(output)
+    if size and tokenizer.size < size:
+        console.say(f"warning: the text yields {tokenizer.size} pieces, fewer than --size {size}")
     print(f"{output}: {tokenizer.size} {kind} pieces, normaliser {rules.name}")

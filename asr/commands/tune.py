@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from asr.commands.options import FILE, scorer_options
-from asr.console import say, track
+from asr.console import count, say, track
 from asr.errors import InputError
 
 
@@ -73,7 +73,7 @@ def command(
     if plot:
         tune.plot(table, tuned, plot)
     if len(table.errors) < len(said):
-        say(f"{len(said) - len(table.errors)} utterances of {ref} are not in the list")
+        say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
     for axis in tuned.edges:
         say(f"warning: the best {axis} lies at the end of the range searched")
     parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]
@@ -82,5 +82,6 @@ def command(
     click.echo(", ".join([*parts, f"bonus {tuned.weights.bonus:g} a {meta['length'][:-1]}"]))
     click.echo(tune.wer_report(wer))
     click.echo(
-        f"confidence: temperature {calibration.temperature:g}, known {calibration.known:.1%}"
+        f"confidences of words: scores divided by {calibration.temperature:g}; words that the lists"
+        f" may lack {1 - calibration.known:.1%}"
     )

@@ -6,6 +6,7 @@ print(decoder.decode(log_probs).text)
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -42,7 +43,8 @@ class CTCDecoder:
     the word boundary; <unk>, <s>, </s> and <pad> are never output.
     lm: a language model (file of `asr lm train`, .arpa, .arpa.gz or NGram), or several in a list or
     under their names in a dict: at most one of words and one of tokens.
-    lm_unit: "word" or "token", for ARPA files. lm_weight: natural logs; a list for several.
+    lm_unit: "word" (of ARPA files the default) or "token". lm_weight: natural logs; a list for
+    several.
     length_bonus: for every word (for every token where all LMs are of tokens).
     unk_penalty: natural log added to the score of an unknown word.
     lexicon: the only words that are output: a file (see asr.lm.lexicon.read_lexicon; a word alone
@@ -57,7 +59,7 @@ class CTCDecoder:
         tokens: Sequence[str] | Path | str,
         lm: NGram | Path | str | Sequence[NGram | Path | str] | Mapping[str, Any] | None = None,
         *,
-        lm_unit: str = "word",
+        lm_unit: str | None = None,
         lm_weight: float | Sequence[float] = 0.5,
         length_bonus: float = 0.0,
         unk_penalty: float = 0.0,
@@ -77,7 +79,8 @@ class CTCDecoder:
         else:
             weights = list(lm_weight)
         if len(weights) != len(lms):
-            raise InputError(f"{len(weights)} weights for {len(lms)} language models", "lm_weight")
+            what = f"{len(weights)} weights for {len(lms)} language models"
+            raise InputError(what, "lm_weight", "Give one number, or a list with one for each.")
         by_name = dict(zip(lms, weights, strict=True))
         self.fusion = make_fusion(
             self.tokens,
@@ -88,9 +91,9 @@ class CTCDecoder:
             hotwords=hotwords,
         )
         known = [field.name for field in fields(SearchOptions)]
-        for name in settings:
-            if name not in known:
-                raise InputError(f"no setting '{name}'", "CTCDecoder", nearest(name, known))
+        for name in settings.keys() - known:
+            arguments = [*list(inspect.signature(CTCDecoder).parameters)[1:-1], *known]
+            raise InputError(f"no setting '{name}'", "CTCDecoder", nearest(name, arguments))
         self.options = replace(options or SearchOptions(), **settings)
         self.frame_shift = frame_shift
 
@@ -118,7 +121,7 @@ class CTCDecoder:
         return ctc_search.search(log_probs, self.fusion, options, self.frame_shift)
 
 
-def _open(lm: Any, unit: str) -> dict[str, NGram]:
+def _open(lm: Any, unit: str | None) -> dict[str, NGram]:
     """Language models under their names."""
     if lm is None:
         return {}
@@ -133,7 +136,7 @@ def _open(lm: Any, unit: str) -> dict[str, NGram]:
     return names
 
 
-def _open_one(lm: NGram | Path | str, unit: str) -> NGram:
+def _open_one(lm: NGram | Path | str, unit: str | None) -> NGram:
     if isinstance(lm, NGram):
         return lm
-    return NGram.open(lm, unit if ".arpa" in Path(lm).suffixes else None)
+    return NGram.open(lm, unit or ("word" if ".arpa" in Path(lm).suffixes else None))

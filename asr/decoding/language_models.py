@@ -27,10 +27,18 @@ class LanguageModels:
     calibration: Calibration = UNCALIBRATED
 
 
+def each_unit(paths: Sequence[Path | str], units: Sequence[str]) -> list[str | None]:
+    """The unit of each language model, of which one may be said for all; None where none is."""
+    if len(units) not in (0, 1, len(paths)):
+        what = f"{len(units)} units for {len(paths)} language models"
+        raise InputError(what, "--lm-unit", "Give one for all, or one for each --lm.")
+    return [*units] * len(paths) if len(units) == 1 else [*units] or [None] * len(paths)
+
+
 def open_lms(
     paths: Sequence[Path | str],
     *,
-    unit: str = "word",
+    units: Sequence[str] = (),
     lm_weights: Sequence[float] = (),
     bonus: float = 0.0,
     unk_penalty: float = 0.0,
@@ -38,12 +46,13 @@ def open_lms(
 ) -> LanguageModels:
     """Open language models and give each its weight: from a weights file, or one by one.
 
-    `unit` is that of ARPA files, which do not tell. Weights of the heads stay zero unless the file
-    has them. Raises InputError where the file names other language models than are given.
+    units: as `each_unit`; ARPA files, which do not tell, are of words by default. Weights of the
+    heads stay zero unless the file has them. Raises InputError where a model is of another unit and
+    where the file names other language models than are given.
     """
     models: dict[str, NGram] = {}
-    for path in paths:
-        lm = NGram.open(path, unit if ".arpa" in Path(path).suffixes else None)
+    for path, unit in zip(paths, each_unit(paths, units), strict=True):
+        lm = NGram.open(path, unit or ("word" if ".arpa" in Path(path).suffixes else None))
         if lm.name in models:
             raise InputError(f"two language models are named '{lm.name}'", path, "Rename one.")
         models[lm.name] = lm
@@ -55,6 +64,7 @@ def open_lms(
         )
     given = list(lm_weights) or [DEFAULT_WEIGHT] * len(models)
     if len(given) != len(models):
-        raise InputError(f"{len(given)} weights for {len(models)} language models", "--lm-weight")
+        what = f"{len(given)} weights for {len(models)} language models"
+        raise InputError(what, "--lm-weight", "Give one for each --lm, in their order.")
     weights = Weights(lm=dict(zip(models, given, strict=True)), bonus=bonus)
     return LanguageModels(models, weights, unk_penalty)

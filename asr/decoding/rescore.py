@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from asr.confidence import UNCALIBRATED, Calibration, annotate
+from asr.decoding.language_models import each_unit
 from asr.decoding.weights import calibration_from, check_names, weights_from
 from asr.errors import InputError
+from asr.files import cannot_read
 from asr.hypothesis import Hypothesis, NBest, Weights
 from asr.lm.ngram import NGram
 from asr.text.normalize import Normalizer, check_same, get_normalizer
@@ -83,24 +85,23 @@ def open_scorer(path: Path | str, unit: str | None = None) -> Scorer:
         with open(path, "rb") as file:
             is_kenlm = file.read(len(KENLM_MAGIC)) == KENLM_MAGIC
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
+        raise cannot_read(path, error) from error
     return KenLM(path, unit) if is_kenlm else NGram.open(path, unit)
 
 
 def open_scorers(
     paths: Sequence[Path], units: Sequence[str] = (), names: Sequence[str] = ()
 ) -> dict[str, Scorer]:
-    """{name: LM}, the name by default that of its file; a single unit is that of all.
+    """{name: LM}, the name by default that of its file; units: as `each_unit`.
 
     Raises InputError as `open_scorer`, where numbers differ and where two names are the same.
     """
-    given = [*units] * len(paths) if len(units) == 1 else [*units] or [""] * len(paths)
-    for option, values in (("--lm-unit", given), ("--name", names or paths)):
-        if len(values) != len(paths):
-            raise InputError(f"{len(values)} for {len(paths)} language models", option)
+    if names and len(names) != len(paths):
+        what = f"{len(names)} names for {len(paths)} language models"
+        raise InputError(what, "--name", "Give one for each --lm, in their order.")
     scorers: dict[str, Scorer] = {}
-    for index, (path, unit) in enumerate(zip(paths, given, strict=True)):
-        scorer = open_scorer(path, unit or None)
+    for index, (path, unit) in enumerate(zip(paths, each_unit(paths, units), strict=True)):
+        scorer = open_scorer(path, unit)
         name = names[index] if names else scorer.name
         if name in scorers:
             raise InputError(f"two LMs are called '{name}'", path, "Name them by --name.")
@@ -279,7 +280,7 @@ def reweight(
         )
     if lm_weights and len(lm_weights) != len(rescorer.lms):
         what = f"{len(lm_weights)} weights for {len(rescorer.lms)} language models"
-        raise InputError(what, "--lm-weight")
+        raise InputError(what, "--lm-weight", "Give one for each --lm, in their order.")
     weights.lm |= dict(zip(rescorer.lms, lm_weights, strict=False))
     if bonus is not None:
         weights.bonus = bonus

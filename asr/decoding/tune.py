@@ -75,7 +75,8 @@ def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
     texts: dict[str, str] = {}
     for utterance in manifest:
         if utterance.text is None:
-            raise InputError(f"utterance '{utterance.id}' has no text", path)
+            what = f"utterance '{utterance.id}' has no text"
+            raise InputError(what, path, "Give a manifest with transcripts.")
         texts[utterance.id] = utterance.text
     return texts, manifest
 
@@ -237,7 +238,14 @@ def tune(table: Table, length_unit: str, made_with: Weights | None = None) -> Tu
     """Coarse grid (its range grows while the best point lies at an end), then a finer one.
 
     made_with: weights of the search that made the list, where the new ones are for such a search.
+    Raises InputError where no list has two hypotheses to choose from.
     """
+    if table.valid.shape[1] < 2:
+        raise InputError(
+            "each list has one hypothesis, so weights change nothing",
+            None,
+            "Decode the dev set again with --beam 100 --nbest 100.",
+        )
     space = Space.of(table, length_unit)
     count = COARSE[min(len(space.names), max(COARSE))]
     parts = PARTS[min(len(space.names), max(PARTS))]
@@ -372,7 +380,9 @@ def plot(table: Table, tuned: Tuned, path: Path) -> None:
         figure.savefig(partial, format=path.suffix.lstrip(".") or "png", bbox_inches="tight")
         partial.replace(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"the picture cannot be written ({error})", path) from error
+        raise InputError(
+            f"the picture cannot be written ({error})", path, "Give a .png, .svg or .pdf elsewhere."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
         plt.close(figure)

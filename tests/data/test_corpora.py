@@ -44,7 +44,6 @@ def recordings(tmp_path: Path) -> Path:
     for name in ("anna/x.wav", "anna/y.flac", "bert/sub/x.wav", "bert/z.WAV", "alone.ogg"):
         sound(folder / name)
         (folder / name).with_suffix(".txt").write_text(f"\ufeffSaid  in\n{name} ß\n", "utf-8")
-    (folder / "notes.txt").write_text("no recording")
     return folder
 
 
@@ -72,19 +71,22 @@ def test_folder_skips_and_lists_single_bad_items(
     sound(recordings / "anna/x.flac")
     (recordings / "bert/z.WAV").write_text("text, not audio")
     (recordings / "alone.txt").write_bytes(b"\xff\xfe")
+    (recordings / "anna/y.txt").write_text(" \n")
+    (recordings / "anna/lost.txt").write_text("no recording")
     done = run_asr("prepare", "folder", recordings, "-o", tmp_path / "out")
     assert done.returncode == 3
     for line in (
-        "skipped 4 of 7 utterances",
+        "skipped 6 of 8 utterances",
         "anna/untold.wav: no untold.txt beside it",
         "bert/z: ",
         "alone.ogg: ",
         "anna/x.wav: anna/x.flac has the same name",
+        "anna/y.flac: y.txt is empty",
+        "anna/lost.txt: no recording beside it",
     ):
         assert line in done.stderr
     assert [row["id"] for row in rows(tmp_path / "out/manifest.train.jsonl")] == [
         "anna/x",
-        "anna/y",
         "bert/sub/x",
     ]
 

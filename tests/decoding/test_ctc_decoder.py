@@ -91,6 +91,11 @@ def test_mistakes_are_named(tmp_path, arpa) -> None:
         asr.CTCDecoder(TOKENS, beam=0)
     with pytest.raises(InputError, match=r"Did you mean 'beam'\?"):
         asr.CTCDecoder(TOKENS, beeam=3)
+    with pytest.raises(InputError, match=r"Did you mean 'lm_weight'\?"):
+        asr.CTCDecoder(TOKENS, lm_weigth=3)
+    NGram.open(arpa, "word").save(tmp_path / "own.lm")
+    with pytest.raises(InputError, match=r"own.lm: is a language model of words, not of tokens"):
+        asr.CTCDecoder(TOKENS, tmp_path / "own.lm", lm_unit="token")
 
 
 def test_needs_numpy_and_numba_only() -> None:

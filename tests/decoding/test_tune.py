@@ -75,7 +75,8 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     out, picture = tmp_path / "W.json", tmp_path / "surface.png"
     done = run_asr("tune", nbest, "--ref", manifest, "-o", out, "--plot", picture)
     assert done.returncode == 0, done.stderr
-    assert "1 utterances of" in done.stderr
+    assert f"1 utterance of {manifest} not in the list" in done.stderr
+    assert "confidences of words: scores divided by " in done.stdout
     weights, unk_penalty, record = load_weights(out)
     assert weights.ctc == 1.0
     assert weights.lm["big"] == pytest.approx(0.8, abs=0.1)
@@ -251,6 +252,15 @@ def test_lists_that_cannot_be_tuned_are_refused() -> None:
     del lists[1].nbest[0].scores["lm"]
     with pytest.raises(InputError, match="not all hypotheses have the same scores"):
         tune.tabulate(lists, references, str)
+
+
+def test_a_list_of_single_hypotheses_is_refused(tmp_path: Path, run_asr: Run) -> None:
+    lists, references = generate(3, 1, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    nbest, manifest = write_files(tmp_path, lists, references)
+    done = run_asr("tune", nbest, "--ref", manifest, "-o", tmp_path / "W.json")
+    assert done.returncode == 2
+    assert "each list has one hypothesis, so weights change nothing. Decode" in done.stderr
+    assert not (tmp_path / "W.json").exists()
 
 
 def test_weights_file(tmp_path: Path) -> None:

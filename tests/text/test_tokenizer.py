@@ -1,5 +1,7 @@
 import json
 import pickle
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,14 @@ def test_training_mistakes() -> None:
             Tokenizer.train(kind, ["", " ?"], size)
     with pytest.raises(InputError, match="cannot make 5 pieces"):
         Tokenizer.train("bpe", LINES, 5)
+
+
+def test_fewer_pieces_than_asked_for_are_told(
+    tmp_path: Path, run_asr: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "t.txt").write_text("a cat\na mat\n")
+    options = ["--type", "bpe", "--size", 50, "-o", tmp_path / "t.json"]
+    done = run_asr("tokenizer", tmp_path / "t.txt", *options)
+    made = Tokenizer.load(tmp_path / "t.json").size
+    assert done.stderr == f"warning: the text yields {made} pieces, fewer than --size 50\n"
+    assert 2 < made < 50

@@ -18,15 +18,19 @@ SUFFIXES = {
 def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
     """All recordings below `folder`, sorted; id = path without suffix, speaker = first subfolder.
 
-    Skips recordings without a text file. Raises InputError where there is no recording at all.
+    Skips recordings without a text file or with an empty one, and text files without a recording.
+    Raises InputError where there is no recording at all.
     """
     if not folder.is_dir():
         raise InputError("not a folder", folder, "Give the folder with the recordings")
     found: dict[str, str] = {}
+    texts: set[str] = set()
     for place, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             file = Path(place, name).relative_to(folder)
+            if file.suffix == ".txt":
+                texts.add(str(file))
             if file.suffix.lower() not in SUFFIXES or name.startswith("."):
                 continue
             id = file.with_suffix("").as_posix()
@@ -42,9 +46,14 @@ def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
                 except InputError as error:
                     skipped.append((str(file), str(error)))
                     continue
+                if not said:
+                    skipped.append((str(file), f"{text.name} is empty"))
+                    continue
                 speaker = file.parts[0] if len(file.parts) > 1 else None
                 yield Utterance(id, str(file), folder, text=said, speaker=speaker)
     if not found:
         raise InputError(
             "no recording with a text file", folder, "Put x.txt beside each x.wav (or .flac, ...)"
         )
+    alone = sorted(texts - {f"{id}.txt" for id in found})
+    skipped += [(name, "no recording beside it") for name in alone]
