@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# After run.sh: every way to search, on the same models. A third one, CTC of phones, is trained and
+# decoded as EESEN does: pronunciations and a word LM. 35 minutes. All weights come from the dev set.
+. "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
+
+: "${ASR_DATA:?names the folder of the corpora; without them run.sh alone can be run}"
+[ -d exp/las/model ] || { echo "Run ./run.sh first: it makes the other models." >&2; exit 2; }
+train=$ASR_DATA/speechocean762/manifest.train.jsonl,$ASR_DATA/arctic-kathleen/manifest.train.jsonl
+devs=$ASR_DATA/speechocean762/manifest.dev.jsonl,$ASR_DATA/arctic-kathleen/manifest.dev.jsonl
+dev=$ASR_DATA/speechocean762/manifest.dev.jsonl
+text=$ASR_DATA/text/english-novels.txt.gz
+word="--lm exp/word.lm" char="--lm exp/char.lm"
+
+stage lexicon "pronunciations of all words of the word LM (5 s)" \
+  asr prepare lexicon ${train//,/ } "$text" -o exp/lexicon.txt
+stage spellings "the same words, to be spelt by the model's characters" \
+  sh -c "sed 's/[( ].*//' exp/lexicon.txt | sort -u > exp/words.txt"
+stage phones "phones as tokens" asr tokenizer exp/lexicon.txt --type lexicon -o exp/phones.json
+stage train-phones "CTC of phones, from the CTC model's encoder (15 minutes)" \
+  asr train conf/ctc.yaml -o exp/phones --set "data.train=[$train]" --set "data.dev=[$devs]" \
+  --set tokenizer.path=exp/phones.json --init exp/ctc --set train.epochs=14 --set data.plain_epochs=2
+
+ways() {  # ways NAME MODEL OPTIONS...: tuned on the dev set, then both test sets
+  local name=$1 model=$2
+  shift 2
+  stage "$name-dev" "$name: n-best list of the dev set" \
+    asr decode "exp/$model" "$dev" -o "exp/way.$name.dev.jsonl" "$@" --length-bonus 1
+  stage "$name-tune" "$name: weights" \
+    asr tune "exp/way.$name.dev.jsonl" --ref "$dev" -o "exp/way.$name.json"
+  for set in speechocean762 arctic-kathleen; do
+    stage "$name-$set" "$name: $set" asr decode "exp/$model" "$ASR_DATA/$set/manifest.test.jsonl" \
+      -o "exp/way.$set.$name.jsonl" "$@" --weights "exp/way.$name.json"
+  done
+}
+ways spellings ctc --beam 100 --nbest 100 $word --lexicon exp/words.txt --lm-weight 0.8
+ways pronunciations phones --beam 100 --nbest 100 $word --lexicon exp/lexicon.txt --lm-weight 0.8
+ways speller las --head las --beam 20 --nbest 20 $word --lm-weight 0.3
+ways joint las --head joint --beam 20 --nbest 20 $word --lm-weight 0.5
+stage dev-twice "rescored with both LMs: weights" asr tune exp/plain.dev.jsonl --ref "$dev" \
+  $word $char -o exp/way.twice.json
+for set in speechocean762 arctic-kathleen; do
+  manifest=$ASR_DATA/$set/manifest.test.jsonl out=exp/way.$set
+  echo "== $set: oracle of the 100-best list without LM, and what both LMs make of it"
+  asr rescore "exp/$set.2.jsonl" $word $char --weights exp/way.twice.json -o "$out.twice.jsonl" --ref "$manifest"
+  asr score "$manifest" exp/$set.{1,3,4,5}.jsonl "$out".{spellings,pronunciations,speller,joint,twice}.jsonl \
+    --labels "CTC greedy,open: characters,open: words,open: both,lexicon: spellings,lexicon: pronunciations,LAS + words,LAS joint + words,CTC rescored with both" \
+    --compare "exp/$set.5.jsonl"
+done
