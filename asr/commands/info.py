@@ -41,7 +41,10 @@ def describe_model(path: Path) -> dict[str, object]:
     facts["heads"] = ", ".join(facts["heads"])
     facts["parameters"] = f"{facts['parameters']:,}"
     facts["sample_rate"] = f"{facts['sample_rate']} Hz"
-    facts["frame_shift"] = f"{1000 * facts['frame_shift']:g} ms"
+    shift, field = facts["frame_shift"], facts["receptive_field"]
+    facts["frame_shift"] = f"{1000 * shift:g} ms, {1 / shift:.4g} frames a second"
+    layers = "attention" if facts["encoder"] == "conformer" else "LSTM"
+    facts["receptive_field"] = f"{1000 * field:g} ms below the first {layers} layer, then all"
     facts["tokenizer"] = f"{tokenizer.type}, {tokenizer.size} pieces"
     facts["normalizer"] = tokenizer.normalizer.name
     return {**facts, "hash": model_hash(folder)}

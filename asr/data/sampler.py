@@ -1,13 +1,16 @@
 """Which utterances make up the batches of an epoch: seconds of audio, not counts.
 
 A pure function of (durations, options, seed, epoch): any process can work out any epoch, and a run
-is continued exactly by skipping the batches it has consumed. Imports no torch and reads no audio.
+is continued exactly by skipping the batches it has consumed. Imports no torch and reads no audio;
+holds 8 bytes an utterance, and 8 a batch.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,31 @@ from numpy.typing import NDArray
 # Durations are varied by at most this share before sorting, so that batches differ from epoch to
 # epoch while an utterance is padded by at most about twice as much.
 JITTER = 0.1
+PIECE = 1 << 16  # numbers made Python's at once, which are ten times as large
+
+Indices = NDArray[np.uint32]
+
+
+class Batches(Sequence[Indices]):
+    """Parts of `order` (n,) that end at `ends` (b,), in the sequence `turn` (b,)."""
+
+    def __init__(
+        self, order: Indices, ends: NDArray[np.int64], turn: NDArray[np.int64] | range
+    ) -> None:
+        self.order, self.ends, self.turn = order, ends, turn
+
+    def __len__(self) -> int:
+        return len(self.turn)
+
+    @overload
+    def __getitem__(self, index: int) -> Indices: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Indices]: ...
+    def __getitem__(self, index: int | slice) -> Indices | Sequence[Indices]:
+        if isinstance(index, slice):
+            return Batches(self.order, self.ends, self.turn[index])
+        part = self.turn[index]
+        return self.order[self.ends[part - 1] if part else 0 : self.ends[part]]
 
 
 class Sampler:
@@ -34,30 +62,39 @@ class Sampler:
         sorted_epochs: int,
         most: int = sys.maxsize,
     ) -> None:
-        self.durations = np.asarray(durations, np.float64)
+        self.durations = np.asarray(durations, np.float32)
         self.batch_seconds = batch_seconds
         self.seed = seed
         self.sorted_epochs = sorted_epochs
         self.most = most
+        self._last: tuple[int, Batches] | None = None  # asked for more than once an epoch
 
-    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+    def batches(self, epoch: int) -> Batches:
         """The batches of an epoch (from 0), each an array of indices; every index once."""
-        random = np.random.default_rng([self.seed, epoch])
-        jitter = random.uniform(1 - JITTER, 1 + JITTER, len(self.durations))
-        batches = list(self._cut(np.argsort(self.durations * jitter, kind="stable")))
-        if epoch >= self.sorted_epochs:
-            order = random.permutation(len(batches))
-            batches = [batches[i] for i in order]
-        return batches
+        if self._last is None or self._last[0] != epoch:
+            self._last = None  # not two of them at a time
+            self._last = epoch, self._batches(epoch)
+        return self._last[1]
 
-    def _cut(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Cut sorted utterances into consecutive batches, each as full as it may be."""
-        begin, longest = 0, 0.0
-        for i, seconds in enumerate(self.durations[order].tolist()):
-            longest = max(longest, seconds)
-            count = i + 1 - begin
-            if count > 1 and (longest * count > self.batch_seconds or count > self.most):
-                yield order[begin:i]
-                begin, longest = i, seconds
-        if begin < len(order):
-            yield order[begin:]
+    def _batches(self, epoch: int) -> Batches:
+        random = np.random.default_rng([self.seed, epoch])
+        keys = random.uniform(1 - JITTER, 1 + JITTER, len(self.durations))
+        keys *= self.durations
+        order = np.argsort(keys, kind="stable").astype(np.uint32)
+        ends = np.frombuffer(array("q", self._cut(order)), np.int64)
+        sorted_ = epoch < self.sorted_epochs
+        return Batches(order, ends, range(len(ends)) if sorted_ else random.permutation(len(ends)))
+
+    def _cut(self, order: Indices) -> Iterator[int]:
+        """Where sorted utterances are cut into consecutive batches, each as full as it may be."""
+        count, longest = 0, 0.0
+        for begin in range(0, len(order), PIECE):
+            piece = self.durations[order[begin : begin + PIECE]].tolist()
+            for i, seconds in enumerate(piece, begin):
+                longest = max(longest, seconds)
+                count += 1
+                if count > 1 and (longest * count > self.batch_seconds or count > self.most):
+                    yield i
+                    count, longest = 1, seconds
+        if count:
+            yield len(order)

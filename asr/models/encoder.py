@@ -1,4 +1,4 @@
-"""Recurrent encoders (listeners): features to states at a lower rate. B utterances, T frames.
+"""Encoders (listeners): features to states at a lower rate. B utterances, T frames.
 
 No PackedSequence: on CPU its backward pass is quadratic in time. A bidirectional layer is a forward
 LSTM on the padded batch and another one on the batch with each utterance reversed within its own
@@ -13,40 +13,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr.errors import InputError
+from asr.models.conformer import Conformer
+from asr.models.dropout import LockedDropout
 from asr.models.frontend import Length, inside
 from asr.models.options import check_choice, check_range
 
 
 @dataclass
 class EncoderOptions:
-    type: str = "blstm"  # "blstm": convolutions, then BLSTM; "pyramid": Chan et al. 2016
-    layers: int = 3  # bidirectional LSTM layers; pyramid: the first log2(subsampling) halve time
-    size: int = 192  # LSTM units a direction; states have twice as many numbers
-    dropout: float = 0.2  # on the input of every layer but the first, and on the states; 0 to 0.9
-    subsampling: int = 4  # frames a state; blstm 2, 3 or 4; pyramid 2, 4 or 8
+    # "blstm" and "conformer" (Gulati et al. 2020): two convolutions that lower the rate, then
+    # layers of it; "pyramid": BLSTM layers that lower the rate (Chan et al. 2016)
+    type: str = "blstm"
+    layers: int = 3  # pyramid: the first log2(subsampling) of them halve time
+    size: int = 192  # LSTM units a direction, half the numbers of a state; conformer: all of them
+    dropout: float = 0.2  # on what every layer (conformer: every part of one) gives; 0 to 0.9
+    subsampling: int = 4  # frames a state; blstm and conformer 2, 3 or 4; pyramid 2, 4 or 8
+    heads: int = 4  # conformer: of its attention; size is a multiple of twice as many
+    kernel: int = 15  # conformer: states that a convolution sees, odd
 
 
-STRIDES = {2: (2, 1), 3: (3, 1), 4: (2, 2)}  # of the two convolutions of `blstm`
+STRIDES = {2: (2, 1), 3: (3, 1), 4: (2, 2)}  # of the two convolutions of all but `pyramid`
 HALVINGS = {2: 1, 4: 2, 8: 3}  # layers of `pyramid` that halve time
-
-
-class LockedDropout(nn.Module):
-    """Dropout with one mask an utterance for all frames (Gal & Ghahramani 2016).
-
-    Better than a mask a frame between recurrent layers, and cheap: random numbers are drawn
-    serially on CPU, here B·D of them instead of B·T·D.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> (B, T, D)."""
-        if not self.training or self.rate == 0:
-            return x
-        mask = torch.empty_like(x[:, :1]).bernoulli_(1 - self.rate) / (1 - self.rate)
-        return x * mask
 
 
 def make_lstm(inputs: int, size: int, layers: int = 1) -> nn.LSTM:
@@ -110,6 +98,8 @@ class Stack(nn.Module):
 class Halve(nn.Module):
     """Concatenate neighbour frames; an odd last one gets zeros."""
 
+    stride = kernel = 2
+
     def output_lengths(self, frames: Length) -> Length:
         return (frames + 1) // 2
 
@@ -120,32 +110,37 @@ class Halve(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Steps that lower the rate, and BLSTM layers, in the order of the type.
+    """Steps that lower the rate, and layers, in the order of the type.
 
-    blstm: two strided convolutions, then the layers. pyramid: the first log2(subsampling) layers
-    each halve time by concatenating neighbour frames of their input (Listen, Attend and Spell).
+    blstm, conformer: two strided convolutions, then the layers. pyramid: the first
+    log2(subsampling) layers each halve time by concatenating neighbour frames of their input
+    (Listen, Attend and Spell).
     """
 
     def __init__(self, options: EncoderOptions, channels: int) -> None:
         super().__init__()
-        check_choice("model.encoder.type", options.type, ["blstm", "pyramid"])
+        check_choice("model.encoder.type", options.type, ["blstm", "conformer", "pyramid"])
         check_range("model.encoder.size", options.size, 1, 4096)
         check_range("model.encoder.dropout", options.dropout, 0, 0.9)
-        factors = STRIDES if options.type == "blstm" else HALVINGS
+        pyramid, conformer = options.type == "pyramid", options.type == "conformer"
+        factors = HALVINGS if pyramid else STRIDES
         check_choice("model.encoder.subsampling", str(options.subsampling), map(str, factors))
-        self.size = 2 * options.size
+        halvings = HALVINGS[options.subsampling] if pyramid else 0
+        check_range("model.encoder.layers", options.layers, max(1, halvings), 32)
+        if conformer:
+            check_conformer(options)
+        self.size = options.size if conformer else 2 * options.size
         self.subsampling = options.subsampling
         self.dropout = LockedDropout(options.dropout)
         self.steps = nn.ModuleList()
         inputs = channels
-        if options.type == "blstm":
-            check_range("model.encoder.layers", options.layers, 1, 32)
-            for stride in STRIDES[options.subsampling]:
-                self.steps.append(Stack(inputs, options.size, stride))
-                inputs = options.size
-        halvings = HALVINGS[options.subsampling] if options.type == "pyramid" else 0
-        check_range("model.encoder.layers", options.layers, max(1, halvings), 32)
+        for stride in () if pyramid else STRIDES[options.subsampling]:
+            self.steps.append(Stack(inputs, options.size, stride))
+            inputs = options.size
         for layer in range(options.layers):
+            if conformer:
+                self.steps.append(Conformer(inputs, options.heads, options.kernel, options.dropout))
+                continue
             if layer < halvings:
                 self.steps.append(Halve())
                 inputs *= 2
@@ -159,12 +154,37 @@ class Encoder(nn.Module):
                 frames = step.output_lengths(frames)
         return frames
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, T, F), 0 behind the end -> states (B, T', 2·size), likewise; (B,)."""
+    @property
+    def receptive_frames(self) -> int:
+        """Frames that reach the first layer at one state; from there on it is the utterance."""
+        frames = stride = 1
         for step in self.steps:
+            if not isinstance(step, (Stack, Halve)):
+                break
+            frames += (step.kernel - 1) * stride
+            stride *= step.stride
+        return frames
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, T, F), 0 behind the end -> states (B, T', size), likewise; (B,)."""
+        for step in self.steps:
+            keep = inside(lengths, x.shape[1])
             if isinstance(step, BLSTM):
-                x = step(x, mirror_index(lengths, x.shape[1]))
-                x = self.dropout(x * inside(lengths, x.shape[1])[:, :, None])
+                x = step(x, mirror_index(lengths, x.shape[1])) * keep[:, :, None]
+                x = self.dropout(x)
+            elif isinstance(step, Conformer):
+                x = step(x, keep) * keep[:, :, None]
             else:
                 x, lengths = step(x, lengths)
         return x, lengths
+
+
+def check_conformer(options: EncoderOptions) -> None:
+    """InputError unless attention's heads divide the size, and the kernel has a middle."""
+    check_range("model.encoder.heads", options.heads, 1, 64)
+    check_range("model.encoder.kernel", options.kernel, 1, 255)
+    if options.size % (2 * options.heads):
+        what = f"{options.size} is not a multiple of {2 * options.heads} (2 x heads)"
+        raise InputError(what, "model.encoder.size", "Change size or model.encoder.heads.")
+    if options.kernel % 2 == 0:
+        raise InputError(f"{options.kernel} is even", "model.encoder.kernel", "Take an odd one.")

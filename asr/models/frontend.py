@@ -18,14 +18,16 @@ from asr.models.options import check_choice, check_range
 
 Length = TypeVar("Length", int, Tensor)
 
-PAIRS = 2  # (cos, sin) pairs a channel of `conv`: one pair would catch only a part of a wide band
+PAIRS = 2  # (cos, sin) pairs a learned channel: one pair would catch only a part of a wide band
 LOWEST = 20.0  # Hz, lower edge of the first channel
 FLOOR = 1e-6  # added to energies; samples have RMS 1, so this is 60 dB below white noise
 
 
 @dataclass
 class FrontendOptions:
-    type: str = "conv"  # "conv": learned filterbank over the samples; "logmel": fixed
+    # "conv": learned filterbank over the samples; "sinc": one whose bands' edges alone are learned
+    # (Ravanelli & Bengio 2018); "logmel": fixed
+    type: str = "conv"
     channels: int = 80  # features a frame, 8 to 256; 64 are enough at 8 kHz
     window: float = 0.025  # seconds a frame sees
     shift: float = 0.010  # seconds between the beginnings of frames
@@ -55,7 +57,7 @@ class Filterbank(nn.Module):
 
     def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
         super().__init__()
-        self.window, self.shift = window, shift
+        self.shift = shift
         points = mel_points(channels, sample_rate)
         width = (points[2:] - points[:-2]) / 2  # full width of a triangle at half its height
         offsets = (torch.arange(PAIRS, dtype=torch.float64) + 0.5) / PAIRS - 0.5
@@ -72,10 +74,64 @@ class Filterbank(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """samples (B, N) -> energies (B, T, F)."""
-        frames = samples.unfold(1, self.window, self.shift)  # (B, T, W)
-        waves = (frames @ self.filters).square()  # (B, T, 2·P·F)
-        waves = waves.reshape(*waves.shape[:2], 2 * PAIRS, -1)  # (B, T, 2·P, F)
-        return waves.sum(2) / (PAIRS * self.window)
+        return band_energies(samples, self.filters, self.shift)
+
+
+class SincFilterbank(nn.Module):
+    """Band-pass filters whose edges are learned (SincNet, Ravanelli & Bengio 2018).
+
+        g[n] = 2·f2·sinc(2·f2·n) - 2·f1·sinc(2·f1·n) = 2·b·sinc(b·n)·cos(2π·m·n)
+
+    with b = f2 - f1 and m their middle. Beside the cosine stands the sine, so that the energy does
+    not depend on the phase at a frame's middle, and a band is PAIRS equal parts, as in Filterbank.
+    Hann window: through the side lobes of the paper's Hamming window speech leaks into the lowest
+    channels. Edges begin where a mel filter is at half its height.
+    """
+
+    time: Tensor
+    hann: Tensor
+    parts: Tensor
+
+    def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+        self.highest = sample_rate / 2000  # kHz
+        points = mel_points(channels, sample_rate) / 1000  # kHz: Adam moves edges by 1 Hz a step
+        middles = (points[1:] + points[:-1]) / 2
+        self.low = nn.Parameter(middles[:-1].float())
+        self.width = nn.Parameter(middles.diff().float())
+        time = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2) * 1000 / sample_rate
+        hann = 0.5 + 0.5 * torch.cos(math.pi * time / time[-1])
+        parts = (torch.arange(PAIRS)[:, None] + 0.5) / PAIRS
+        self.register_buffer("time", time[:, None].float(), persistent=False)  # ms (W, 1)
+        self.register_buffer("hann", hann[:, None].float(), persistent=False)  # (W, 1)
+        self.register_buffer("parts", parts, persistent=False)  # (P, 1)
+
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper edges (F,), kHz."""
+        low = self.low.abs().clamp(max=self.highest)
+        return low, (low + self.width.abs()).clamp(max=self.highest)
+
+    def filters(self) -> Tensor:
+        """(W, 2·P·F), each of RMS 1."""
+        low, high = self.edges()
+        width = (high - low) / PAIRS
+        phase = 2 * math.pi * self.time * (low + self.parts * (high - low)).flatten()
+        envelope = (self.hann * torch.sinc(self.time * width)).repeat(1, PAIRS)
+        filters = torch.cat([envelope * phase.cos(), envelope * phase.sin()], 1)
+        return filters / filters.square().mean(0).sqrt()
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """samples (B, N) -> energies (B, T, F)."""
+        return band_energies(samples, self.filters(), self.shift)
+
+
+def band_energies(samples: Tensor, filters: Tensor, shift: int) -> Tensor:
+    """samples (B, N), filters (W, 2·P·F) -> mean energies of P pairs (B, T, F)."""
+    frames = samples.unfold(1, len(filters), shift)  # (B, T, W)
+    waves = (frames @ filters).square()  # (B, T, 2·P·F)
+    waves = waves.reshape(*waves.shape[:2], 2 * PAIRS, -1)  # (B, T, 2·P, F)
+    return waves.sum(2) / (PAIRS * len(filters))
 
 
 class MelSpectrogram(nn.Module):
@@ -103,6 +159,9 @@ class MelSpectrogram(nn.Module):
         return energies.transpose(1, 2) * self.scale  # (B, F, T) -> (B, T, F)
 
 
+ENERGIES = {"conv": Filterbank, "sinc": SincFilterbank, "logmel": MelSpectrogram}
+
+
 class Frontend(nn.Module):
     """Samples -> pre-emphasis and RMS 1 -> energies of F channels -> log -> instance norm -> masks.
 
@@ -114,7 +173,7 @@ class Frontend(nn.Module):
 
     def __init__(self, options: FrontendOptions, sample_rate: int) -> None:
         super().__init__()
-        check_choice("model.frontend.type", options.type, ["conv", "logmel"])
+        check_choice("model.frontend.type", options.type, list(ENERGIES))
         check_range("model.frontend.channels", options.channels, 8, 256)
         check_range("model.frontend.prior", options.prior, 0, 10)
         check_range("model.frontend.window", options.window, 0.005, 0.1)
@@ -126,7 +185,7 @@ class Frontend(nn.Module):
         if self.prior:
             self.mean = nn.Parameter(torch.full((options.channels,), -4.0))
             self.log_variance = nn.Parameter(torch.full((options.channels,), 1.5))
-        kind = Filterbank if options.type == "conv" else MelSpectrogram
+        kind = ENERGIES[options.type]
         self.energies = kind(options.channels, sample_rate, self.window, self.shift)
 
     def output_lengths(self, samples: Length) -> Length:

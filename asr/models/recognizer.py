@@ -68,6 +68,13 @@ class Recognizer(nn.Module):
         """Seconds between states."""
         return self.frontend.shift * self.encoder.subsampling / self.options.sample_rate
 
+    @property
+    def receptive_field(self) -> float:
+        """Seconds of samples at one state below the first layer that sees the whole utterance."""
+        frames = self.encoder.receptive_frames
+        samples = self.frontend.window + (frames - 1) * self.frontend.shift
+        return samples / self.options.sample_rate
+
     def output_lengths(self, samples: Length) -> Length:
         """States of so many samples (int or tensor)."""
         return self.encoder.output_lengths(self.frontend.output_lengths(samples))
@@ -87,7 +94,8 @@ class Recognizer(nn.Module):
 
         Masks: see Frontend.forward.
         """
-        features, frames = self.frontend(samples, lengths, time_masks, frequency_masks)
+        with torch.autocast(samples.device.type, enabled=False):  # energies span many magnitudes
+            features, frames = self.frontend(samples, lengths, time_masks, frequency_masks)
         states, frames = self.encoder(features, frames)
         return states, frames
 
@@ -142,6 +150,7 @@ class Recognizer(nn.Module):
             "parameters": sum(p.numel() for p in self.parameters()),
             "sample_rate": self.options.sample_rate,
             "frame_shift": self.frame_shift,
+            "receptive_field": self.receptive_field,
         }
 
     def save(self, folder: Path | str) -> None:

@@ -224,7 +224,7 @@ class Speller(nn.Module):
         unknown) is not taken.
         """
         log_probs = self.teach(states, lengths, tokens)[0][:, :-1]  # (B, U, V)
-        drawn = torch.distributions.Categorical(logits=log_probs).sample()
+        drawn = log_probs.exp().flatten(0, 1).multinomial(1).view_as(tokens)
         own = torch.empty(drawn.shape, device=drawn.device).bernoulli_(self.sampling).bool()
         return torch.where(own & (drawn > UNKNOWN), drawn, tokens)
 

@@ -33,7 +33,7 @@ def make_recognizer() -> Callable[..., Recognizer]:
             sample_rate=8000,
             ctc_weight=ctc_weight,
             frontend=FrontendOptions(type=frontend, channels=24),
-            encoder=EncoderOptions(encoder, layers, size=12, subsampling=subsampling),
+            encoder=EncoderOptions(encoder, layers, 12, subsampling=subsampling, heads=2, kernel=5),
             speller=SpellerOptions(speller_layers, size=14, embedding=6, attention=10, reach=3),
         )
         model = Recognizer(options, VOCABULARY).eval()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchaudio
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import InputError
+from asr.models.conformer import Attention, Conformer, rotate
+from asr.models.dropout import LockedDropout
 from asr.models.encoder import (
     BLSTM,
     Encoder,
     EncoderOptions,
     Halve,
-    LockedDropout,
     Stack,
     make_lstm,
     mirror_index,
@@ -62,16 +64,93 @@ def test_halve_concatenates_neighbours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "factor"), [("blstm", f) for f in (2, 3, 4)] + [("pyramid", f) for f in (2, 4, 8)]
+    ("kind", "factor"),
+    [(kind, f) for kind in ("blstm", "conformer") for f in (2, 3, 4)]
+    + [("pyramid", f) for f in (2, 4, 8)],
 )
 def test_lengths(kind: str, factor: int) -> None:
-    encoder = Encoder(EncoderOptions(kind, size=4, subsampling=factor), 6).eval()
+    encoder = Encoder(EncoderOptions(kind, size=4, subsampling=factor, heads=2), 6).eval()
     for frames in range(1, 40):
         states, lengths = encoder(torch.randn(1, frames, 6), torch.tensor([frames]))
         assert encoder.output_lengths(frames) == -(-frames // factor)
-        assert states.shape == (1, int(lengths), 8)
+        assert states.shape == (1, int(lengths), encoder.size)
         assert encoder.output_lengths(torch.tensor([frames])).tolist() == lengths.tolist()
         assert int(lengths) == encoder.output_lengths(frames)
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("blstm", 2), ("conformer", 3), ("conformer", 4)])
+def test_receptive_frames_are_those_with_a_gradient(kind: str, factor: int) -> None:
+    encoder = Encoder(EncoderOptions(kind, size=8, subsampling=factor), 6)
+    x = y = torch.randn(1, 60, 6, requires_grad=True)
+    lengths = torch.tensor([60])
+    for step in encoder.steps:
+        if isinstance(step, Stack):
+            y, lengths = step(y, lengths)
+    y[0, 7].sum().backward()
+    assert x.grad is not None
+    assert int((x.grad[0].abs().sum(1) > 0).sum()) == encoder.receptive_frames
+
+
+def test_attention_is_the_formula() -> None:
+    """One head against sums over pairs of states; what is behind the end is not looked at."""
+    torch.manual_seed(0)
+    layer = Attention(6, 1).double()
+    x = torch.randn(1, 5, 6, dtype=torch.float64)
+    query, key, value = layer.project(layer.norm(x))[0, :4].chunk(3, 1)
+
+    def turned(row: torch.Tensor, place: int) -> torch.Tensor:
+        pairs = torch.complex(row[:3], row[3:])
+        return pairs * torch.exp(1j * place * 10000 ** -(torch.arange(3).double() / 3))
+
+    rows = []
+    for i in range(4):
+        scores = [(turned(query[i], i) * turned(key[j], j).conj()).sum().real for j in range(4)]
+        rows.append((torch.stack(scores) / 6**0.5).softmax(0) @ value)
+    found = layer(x, inside(torch.tensor([4]), 5))[0, :4]
+    torch.testing.assert_close(found, layer.output(torch.stack(rows)), atol=1e-12, rtol=0)
+
+
+def test_products_of_rotated_tell_distances() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 8, dtype=torch.float64)
+    left, right = rotate(a.expand(3000, 8)), rotate(b.expand(3000, 8))
+    products = (left[7:] * right[:-7]).sum(1)
+    torch.testing.assert_close(products, products[:1].expand(2993), atol=1e-9, rtol=0)
+    assert (left * right).sum(1)[0] != pytest.approx(float(products[0]), abs=1e-3)
+
+
+def test_conformer_is_the_library_s_but_for_positions() -> None:
+    """torchaudio's layer with one state (no positions), GroupNorm in the place of BatchNorm."""
+    theirs = torchaudio.models.conformer.ConformerLayer(
+        8, 32, 2, 5, dropout=0.0, use_group_norm=True
+    ).double()
+    ours = Conformer(8, 2, 5, 0.0).double()
+    pairs = [
+        (ours.before[0], theirs.ffn1.sequential[0]), (ours.before[1], theirs.ffn1.sequential[1]),
+        (ours.before[4], theirs.ffn1.sequential[4]), (ours.after[0], theirs.ffn2.sequential[0]),
+        (ours.after[1], theirs.ffn2.sequential[1]), (ours.after[4], theirs.ffn2.sequential[4]),
+        (ours.attention.norm, theirs.self_attn_layer_norm),
+        (ours.attention.output, theirs.self_attn.out_proj),
+        (ours.convolution.norm, theirs.conv_module.layer_norm),
+        (ours.convolution.depthwise, theirs.conv_module.sequential[2]),
+        (ours.convolution.middle, theirs.conv_module.sequential[3]),
+        (ours.norm, theirs.final_layer_norm),
+    ]  # fmt: skip
+    for own, other in pairs:
+        torch.nn.init.normal_(other.weight)
+        own.load_state_dict(other.state_dict())
+    for own, other in (
+        (ours.convolution.enter, theirs.conv_module.sequential[0]),
+        (ours.convolution.leave, theirs.conv_module.sequential[5]),
+    ):
+        own.weight.data.copy_(other.weight.data[:, :, 0])  # 1 x 1 convolutions
+        own.bias.data.copy_(other.bias.data)
+    ours.attention.project.weight.data.copy_(theirs.self_attn.in_proj_weight.data)
+    ours.attention.project.bias.data.copy_(theirs.self_attn.in_proj_bias.data)
+    x = torch.randn(3, 1, 8, dtype=torch.float64)
+    expected = theirs(x.transpose(0, 1), None).transpose(0, 1)
+    found = ours(x, torch.ones(3, 1, dtype=torch.bool))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
 def test_forget_gates_begin_open() -> None:
@@ -100,6 +179,9 @@ def test_locked_dropout() -> None:
         (EncoderOptions("pyramid", layers=2, subsampling=8), "model.encoder.layers", "between 3"),
         (EncoderOptions(dropout=1.0), "model.encoder.dropout", "between 0 and 0.9"),
         (EncoderOptions(size=0), "model.encoder.size", "between 1"),
+        (EncoderOptions("conformer", size=20), "model.encoder.size", "multiple of 8"),
+        (EncoderOptions("conformer", heads=0), "model.encoder.heads", "between 1"),
+        (EncoderOptions("conformer", kernel=4), "model.encoder.kernel", "odd"),
     ],
 )
 def test_impossible_options(options: EncoderOptions, where: str, says: str) -> None:

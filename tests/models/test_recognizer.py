@@ -18,13 +18,10 @@ from asr.models.recognizer import Recognizer, RecognizerOptions
 Make = Callable[..., Recognizer]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
-KINDS = [
-    (frontend, encoder, subsampling)
-    for frontend in ("conv", "logmel")
-    for encoder, subsampling in [
-        ("blstm", 2), ("blstm", 3), ("blstm", 4), ("pyramid", 2), ("pyramid", 4), ("pyramid", 8)
-    ]
-]  # fmt: skip
+FRONTENDS = ("conv", "sinc", "logmel")
+ENCODERS = [(kind, factor) for kind in ("blstm", "conformer") for factor in (2, 3, 4)]
+ENCODERS += [("pyramid", factor) for factor in (2, 4, 8)]
+KINDS = [(frontend, *encoder) for frontend in FRONTENDS for encoder in ENCODERS]
 
 
 @pytest.mark.parametrize(("frontend", "encoder", "subsampling"), KINDS)
@@ -91,6 +88,32 @@ def test_losses_of_the_heads(
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("encoder", ["blstm", "conformer", "pyramid"])
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_gradients_are_the_numerical_ones(
+    make_recognizer: Make, batch: Batch, frontend: str, encoder: str
+) -> None:
+    model = make_recognizer(frontend, encoder).double()
+    samples, others = batch[0].double(), batch[1:]
+    names = [name for name, _ in model.named_parameters()]
+
+    class Total(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self) -> Tensor:
+            return self.model.losses(samples, *others)["total"]
+
+    def total(*values: Tensor) -> Tensor:
+        weights = {f"model.{name}": value for name, value in zip(names, values, strict=True)}
+        loss: Tensor = torch.func.functional_call(Total(), weights, ())
+        return loss
+
+    values = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    assert torch.autograd.gradcheck(total, values, fast_mode=True)
+
+
 def test_masks_reach_the_features(make_recognizer: Make, batch: Batch) -> None:
     model = make_recognizer()
     everything = torch.tensor([[[0.0, 9.0]]] * 4)
@@ -103,10 +126,13 @@ def test_masks_reach_the_features(make_recognizer: Make, batch: Batch) -> None:
 
 
 def test_frame_shift_and_description(make_recognizer: Make) -> None:
+    model = make_recognizer("logmel", "blstm", 3)
+    assert model.receptive_field == pytest.approx(0.025 + 10 * 0.01)  # kernels 5 and 3
     model = make_recognizer("logmel", "pyramid", 8)
     assert model.frame_shift == pytest.approx(0.08)
     facts = model.describe()
     assert facts["frame_shift"] == model.frame_shift
+    assert facts["receptive_field"] == pytest.approx(0.035)  # two frames
     assert facts["heads"] == ["ctc", "las"]
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
     json.dumps(facts)
@@ -123,11 +149,12 @@ def test_no_ctc_head_is_said(make_recognizer: Make) -> None:
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.0, 0.3])
-@pytest.mark.parametrize("frontend", ["conv", "logmel"])
+@pytest.mark.parametrize("frontend", FRONTENDS)
+@pytest.mark.parametrize("encoder", ["conformer", "pyramid"])
 def test_saved_and_loaded_is_the_same(
-    make_recognizer: Make, batch: Batch, tmp_path: Path, weight: float, frontend: str
+    make_recognizer: Make, batch: Batch, tmp_path: Path, weight: float, frontend: str, encoder: str
 ) -> None:
-    model = make_recognizer(frontend, "pyramid", ctc_weight=weight)
+    model = make_recognizer(frontend, encoder, ctc_weight=weight)
     model.save(tmp_path / "new" / "model")
     loaded = Recognizer.load(tmp_path / "new" / "model")
     assert sorted(p.name for p in (tmp_path / "new" / "model").iterdir()) == [

@@ -19,7 +19,7 @@ VOCABULARY = 6
 def make(layers: int = 1, smoothing: float = 0.1) -> Speller:
     torch.manual_seed(1)
     options = SpellerOptions(
-        layers, size=7, embedding=4, attention=5, filters=3, reach=2, label_smoothing=smoothing
+        layers, 7, 4, 5, filters=3, reach=2, dropout=0.0, label_smoothing=smoothing
     )
     speller = Speller(options, inputs=6, vocabulary=VOCABULARY).double().eval()
     for parameter in speller.parameters():
@@ -131,6 +131,29 @@ def test_loss_by_hand(states: tuple[Tensor, Tensor]) -> None:
         torch.testing.assert_close(losses[row], expected)
 
 
+def test_sampling_draws_from_the_model(states: tuple[Tensor, Tensor]) -> None:
+    """In training only; frequencies are those of the model after the true tokens."""
+    speller = make()
+    speller.sampling = 0.4
+    states = states[0].repeat(2000, 1, 1), states[1].repeat(2000)
+    tokens = TOKENS.repeat(2000, 1)
+    log_probs = speller(*states, tokens).detach()
+    assert torch.equal(log_probs, speller.teach(*states, tokens)[0])  # eval mode
+    torch.manual_seed(4)
+    drawn = speller.sample(*states, tokens).reshape(2000, 3, 4)
+    for row, place in ((0, 0), (0, 3), (1, 1)):
+        expected = 0.4 * log_probs[row, place].exp()
+        expected[TOKENS[row, place]] += 1 - float(expected[2:].sum())
+        for token in range(2, VOCABULARY):
+            share = float((drawn[:, row, place] == token).double().mean())
+            assert share == pytest.approx(float(expected[token]), abs=0.03)
+    torch.manual_seed(4)
+    spelled = speller.train()(*states, tokens)
+    assert (spelled - log_probs)[:3, 0].abs().max() < 1e-12  # the start token stands
+    assert (spelled - log_probs)[:, 1:].abs().max() > 0.1
+    assert (drawn[..., :] == UNKNOWN).sum() == 0
+
+
 def test_no_tokens_at_all(states: tuple[Tensor, Tensor]) -> None:
     speller = make(smoothing=0.0)
     none = torch.zeros(3, 0, dtype=torch.long)
@@ -145,6 +168,7 @@ def test_no_tokens_at_all(states: tuple[Tensor, Tensor]) -> None:
         (SpellerOptions(layers=0), "model.speller.layers"),
         (SpellerOptions(filters=0), "model.speller.filters"),
         (SpellerOptions(label_smoothing=1.0), "model.speller.label_smoothing"),
+        (SpellerOptions(sampling=1.0), "model.speller.sampling"),
     ],
 )
 def test_impossible_options(options: SpellerOptions, where: str) -> None:
