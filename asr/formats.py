@@ -93,12 +93,13 @@ def _escape(match: re.Match[str]) -> str:
     return f"%{ord(match[0]):02X}"
 
 
-def cues(words: list[Word]) -> Iterator[tuple[float, float, str]]:
+def cues(words: list[Word], length: float | None = None) -> Iterator[tuple[float, float, str]]:
     """Subtitles (start, end, text) as guides ask: at most two lines, no pause inside, shown for
-    long enough to be read where the next one leaves the time for it."""
+    long enough to be read where the next one, or the end of the recording (`length` seconds, if
+    known), leaves the time for it."""
     groups = list(phrases(words))
     for group, after in zip_longest(groups, groups[1:]):
-        limit = after[0].start - CUE_GAP if after else float("inf")
+        limit = after[0].start - CUE_GAP if after else length or float("inf")
         start, text = group[0].start, join_words(word.word for word in group)
         end = max(group[-1].end, min(limit, start + max(CUE_SHORTEST, _reading_time(text))))
         yield start, min(max(end, start + 0.001), start + CUE_SECONDS), "\n".join(_lines(text))
@@ -159,10 +160,11 @@ def _clock(seconds: float, point: str) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
 
 
-def write_srt(hypothesis: Hypothesis, name: str) -> str:
+def write_srt(hypothesis: Hypothesis, name: str, length: float | None = None) -> str:
+    shown = cues(_times(hypothesis, name), length)
     blocks = [
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n"
-        for number, (start, end, text) in enumerate(cues(_times(hypothesis, name)), start=1)
+        for number, (start, end, text) in enumerate(shown, start=1)
     ]
     return "\n".join(blocks)
 
@@ -176,14 +178,19 @@ def write_tsv(hypothesis: Hypothesis, name: str) -> str:
     return "".join(lines)
 
 
-def write_vtt(hypothesis: Hypothesis, name: str) -> str:
+def write_vtt(hypothesis: Hypothesis, name: str, length: float | None = None) -> str:
     blocks = ["WEBVTT\n"]
-    for start, end, text in cues(_times(hypothesis, name)):
+    for start, end, text in cues(_times(hypothesis, name), length):
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         blocks.append(f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text}\n")
     return "\n".join(blocks)
 
 
+# These also take the seconds of the recording, or None.
+SUBTITLES: dict[str, Callable[[Hypothesis, str, float | None], str]] = {
+    "srt": write_srt,
+    "vtt": write_vtt,
+}
 WRITERS: dict[str, Callable[[Hypothesis, str], str]] = {
     "txt": write_txt,
     "json": write_json,

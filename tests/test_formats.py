@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import InputError
-from asr.formats import CUE_PAUSE, WRITERS, cues, read_kaldi, read_trn, write_trn
+from asr.formats import CUE_PAUSE, SUBTITLES, WRITERS, cues, read_kaldi, read_trn, write_trn
 from asr.hypothesis import Hypothesis, Word
 from asr.wer import count_errors
 
@@ -87,6 +87,16 @@ def test_cues_keep_their_limits() -> None:
     begun = [b for a, b in pairwise(words) if b.start - a.end > CUE_PAUSE]
     assert len(begun) > 300
     assert {round(word.start, 6) for word in begun} <= starts
+
+
+def test_the_last_cue_ends_with_the_recording() -> None:
+    words = [Word("so", 0.0, 0.2), Word("yes", 9.0, 9.2)]
+    assert [end for _, end, _ in cues(words)] == pytest.approx([5 / 6, 9.0 + 5 / 6])
+    assert [end for _, end, _ in cues(words, 9.5)] == pytest.approx([5 / 6, 9.5])
+    assert [end for _, end, _ in cues(words, 9.1)][-1] == 9.2  # no shorter than its words
+    for write in SUBTITLES.values():
+        shown = write(Hypothesis("so yes", words=words), "a", 9.5)
+        assert re.search(r"--> 00:00:09[.,]500\n", shown)
 
 
 def nasty_texts(number: int) -> list[str]:

@@ -9,7 +9,7 @@ import click
 
 from asr import console
 from asr.commands.options import FILE
-from asr.errors import InputError
+from asr.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from asr.scoring import References, System, Transcripts
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("ref", type=FILE)
 @click.argument("hyp", type=FILE, nargs=-1, required=True)
-@click.option("--compare", type=FILE, help="Test each HYP against this system, on the same units.")
+@click.option(
+    "--compare",
+    type=FILE,
+    metavar="FILE|LABEL",
+    help="Test each HYP against this system, on the same units.",
+)
 @click.option("--labels", help="Names of the systems, separated by commas.")
 @click.option("--sclite", is_flag=True, help="Word counts as `sctk sclite -s` gives them.")
 @click.option(
@@ -54,7 +59,7 @@ def command(
     \b
     Examples:
       asr score data/manifest.test.jsonl test.nbest.jsonl --alignments 5
-      asr score data/manifest.test.jsonl greedy.jsonl beam.jsonl lm.jsonl --compare greedy.jsonl
+      asr score data/manifest.test.jsonl 1.jsonl 2.jsonl --labels greedy,beam --compare greedy
       asr score ref.trn hyp.trn --sclite --json score.json
     """
     import json
@@ -62,18 +67,20 @@ def command(
     from asr.files import whole_file
     from asr.scoring import References, choose_normalizer, read_transcripts, score_system
 
-    paths = list(hyp) if compare is None or compare in hyp else [*hyp, compare]
+    paths = [*hyp, compare] if compare and compare not in hyp and compare.exists() else list(hyp)
     source = read_transcripts(ref, format)
     hypotheses = [read_transcripts(path, format) for path in paths]
     if source.meta and not any(one.meta for one in hypotheses):
         console.say(f"warning: {ref} is an n-best file; the references come first, then HYP.")
     chosen = choose_normalizer(normalizer, hypotheses)
     references = References.of(source, chosen)
+    names = _labels(labels, hypotheses)
+    compared = None if compare is None else _find(compare, paths, names)
     systems = [
         score_system(label, transcripts, references, chosen, sclite)
-        for label, transcripts in zip(_labels(labels, hypotheses), hypotheses, strict=True)
+        for label, transcripts in zip(names, hypotheses, strict=True)
     ]
-    base = None if compare is None else systems[paths.index(compare)]
+    base = None if compared is None else systems[compared]
     result = _figures(references, systems, base)
     result |= {"normalizer": chosen.name, "alignment": "sclite" if sclite else "minimal"}
     if trn_folder:
@@ -98,6 +105,14 @@ def _labels(labels: str | None, hypotheses: list[Transcripts]) -> list[str]:
         return names
     names = [str(one.meta.get("label") or one.path.stem) for one in hypotheses]
     return names if len(set(names)) == len(names) else [str(one.path) for one in hypotheses]
+
+
+def _find(system: Path, paths: list[Path], names: list[str]) -> int:
+    """The place of a system that is named by its file or its label."""
+    if system not in paths and str(system) not in names:
+        what = f"'{system}' is neither a file nor the label of a system"
+        raise InputError(what, "--compare", nearest(str(system), names))
+    return paths.index(system) if system in paths else names.index(str(system))
 
 
 def _figures(references: References, systems: list[System], base: System | None) -> dict[str, Any]:

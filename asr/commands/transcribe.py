@@ -22,7 +22,7 @@ from asr.commands.options import (
     open_transcriber,
     search_options,
 )
-from asr.console import end_with_skipped, progress, say
+from asr.console import count, end_with_skipped, progress, say
 from asr.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def command(
         raise InputError("several formats need a folder", "--format", "Give it by -o FOLDER.")
     files = tuple(dict.fromkeys(files))
     check_output(files, output)
+    check_usable(missing(files), files)
     transcriber = open_transcriber(model, device, threads, 1, arguments)
     say("loading the search (its first use compiles it: half a minute)")
     transcriber.warm_up()
@@ -92,10 +93,28 @@ def command(
     command = [model_hash(model_folder(model)), search, arguments, names, files]
     with standard_input(files) as paths, Journal(output, command) as journal:
         skipped = transcribe(transcriber, paths, names, output, journal)
+    check_usable(skipped, files)
+    end_with_skipped(skipped, len(files), "files")
+
+
+def missing(files: Sequence[Path]) -> list[tuple[str, str]]:
+    """The files that are not there, each with the reason: known before a model is loaded."""
+    from asr.data.manifest import split_audio
+
+    found: list[tuple[str, str]] = []
+    for file in files:
+        try:
+            if file != STDIN:
+                os.stat(split_audio(str(file))[0])
+        except OSError as error:
+            found.append((str(file), f"cannot be opened ({error.strerror}). Correct the path"))
+    return found
+
+
+def check_usable(skipped: Sequence[tuple[str, str]], files: Sequence[Path]) -> None:
     if len(skipped) == len(files):
         what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
         raise InputError(f"none of the files can be used: {what}")
-    end_with_skipped(skipped, len(files), "files")
 
 
 def check_output(files: Sequence[Path], output: Path | None) -> None:
@@ -164,22 +183,26 @@ def transcribe(
                     skipped.append((str(name), reason))
                     continue
                 if event.part is None:
-                    write(journal[name].hypothesis(), name, formats, output)
+                    write(journal[name].hypothesis(), name, paths[name], formats, output)
                 journal.add(name, event.part)
         except KeyboardInterrupt:
             if output is not None:
                 say(f"{meter} are kept: the same command continues")
             else:
-                write(journal[name].hypothesis(), name, formats, output)
+                write(journal[name].hypothesis(), name, paths[name], formats, output)
             raise
-    say(f"{len(paths) - len(skipped)} of {len(paths)} files transcribed; {meter}")
+    if len(skipped) < len(paths):
+        say(f"{len(paths) - len(skipped)} of {count(len(paths), 'file')} transcribed; {meter}")
     return skipped
 
 
-def write(hypothesis: Hypothesis, file: Path, formats: Sequence[str], output: Path | None) -> None:
-    """Write a file's results into the folder, or print them."""
+def write(
+    hypothesis: Hypothesis, file: Path, source: Path, formats: Sequence[str], output: Path | None
+) -> None:
+    """Write a file's results into the folder, or print them; `source` is what was read for it."""
+    from asr.data.stream import duration
     from asr.files import whole_file
-    from asr.formats import WRITERS
+    from asr.formats import SUBTITLES, WRITERS
 
     # A file name may hold bytes that are no text, and white space that ends an id in most formats.
     shown = os.fsencode(file).decode(errors="replace")
@@ -187,7 +210,10 @@ def write(hypothesis: Hypothesis, file: Path, formats: Sequence[str], output: Pa
     if not hypothesis.text:
         say(f"{shown}: no speech found")
     for name in formats:
-        content = WRITERS[name](hypothesis, id)
+        if name in SUBTITLES:
+            content = SUBTITLES[name](hypothesis, id, duration(source))
+        else:
+            content = WRITERS[name](hypothesis, id)
         if output is None:
             click.echo(f"{shown}\t{content}" if name == "txt" else content, nl=False)
         else:

@@ -41,7 +41,7 @@ def read_blocks(audio: str | Path, sample_rate: int, skip: int) -> Iterator[Samp
 def duration(audio: str | Path) -> float | None:
     """Seconds by the file's header; None where nothing says so."""
     with suppress(OSError, soundfile.SoundFileError):
-        return float(soundfile.info(str(audio)).duration)
+        return float(soundfile.info(os.fsencode(audio)).duration)
     program = shutil.which("ffprobe")
     if program is None:
         return None

@@ -31,7 +31,8 @@ def viterbi(log_probs: Floats, tokens: Sequence[int]) -> tuple[Ints, Ints]:
     frames = np.ascontiguousarray(log_probs, np.float32)
     (start, end, _), scores, _ = align(frames, ids, np.array([0, len(ids)]))
     if scores[0] == -np.inf:
-        raise InputError("no alignment of the tokens has a probability above zero")
+        what = "no alignment of the tokens has a probability above zero"
+        raise InputError(what, None, "Is it the text of this audio?")
     return start, end
 
 

@@ -52,7 +52,8 @@ class Search:
 def begin(fusion: Fusion, options: SearchOptions) -> Search | LexiconSearch:
     """Start a search: one hypothesis, the empty text."""
     if not 0 < fusion.weights.ctc < float("inf"):
-        raise InputError(f"the weight of the CTC score is {fusion.weights.ctc}", "ctc-weight")
+        what = f"the weight of the CTC score is {fusion.weights.ctc}"
+        raise InputError(what, "ctc-weight", "It must be above 0 and finite.")
     if isinstance(fusion, LexiconFusion):
         return LexiconSearch(fusion, options)
     limits = prefix_tree.pruning(options, fusion)
@@ -112,13 +113,15 @@ def check(log_probs: LogProbs, fusion: Fusion) -> Floats:
     if wrong.size:
         t = int(wrong[0])
         if np.isnan(frames[t]).any() or np.isposinf(frames[t]).any():
-            raise InputError("the network's outputs hold NaN or infinity", f"frame {t}")
+            what = "the network's outputs hold NaN or infinity"
+            raise InputError(what, f"frame {t}", "Train or export it again.")
         what = f"the probabilities sum to {sums[t]:.4g}, not to 1"
         raise InputError(what, f"frame {t}", "Give natural logs of a softmax.")
     usable = fusion.usable
     if not usable.all() and not (alive := probs[:, usable].any(1)).all():
         what = "all probability is on tokens that are never output"
-        raise InputError(what, f"frame {int(np.argmin(alive))}")
+        where = f"frame {int(np.argmin(alive))}"
+        raise InputError(what, where, "The tokens must be those of the network, in its order.")
     return frames
 
 
@@ -213,7 +216,7 @@ def search_batch(
     threads: None is one a core. InputError names the utterance by its place.
     """
     if threads is not None and threads < 1:
-        raise InputError(f"is {threads}; it must be at least 1", "threads")
+        raise InputError(f"is {threads}; it must be at least 1", "threads", "None is all cores.")
 
     numbered, lock = enumerate(batch), Lock()
     found: dict[int, list[Hypothesis]] = {}

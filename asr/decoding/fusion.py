@@ -278,7 +278,8 @@ class Fusion:
     def _weight(self, name: str | None) -> float:
         weight = self.weights.lm.get(name, 0.0) if name else 0.0
         if not (math.isfinite(weight) and weight >= 0):
-            raise InputError(f"the weight of the language model {name} is {weight}", "lm-weight")
+            what = f"the weight of the language model {name} is {weight}"
+            raise InputError(what, "lm-weight", "It must be finite and not negative.")
         return float(weight)
 
     def _arrays(self) -> FusionArrays:

@@ -59,9 +59,11 @@ class HotWords:
         for phrase, bonus in lines:
             text = " ".join(normalize(phrase).split())
             if not text:
-                raise InputError(f"'{phrase}' has no words", self.where)
+                what = f"'{phrase}' has no words that the normaliser leaves"
+                raise InputError(what, self.where, "Leave it out.")
             if not math.isfinite(bonus):
-                raise InputError(f"the bonus of '{phrase}' is {bonus}", self.where)
+                what = f"the bonus of '{phrase}' is {bonus}"
+                raise InputError(what, self.where, "It must be a finite number.")
             self.phrases[text] = float(bonus)
         self.arrays = _automaton(self.phrases)
         digest = hashlib.sha256(repr(sorted(self.phrases.items())).encode())

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
+from asr.files import cannot_read
 from asr.text.pieces import BOUNDARIES, SPECIAL, is_boundary, letters
 
 Ints = NDArray[np.int32]
@@ -49,9 +50,9 @@ def read_entries(path: Path | str) -> Iterator[Entry]:
                 if content and not line.startswith(";;;"):
                     yield _entry(content, f"{path}:{number}")
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
+        raise cannot_read(path, error) from error
     except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", path) from error
+        raise InputError("is not UTF-8 text", path, "Convert it.") from error
 
 
 def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, tuple[str, ...]]]]:
@@ -81,7 +82,8 @@ def _entry(fields: list[str], where: str) -> Entry:
     if len(units) > 1 and _probability.fullmatch(units[0]):
         probability = float(units.pop(0))
     if probability is not None and not 0 < probability <= 1:
-        raise InputError(f"probability {probability:g} is not in (0, 1]", where)
+        what = f"probability {probability:g} is not in (0, 1]"
+        raise InputError(what, where, "Write what share of the times the word is said so.")
     return Entry(_variant.sub("", word), tuple(units), probability, where)
 
 
@@ -152,7 +154,8 @@ def _entries_of(lexicon: Pronunciations) -> Iterator[Entry]:
     for word, spellings in lexicon.items():
         for probability, units in spellings:
             if not 0 < probability <= 1:
-                raise InputError(f"probability {probability:g} is not in (0, 1]", word)
+                what = f"probability {probability:g} is not in (0, 1]"
+                raise InputError(what, word, "Give what share of the times it is said so.")
             yield Entry(word, units, probability, "lexicon")
 
 

@@ -210,19 +210,14 @@ class NGram:
         path = Path(path)
         if path.name.endswith((".arpa", ".arpa.gz")):
             if unit is None:
-                raise InputError(
-                    "an ARPA file does not say what its units are",
-                    path,
-                    "Give --lm-unit word or --lm-unit token.",
-                )
+                what = "an ARPA file does not say what its units are"
+                raise InputError(what, path, "Give --lm-unit word or --lm-unit token.")
             return cls.from_arpa(path, unit)
         model = _open(path)
         if unit is not None and unit != model.unit:
-            raise InputError(
-                f"is a language model of {model.unit}s, not of {unit}s",
-                path,
-                f"Give one of {unit}s, or leave --lm-unit away: this file tells its unit.",
-            )
+            what = f"is a language model of {model.unit}s, not of {unit}s"
+            remedy = f"Give one of {unit}s, or leave --lm-unit away: this file tells its unit."
+            raise InputError(what, path, remedy)
         return model
 
     @classmethod
@@ -297,11 +292,8 @@ class NGram:
         elif self.unit == "word" and len(known) == size and any(map(self.id, marks)):
             what, other = "all of its words are tokens of the model", "token"
         if what:
-            raise InputError(
-                f"is no language model of {self.unit}s: {what}",
-                self.path,
-                f"Give --lm-unit {other}, or another language model.",
-            )
+            remedy = f"Give --lm-unit {other}, or another language model."
+            raise InputError(f"is no language model of {self.unit}s: {what}", self.path, remedy)
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -377,13 +369,11 @@ def _open(path: Path) -> NGram:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # ValueError: an empty file
         reason = getattr(error, "strerror", None) or "it is empty"
-        raise InputError(
-            f"cannot be read ({reason})", path, "`asr lm train` makes language models."
-        ) from error
+        remedy = "`asr lm train` makes language models."
+        raise InputError(f"cannot be read ({reason})", path, remedy) from error
     if content[: len(MAGIC)] != MAGIC or len(content) < len(MAGIC) + 12:
-        raise InputError(
-            "is not a language model", path, "Give what `asr lm train` wrote, or an .arpa[.gz]."
-        )
+        remedy = "Give what `asr lm train` wrote, or an .arpa[.gz]."
+        raise InputError("is not a language model", path, remedy)
     version, size, checksum = np.frombuffer(content, "<u4", 3, len(MAGIC)).tolist()
     if version > FORMAT:
         raise InputError("is a language model of a newer format", path, "Update asr.")

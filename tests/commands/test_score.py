@@ -148,6 +148,9 @@ def test_table_of_several_systems_with_verdicts(
     assert "b against greedy: greedy is better, p < 0.001 (WER +42.86 points" in out
     _, other, _, _ = score(ref, worse, "--compare", hyp, "--labels", "B,A")
     assert other["comparisons"][0]["verdict"] == "A is better, p < 0.001"
+    assert score(ref, worse, hyp, "--compare", "A", "--labels", "B,A")[1] == other
+    with pytest.raises(InputError, match=r"'greddy' is neither .*Did you mean 'greedy'\?"):
+        score(ref, worse, hyp, "--compare", "greddy")
     assert other["comparisons"][0]["difference"] == comparison["difference"]
 
 

@@ -111,6 +111,8 @@ def test_other_programs_read_the_outputs(
         counts = [int(field) for field in total if field.isdigit()]
         size = len(words) if kind == "ctm" else len(text.split())
         assert counts[1:7] == [size, size, 0, 0, 0, 0]
+    _, minutes, seconds = cues[-1][0].split(" --> ")[1].replace(",", ".").split(":")
+    assert 60 * int(minutes) + float(seconds) <= soundfile.info(place / "talk.wav").duration
 
 
 def test_standard_input_and_video(
@@ -176,6 +178,12 @@ def test_recordings_with_nothing_to_hear(
     for name in ("clipped", "fast"):
         assert (out / f"{name}.txt").exists()
     assert not list(out.glob(".*"))
+    for nothing in ("nowhere.wav", "empty.wav"):
+        with pytest.raises(InputError, match=r"none of the files can be used: .*(Correct|Remove)"):
+            run(place / "latin", tmp_path / nothing)
+        told = capsys.readouterr().err  # a missing file is noticed before the search is compiled
+        assert ("loading the search" in told) == (nothing == "empty.wav")
+        assert "0 of 1" not in told
 
 
 def test_places_that_cannot_be_used(place: Path, tmp_path: Path) -> None:
