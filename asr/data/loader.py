@@ -29,6 +29,7 @@ Samples = NDArray[np.float32]
 Seconds = NDArray[np.float32]
 Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequency
 Skipped = list[tuple[str, str]]  # (utterance id, reason)
+SEEN_FIRST = 200_000  # utterances whose texts are looked at before training begins: 5 seconds
 
 
 @dataclass
@@ -161,7 +162,7 @@ class BatchMaker(Dataset[Batch]):
         """Waveform, tokens and masks. Raises AudioError where the audio cannot be used."""
         tokens = self.tokenizer.encode(utterance.text or "")
         wave, masks = load(utterance, self.sample_rate), None
-        if self.options and (problem := self.fit.problem(len(wave), tokens)):
+        if self.options and (problem := self.problem(len(wave), tokens)):
             raise AudioError(problem)
         if self.options and epoch >= self.options.plain_epochs:
 
@@ -172,6 +173,10 @@ class BatchMaker(Dataset[Batch]):
             wave = augment(wave, self.sample_rate, self.options, random, fits)
             masks = draw_masks(len(wave) / self.sample_rate, self.options.specaugment, random)
         return wave, np.array(tokens, np.int64), masks
+
+    def problem(self, samples: int, tokens: Sequence[int]) -> str | None:
+        """Why there is nothing to learn from so many samples and this text; None if there is."""
+        return self.fit.problem(samples, tokens) if tokens else "no text"
 
 
 def pad(rows: Sequence[NDArray[Any]], dtype: type) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -237,6 +242,8 @@ class TrainingSet:
 
     left_out: what the filters took (over-long, no text, impossible for CTC), with reasons;
     unreadable: audio whose header could not be read. Raises InputError if nothing is left.
+    Of more than SEEN_FIRST utterances the lines of known duration are read, and left out as
+    unreadable, only in their turn: ten million would keep training waiting for minutes.
     """
 
     def __init__(
@@ -247,31 +254,34 @@ class TrainingSet:
         self.utterances, self.maker, self.workers = utterances, maker, options.workers
         self.left_out: Skipped = []
         self.unreadable: Skipped = []
-        kept, durations = [], []
-        for index, utterance in enumerate(track(utterances, "checking the training set")):
+        seconds = np.array(seconds, np.float32)
+        known = ~np.isnan(seconds)
+        kept = np.ones(len(seconds), bool)
+        doubtful = ~known | (seconds > options.max_seconds) | (len(seconds) <= SEEN_FIRST)
+        for index in track(np.flatnonzero(doubtful).tolist(), "checking the training set"):
+            utterance = utterances[index]
             try:
-                duration = float(seconds[index])
-                if np.isnan(duration):
-                    duration = audio_info(utterance).seconds - utterance.start
+                if not known[index]:
+                    seconds[index] = audio_info(utterance).seconds - utterance.start
             except AudioError as error:
                 self.unreadable.append((utterance.id, str(error)))
+                kept[index] = False
                 continue
-            if reason := self._unfit(utterance, duration, options.max_seconds):
+            if reason := self._unfit(utterance, float(seconds[index]), options.max_seconds):
                 self.left_out.append((utterance.id, reason))
-            else:
-                kept.append(index)
-                durations.append(duration)
-        if not kept:
+                kept[index] = False
+        if not kept.any():
             name, reason = (self.left_out + self.unreadable)[0]
             raise InputError(
                 f"none of {len(utterances)} utterances can be trained on (first: {name}: {reason})",
                 ", ".join(options.train),
             )
-        self.kept = np.array(kept)
-        self.seconds = float(np.sum(durations))
-        require_audio(maker, (utterances[i] for i in kept), ", ".join(options.train))
+        self.kept = np.flatnonzero(kept).astype(np.uint32)
+        seconds = seconds[self.kept]
+        self.seconds = float(seconds.sum(dtype=np.float64))
+        require_audio(maker, (utterances[int(i)] for i in self.kept), ", ".join(options.train))
         self.sampler = Sampler(
-            np.array(durations),
+            seconds,
             options.batch_seconds,
             maker.seed,
             options.sorted_epochs,
@@ -282,9 +292,7 @@ class TrainingSet:
         if seconds > longest:
             return f"{seconds:.1f} s is longer than data.max_seconds={longest:g}"
         tokens = self.maker.tokenizer.encode(utterance.text or "")
-        if not tokens:
-            return "no text"
-        return self.maker.fit.problem(int(seconds * self.maker.sample_rate), tokens)
+        return self.maker.problem(int(seconds * self.maker.sample_rate), tokens)
 
     def batches(self, epoch: int, consumed: int, epochs: int) -> Iterator[Batch]:
         """All batches from `consumed` of `epoch` on to the end of epoch `epochs` - 1."""

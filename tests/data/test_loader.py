@@ -88,6 +88,23 @@ def test_filters_name_what_they_leave_out(tmp_path: Path, stated: bool) -> None:
     assert [b.ids for b in train.batches(0, 0, 1)] == [["good"]]
 
 
+def test_of_many_utterances_texts_are_looked_at_in_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*MIXED, ("long", 3.5, "ab"), ("short", 0.2, "abc"), ("mute", 1.0, "")]
+    utterances = manifest(tmp_path, rows)
+    first = list(training_set(utterances, options()).batches(0, 0, 1))
+    monkeypatch.setattr("asr.data.loader.SEEN_FIRST", 0)
+    train = training_set(utterances, options())
+    assert dict(train.left_out) == {"long": "3.5 s is longer than data.max_seconds=3"}
+    batches = list(train.batches(0, 0, 1))
+    assert dict(item for b in batches for item in b.unreadable) == {
+        "short": "too short: 2 frames, the text needs 3",
+        "mute": "no text",
+    }
+    assert {i for b in batches for i in b.ids} == {i for b in first for i in b.ids}
+
+
 def test_nothing_left_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none of 1 utterances .*short: too short"):
         training_set(manifest(tmp_path, [("short", 0.2, "abc")]), options())
