@@ -1,7 +1,9 @@
 """From audio to hypotheses: a model, a search, and language models. What commands and Python use.
 
-transcriber = asr.load("exp/ctc", lm="word.lm")
-transcriber.transcribe("talk.wav").text
+>>> transcriber = asr.load("exp/my", lm="data/word.lm")
+>>> hypothesis = transcriber.transcribe("talk.wav")
+>>> for word in transcriber.align("talk.wav", "what was said"):
+...     assert word.start < word.end
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, overload
+from typing import NamedTuple, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
@@ -46,6 +48,7 @@ BATCH_SECONDS = 60.0  # of audio a batch, padding included
 
 Samples = NDArray[np.float32]
 Audio: TypeAlias = str | Path | Samples
+AnyAudio = TypeVar("AnyAudio", bound=Audio)
 
 
 class Outputs(NamedTuple):
@@ -202,11 +205,11 @@ class Transcriber:
     @overload
     def transcribe(self, source: Audio) -> Hypothesis: ...
     @overload
-    def transcribe(self, source: list[Audio]) -> list[Hypothesis]: ...
+    def transcribe(self, source: list[AnyAudio]) -> list[Hypothesis]: ...
     @overload
-    def transcribe(self, source: Iterator[Audio]) -> Iterator[Hypothesis]: ...
+    def transcribe(self, source: Iterator[AnyAudio]) -> Iterator[Hypothesis]: ...
     def transcribe(
-        self, source: Audio | list[Audio] | Iterator[Audio]
+        self, source: Audio | list[AnyAudio] | Iterator[AnyAudio]
     ) -> Hypothesis | list[Hypothesis] | Iterator[Hypothesis]:
         """The transcript of a recording of any length, with the words' times.
 
@@ -218,6 +221,31 @@ class Transcriber:
         if isinstance(source, Iterator):
             return self._transcripts(source)
         return next(self._transcripts([source]))
+
+    def align(self, source: Audio, text: str) -> list[Word]:
+        """When each word of a known text was said, in seconds, by the CTC head.
+
+        source: as in `transcribe`, but of some minutes at most: the networks get all of it at once.
+        Raises InputError where the model has no CTC head or cannot write the text, or where the
+        audio is too short for it; AudioError for audio that is unusable.
+        """
+        tokens = self.spell(text)
+        outputs = self.outputs([np.concatenate([*self.recording(source).read(0)])])
+        log_probs = outputs.log_probs(0)
+        if log_probs is None:
+            what = "a model without CTC head cannot align"
+            raise InputError(what, None, "Train with model.ctc_weight above 0.")
+        return self.word_times(tokens, log_probs, outputs.pauses[0])
+
+    def spell(self, text: str | None) -> list[int]:
+        """The tokens of a text. Raises InputError where there are none, or not for all of it."""
+        if unknown := self.tokenizer.unknown(text or ""):
+            what = f"cannot be written with the model's tokens: {' '.join(unknown)}"
+            raise InputError(what, None, "Leave these out, or write them in other characters.")
+        tokens = self.tokenizer.encode(text or "")
+        if not tokens:
+            raise InputError("has no text", None, "Give what was said.")
+        return tokens
 
     def _transcripts(self, sources: Iterable[Audio]) -> Iterator[Hypothesis]:
         transcript = Transcript()
@@ -307,16 +335,19 @@ def choose_head(recognizer: Recognizer, head: str | None, weights: Weights) -> s
     """The head to decode with: the one asked for, that of tuned weights, else the speller first."""
     there = {"ctc": recognizer.has_ctc, "las": recognizer.has_speller}
     there["joint"] = all(there.values())
+    tuned = None
+    if weights.ctc or weights.att:
+        tuned = "joint" if weights.ctc and weights.att else "las" if weights.att else "ctc"
     if head is None:
-        if weights.ctc or weights.att:
-            return "joint" if weights.ctc and weights.att else "las" if weights.att else "ctc"
-        return "las" if there["las"] else "ctc"
+        return tuned or ("las" if there["las"] else "ctc")
     if head not in HEADS:
         raise InputError(f"no head '{head}'", "--head", nearest(head, HEADS))
     if not there[head]:
         other = next(name for name in HEADS if there[name])
         missing = "not both heads" if head == "joint" else f"no {head} head"
         raise InputError(f"the model has {missing}", "--head", f"Use --head {other}.")
+    if head != "joint" and tuned not in (None, head):
+        raise InputError(f"the weights are for the head '{tuned}'", "--head", "Leave it out.")
     return head
 
 

@@ -46,7 +46,7 @@ stage las-greedy "test set" \
 stage las-beam "test set" \
   asr decode exp/las $test -o exp/6.jsonl --head las --beam 8
 stage las-lm "test set" \
-  asr decode exp/las $test -o exp/7.jsonl --head las --beam 8 $lm --weights exp/las.json
+  asr decode exp/las $test -o exp/7.jsonl --beam 8 $lm --weights exp/las.json
 
 labels="CTC greedy,CTC beam,CTC + n-gram,CTC n-best rescored,LAS greedy,LAS beam,LAS + n-gram"
 asr score $test exp/[1-7].jsonl --labels "$labels" --compare exp/2.jsonl --json exp/scores.json

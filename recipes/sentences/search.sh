@@ -20,11 +20,11 @@ stage train-phones "CTC of phones, from the CTC model's encoder (15 minutes)" \
   asr train conf/ctc.yaml -o exp/phones --set "data.train=[$train]" --set "data.dev=[$devs]" \
   --set tokenizer.path=exp/phones.json --init exp/ctc --set train.epochs=14 --set data.plain_epochs=2
 
-ways() {  # ways NAME MODEL OPTIONS...: tuned on the dev set, then both test sets
-  local name=$1 model=$2
-  shift 2
+ways() {  # ways NAME MODEL LM-WEIGHT OPTIONS...: tuned on the dev set, then both test sets
+  local name=$1 model=$2 weight=$3
+  shift 3
   stage "$name-dev" "$name: n-best list of the dev set" \
-    asr decode "exp/$model" "$dev" -o "exp/way.$name.dev.jsonl" "$@" --length-bonus 1
+    asr decode "exp/$model" "$dev" -o "exp/way.$name.dev.jsonl" "$@" --lm-weight "$weight" --length-bonus 1
   stage "$name-tune" "$name: weights" \
     asr tune "exp/way.$name.dev.jsonl" --ref "$dev" -o "exp/way.$name.json"
   for set in speechocean762 arctic-kathleen; do
@@ -32,17 +32,16 @@ ways() {  # ways NAME MODEL OPTIONS...: tuned on the dev set, then both test set
       -o "exp/way.$set.$name.jsonl" "$@" --weights "exp/way.$name.json"
   done
 }
-ways spellings ctc --beam 100 --nbest 100 $word --lexicon exp/words.txt --lm-weight 0.8
-ways pronunciations phones --beam 100 --nbest 100 $word --lexicon exp/lexicon.txt --lm-weight 0.8
-ways speller las --head las --beam 20 --nbest 20 $word --lm-weight 0.3
-ways joint las --head joint --beam 20 --nbest 20 $word --lm-weight 0.5
+ways spellings ctc 0.8 --beam 100 --nbest 100 $word --lexicon exp/words.txt
+ways pronunciations phones 0.8 --beam 100 --nbest 100 $word --lexicon exp/lexicon.txt
+ways joint las 0.5 --head joint --beam 20 --nbest 20 $word
 stage dev-twice "rescored with both LMs: weights" asr tune exp/plain.dev.jsonl --ref "$dev" \
   $word $char -o exp/way.twice.json
 for set in speechocean762 arctic-kathleen; do
   manifest=$ASR_DATA/$set/manifest.test.jsonl out=exp/way.$set
   echo "== $set: oracle of the 100-best list without LM, and what both LMs make of it"
   asr rescore "exp/$set.2.jsonl" $word $char --weights exp/way.twice.json -o "$out.twice.jsonl" --ref "$manifest"
-  asr score "$manifest" exp/$set.{1,3,4,5}.jsonl "$out".{spellings,pronunciations,speller,joint,twice}.jsonl \
-    --labels "CTC greedy,open: characters,open: words,open: both,lexicon: spellings,lexicon: pronunciations,LAS + words,LAS joint + words,CTC rescored with both" \
+  asr score "$manifest" exp/$set.{1,3,4,5,8}.jsonl "$out".{spellings,pronunciations,joint,twice}.jsonl \
+    --labels "CTC greedy,open: characters,open: words,open: both,LAS,lexicon: spellings,lexicon: pronunciations,LAS joint + words,CTC rescored with both" \
     --compare "exp/$set.5.jsonl"
 done

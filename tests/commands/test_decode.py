@@ -125,6 +125,16 @@ def test_lexicon_and_hot_words(place: Path, tmp_path: Path, run_asr: Run) -> Non
     assert "--lexicon: the search of the head 'las' does not take it" in done.stderr
 
 
+def test_a_head_that_the_weights_are_not_for(place: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.json"
+    weights.write_text(json.dumps({"weights": {"ctc": 0.4, "att": 0.6, "lm": {}, "bonus": 0.0}}))
+    assert asr.load(place / "model", weights=weights).head == "joint"
+    assert asr.load(place / "model", weights=weights, head="joint").head == "joint"
+    for head in ("ctc", "las"):
+        with pytest.raises(InputError, match="the weights are for the head 'joint'"):
+            asr.load(place / "model", weights=weights, head=head)
+
+
 def test_batch_equals_single_with_both_heads(place: Path) -> None:
     for head in ("ctc", "las"):
         transcriber = asr.load(place / "model", head=head, beam=5)
