@@ -8,6 +8,7 @@ length: exact, and as fast as the dense LSTM.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,34 @@ def make_lstm(inputs: int, size: int, layers: int = 1) -> nn.LSTM:
     return lstm
 
 
+class Reversal(torch.autograd.Function):
+    """Rows moved by a permutation that is its own inverse: so is its gradient. torch's `gather`
+    moves single numbers, and its gradient adds them: 14 times slower on CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mirror: Tensor) -> Tensor:
+        ctx.save_for_backward(mirror)
+        return x.flatten(0, 1).index_select(0, mirror).view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (mirror,) = ctx.saved_tensors
+        return reverse(gradients[0], mirror), None
+
+
+def reverse(x: Tensor, mirror: Tensor) -> Tensor:
+    """x (B, T, D), mirror (B·T,) of `mirror_index` -> each utterance reversed within its length."""
+    result: Tensor = Reversal.apply(x, mirror)  # type: ignore[no-untyped-call]
+    return result
+
+
+def mirror_index(lengths: Tensor, total: int) -> Tensor:
+    """lengths (B,) -> (B·total,): the row of a flattened batch that changes places with each."""
+    position = torch.arange(total, device=lengths.device)
+    mirror = torch.where(inside(lengths, total), lengths[:, None] - 1 - position, position)
+    return (mirror + total * torch.arange(len(lengths), device=lengths.device)[:, None]).flatten()
+
+
 class BLSTM(nn.Module):
     """One bidirectional LSTM layer."""
 
@@ -56,21 +85,10 @@ class BLSTM(nn.Module):
         self.back = make_lstm(inputs, size)
 
     def forward(self, x: Tensor, mirror: Tensor) -> Tensor:
-        """x (B, T, D), mirror (B, T) of `mirror_index` -> (B, T, 2·size)."""
+        """x (B, T, D), mirror (B·T,) of `mirror_index` -> (B, T, 2·size)."""
         ahead, _ = self.ahead(x)
         back, _ = self.back(reverse(x, mirror))
         return torch.cat([ahead, reverse(back, mirror)], 2)
-
-
-def mirror_index(lengths: Tensor, total: int) -> Tensor:
-    """lengths (B,) -> (B, total): the position that changes places with each one."""
-    position = torch.arange(total, device=lengths.device)
-    return torch.where(inside(lengths, total), lengths[:, None] - 1 - position, position)
-
-
-def reverse(x: Tensor, mirror: Tensor) -> Tensor:
-    """x (B, T, D) with each utterance reversed within its own length."""
-    return x.gather(1, mirror[:, :, None].expand_as(x))
 
 
 class Stack(nn.Module):

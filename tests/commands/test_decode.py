@@ -236,6 +236,8 @@ def test_align_and_info(place: Path, tmp_path: Path, run_asr: Run) -> None:
     assert "gone: is not there. Give a model or experiment folder" in done.stderr
     done = run_asr("info", place / "model")
     assert "ctc, las" in done.stdout
+    assert " frames a second" in done.stdout
+    assert " ms below the first LSTM layer" in done.stdout
     done = run_asr("info", place / "word.arpa")
     assert done.returncode == 0, done.stderr
     assert "1-grams" in done.stdout

@@ -19,6 +19,7 @@ from asr.models.encoder import (
     Stack,
     make_lstm,
     mirror_index,
+    reverse,
 )
 from asr.models.frontend import inside
 
@@ -41,6 +42,13 @@ def test_blstm_is_the_packed_one() -> None:
     for suffix, lstm in (("", layer.ahead), ("_reverse", layer.back)):
         for name, parameter in lstm.named_parameters():
             torch.testing.assert_close(parameter.grad, theirs[name + suffix].grad)
+
+
+def test_reversal_within_each_length() -> None:
+    x = torch.arange(10, dtype=torch.float64).reshape(2, 5, 1).requires_grad_()
+    mirror = mirror_index(torch.tensor([3, 5]), 5)
+    assert reverse(x, mirror)[:, :, 0].tolist() == [[2, 1, 0, 3, 4], [9, 8, 7, 6, 5]]
+    assert torch.autograd.gradcheck(reverse, (x, mirror))
 
 
 def test_stack_is_a_convolution() -> None:
