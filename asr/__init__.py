@@ -1,4 +1,10 @@
-"""End-to-end speech recognition: waveforms in, text out. `import asr` itself costs nothing."""
+"""End-to-end speech recognition: waveforms in, text out. `import asr` itself costs nothing.
+
+load         a trained model, as a Transcriber: .transcribe, .align
+CTCDecoder   beam search over the outputs of any toolkit
+wer          word error rate
+compare      the paired test of two systems
+"""
 
 from __future__ import annotations
 
@@ -7,18 +13,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asr.decoding.ctc_decoder import CTCDecoder
+    from asr.errors import AudioError, InputError
     from asr.hypothesis import Hypothesis, Word
     from asr.transcriber import Transcriber, load
-    from asr.wer import wer
+    from asr.wer import Comparison, compare, wer
 
 __version__ = "0.1.0"
-__all__ = ["CTCDecoder", "Hypothesis", "Transcriber", "Word", "load", "wer"]
+__all__ = [
+    "AudioError",
+    "CTCDecoder",
+    "Comparison",
+    "Hypothesis",
+    "InputError",
+    "Transcriber",
+    "Word",
+    "compare",
+    "load",
+    "wer",
+]
 
 _HOME = {
+    "AudioError": "asr.errors",
     "CTCDecoder": "asr.decoding.ctc_decoder",
+    "Comparison": "asr.wer",
     "Hypothesis": "asr.hypothesis",
+    "InputError": "asr.errors",
     "Transcriber": "asr.transcriber",
     "Word": "asr.hypothesis",
+    "compare": "asr.wer",
     "load": "asr.transcriber",
     "wer": "asr.wer",
 }

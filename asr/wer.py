@@ -62,6 +62,9 @@ class Counts:
 def wer(references: str | Sequence[str], hypotheses: str | Sequence[str]) -> float:
     """Word error rate of `hypotheses` against `references` (one transcript or many).
 
+    >>> wer("the cat sat", "the cat sad")
+    0.3333333333333333
+
     Raises InputError if the two differ in number.
     """
     references = [references] if isinstance(references, str) else references
@@ -232,7 +235,31 @@ class Bootstrap:
         p = max(2 * (tail + 1) / (RESAMPLES + 1), 2.0 ** (1 - differing))
         low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
         difference = float(change.sum() / max(float(np.sum(lengths)), 1.0))
-        return Comparison(difference, (low, high), min(p, 1.0))
+        return Comparison(difference, (low, high), float(min(p, 1.0)))
+
+
+def compare(
+    references: Sequence[str],
+    a: Sequence[str],
+    b: Sequence[str],
+    speakers: Sequence[str | None] | None = None,
+) -> Comparison:
+    """Is system b better than a? The paired bootstrap test of their word errors.
+
+    speakers: of each utterance, where known: then speakers are drawn if there are at least 10.
+
+    >>> result = compare(["one two"] * 9, ["one too"] * 9, ["one two"] * 8 + ["two two"])
+    >>> result.difference, result.p < 0.05
+    (-0.4444444444444444, True)
+
+    Raises InputError if they differ in number.
+    """
+    of_a, of_b = (count_errors(references, texts)[:, 1:].sum(axis=1) for texts in (a, b))
+    lengths = [len(split(text)) for text in references]
+    if speakers is not None and len(speakers) != len(references):
+        what = f"{len(references)} references but {len(speakers)} speakers"
+        raise InputError(what, remedy="Give each reference its speaker, or None.")
+    return Bootstrap(speakers or [None] * len(references)).compare(of_a, of_b, lengths)
 
 
 class _CallableModule(types.ModuleType):

@@ -16,7 +16,18 @@ from scipy.stats import chi2, norm
 from asr.errors import InputError
 from asr.formats import write_trn
 from asr.hypothesis import Hypothesis
-from asr.wer import RESAMPLES, Bootstrap, Counts, Edit, Unit, aligned, count_errors, edits, wer
+from asr.wer import (
+    RESAMPLES,
+    Bootstrap,
+    Counts,
+    Edit,
+    Unit,
+    aligned,
+    compare,
+    count_errors,
+    edits,
+    wer,
+)
 
 
 def generated(number: int = 2000) -> tuple[list[str], list[str]]:
@@ -192,6 +203,27 @@ def test_paired_test_keeps_its_level_and_finds_differences() -> None:
     assert there.interval[0] < there.difference < there.interval[1] < 0
     assert there.verdict("A", "B", "150 utterances").startswith("B is better, p")
     assert back.verdict("A", "B", "150 utterances").startswith("A is better, p")
+
+
+def test_comparison_of_texts() -> None:
+    """The errors are jiwer's, the test is that of the bootstrap over the speakers given."""
+    references, a = (texts[:300] for texts in generated())
+    b = [
+        said if row % 7 == 0 else heard
+        for row, (said, heard) in enumerate(zip(references, a, strict=True))
+    ]
+    kept = [row for row, said in enumerate(references) if said.split()]
+    references, a, b = ([texts[row] for row in kept] for texts in (references, a, b))
+    speakers = [f"s{row % 20}" for row in kept]
+    result = compare(references, a, b, speakers)
+    assert result.difference == pytest.approx(jiwer.wer(references, b) - jiwer.wer(references, a))
+    assert result.interval[0] < result.difference < result.interval[1] < 0
+    alone = compare(references, a, b)
+    assert alone.difference == result.difference
+    assert alone.interval != result.interval
+    assert compare(references, a, a).p == 1.0
+    with pytest.raises(InputError, match=f"{len(kept)} references but 1 speakers"):
+        compare(references, a, b, ["x"])
 
 
 def test_few_units_prove_nothing() -> None:

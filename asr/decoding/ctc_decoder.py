@@ -1,7 +1,7 @@
 """`asr.CTCDecoder`: decode the CTC outputs of any toolkit. Needs numpy and numba only.
 
-decoder = asr.CTCDecoder("tokens.txt", lm="words.arpa.gz", lm_weight=0.5, length_bonus=1.0)
-print(decoder.decode(log_probs).text)
+>>> decoder = asr.CTCDecoder("tokens.txt", lm="words.arpa.gz", lm_weight=0.5, length_bonus=1.0)
+>>> text = decoder.decode(log_probs).text
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ import torch
 import asr
 from asr.cli import cli
 from asr.errors import AudioError, InputError
-from asr.hypothesis import split_words
+from asr.formats import WRITERS
+from asr.hypothesis import Hypothesis, split_words
 from asr.models.encoder import EncoderOptions
 from asr.models.frontend import FrontendOptions
 from asr.models.recognizer import Recognizer, RecognizerOptions
@@ -242,6 +243,32 @@ def test_from_python(place: Path) -> None:
     for wrong in (np.full(999, np.nan, np.float32), np.zeros((2, 999), np.float32)):
         with pytest.raises(AudioError, match="not finite numbers"):
             transcriber.transcribe(wrong)
+
+
+def test_align(place: Path) -> None:
+    """The times of what was recognised are those that recognising gave, those of other texts what
+    `asr align` writes; from a file and an array."""
+    transcriber = asr.load(place / "latin", beam=1)
+    samples = transcriber.read(place / "talk.wav")[: 8 * RATE]
+    [[found]] = transcriber.decode([samples])
+    assert found.words
+    assert transcriber.align(samples, f" {found.text.upper()}!") == found.words
+    soundfile.write(place / "short.wav", samples, RATE, subtype="FLOAT")
+    record = {"id": "x", "audio": "short.wav", "text": "two one it's on"}
+    (place / "x.jsonl").write_text(json.dumps(record))
+    cli.main(
+        ["align", str(place / "latin"), str(place / "x.jsonl"), "-o", str(place / "x.ctm")],
+        standalone_mode=False,
+    )
+    words = transcriber.align(place / "short.wav", record["text"])
+    assert WRITERS["ctm"](Hypothesis("", words=words), "x") == (place / "x.ctm").read_text()
+    assert [word.word for word in words] == record["text"].split()
+    with pytest.raises(InputError, match=r"cannot be written with the model's tokens: x z\. Leave"):
+        transcriber.align(samples, "one zx")
+    with pytest.raises(InputError, match="has no text"):
+        transcriber.align(samples, "?")
+    with pytest.raises(InputError, match="too short for its text"):
+        transcriber.align(samples[:RATE], "one two " * 20)
 
 
 @pytest.mark.slow
