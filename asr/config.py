@@ -28,7 +28,7 @@ from asr.data.loader import DataOptions
 from asr.errors import InputError, nearest
 from asr.files import whole_file
 from asr.models.recognizer import RecognizerOptions
-from asr.training.loop import TrainOptions
+from asr.training.options import TrainOptions
 
 
 @dataclass

@@ -6,11 +6,12 @@ utterance of the manifest, best hypothesis first. A failure is an empty list wit
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,12 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
                     ) from error
 
     return meta, utterances()
+
+
+def merge_nbest(path: Path | str, meta: Mapping[str, Any], parts: Sequence[Path]) -> None:
+    """Write one n-best file of the i-th utterance of every part for i = 0, 1, ...; parts go."""
+    streams = [read_nbest(part)[1] for part in parts]
+    rows = itertools.zip_longest(*streams)
+    write_nbest(path, meta, (result for row in rows for result in row if result is not None))
+    for part in parts:
+        part.unlink()

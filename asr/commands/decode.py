@@ -23,9 +23,12 @@ from asr.console import Stopwatch, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
+    from asr.data.manifest import Manifest
     from asr.decoding.fusion import Fusion
     from asr.decoding.language_models import LanguageModels
     from asr.hypothesis import NBest
+    from asr.training.distributed import Group
+    from asr.transcriber import Transcriber
 
 
 @click.command()
@@ -61,6 +64,7 @@ def command(
       asr decode exp/las data/manifest.dev.jsonl -o dev.jsonl --lm word.lm --nbest 100
       asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl --lm word.lm --weights W.json
       asr decode exp/phones data/manifest.test.jsonl -o test.jsonl --lexicon cmudict.dict
+      torchrun --nproc-per-node=4 -m asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl
       asr decode outputs.npz --tokens tokens.txt -o test.jsonl --lm word.arpa --lm-weight 0.8
     """
     if model.suffix == ".npz":
@@ -73,12 +77,31 @@ def command(
     if tokens is not None:
         raise click.UsageError("--tokens goes with an OUTPUTS.npz")
     from asr.data.manifest import Manifest
-    from asr.hypothesis import write_nbest
+    from asr.training.distributed import joined
+
+    with joined() as group:
+        if group.size > 1 and save_outputs is not None:
+            raise click.UsageError("--save-outputs is for one process only")
+        utterances = Manifest.open(manifest)
+        transcriber = open_transcriber(model, device, threads, nbest, arguments)
+        decode_manifest(transcriber, model, utterances, output, save_outputs, group)
+
+
+def decode_manifest(
+    transcriber: Transcriber,
+    model: Path,
+    utterances: Manifest,
+    output: Path,
+    save_outputs: Path | None,
+    group: Group,
+) -> None:
+    """Decode this process's share; the leader merges the shares in the order of the manifest."""
+    from asr.data.manifest import Share
+    from asr.hypothesis import merge_nbest, write_nbest
     from asr.outputs import OutputsWriter, write_tokens
     from asr.transcriber import model_folder, model_hash
 
-    utterances = Manifest.open(manifest)
-    transcriber = open_transcriber(model, device, threads, nbest, arguments)
+    share = Share(utterances, group.rank, group.size)
     if save_outputs and not transcriber.recognizer.has_ctc:
         raise InputError("the model has no CTC head, so there are no outputs", "--save-outputs")
     say("loading the search (its first use compiles it: half a minute)")
@@ -97,23 +120,42 @@ def command(
     }
 
     def results() -> Iterator[NBest]:
-        decoded = transcriber.decode_utterances(utterances, stopwatch)
+        decoded = transcriber.decode_utterances(share, stopwatch)
         with OutputsWriter(save_outputs) as outputs:
-            for result, log_probs in track(decoded, "decoding", total=len(utterances)):
+            for result, log_probs in track(decoded, "decoding", total=len(share)):
                 if result.error:
                     skipped.append((result.id, result.error))
                 elif log_probs is not None:
                     outputs.add(result.id, log_probs)
                 yield result
             meta.update(asdict(stopwatch))
-            if len(skipped) == len(utterances):
-                raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", manifest)
+            check_any(skipped, utterances)
 
-    write_nbest(output, meta, results())
+    if group.size == 1:
+        write_nbest(output, meta, results())
+    else:
+        part = output.with_name(f".{output.name}.{group.rank}.part")
+        write_nbest(part, meta, results())
+        skipped = group.union(skipped)
+        check_any(skipped, utterances)
+        watches = group.gather(stopwatch)
+        stopwatch.audio_seconds = sum(watch.audio_seconds for watch in watches)
+        stopwatch.decode_seconds = max(watch.decode_seconds for watch in watches)
+        parts = group.gather(part)
+        if not group.leader:
+            return
+        merge_nbest(output, meta | asdict(stopwatch), parts)
     if save_outputs:
         write_tokens(save_outputs.with_suffix(".tokens.txt"), transcriber.tokenizer.pieces)
     tell(len(utterances), output, stopwatch)
     end_with_skipped(skipped, len(utterances))
+
+
+def check_any(skipped: list[tuple[str, str]], utterances: Manifest) -> None:
+    """InputError where all are skipped."""
+    if len(skipped) == len(utterances):
+        what = f"no utterance can be decoded; first: {skipped[0][1]}"
+        raise InputError(what, utterances.path)
 
 
 def tell(count: int, output: Path, stopwatch: Stopwatch) -> None:

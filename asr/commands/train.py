@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asr.data.loader import DevSet, TrainingSet
     from asr.models.recognizer import Recognizer
     from asr.text.tokenizer import Tokenizer
+    from asr.training.distributed import Group
     from asr.training.loop import Trainer
 
 
@@ -53,28 +54,33 @@ def command(
 ) -> None:
     """Train the model that the YAML file CONFIG describes; ends with OUTPUT/model.
 
-    A run that was stopped continues when the same command is given again. All options of CONFIG
-    are printed by `asr train --options`; paths in it are relative to it.
+    A run that was stopped, however it was, continues when the same command is given again. All
+    options of CONFIG are printed by `asr train --options`; paths in it are relative to it. By
+    torchrun several processes share each batch: the losses are those of one process.
 
     \b
     Examples:
       asr train conf/ctc.yaml -o exp/ctc
       asr train conf/las.yaml -o exp/las --set model.encoder.layers=4 --set train.epochs=20
+      torchrun --nproc-per-node=4 --max-restarts=3 -m asr train conf/ctc.yaml -o exp/ctc
       asr train --options > conf/new.yaml
     """
     from asr.config import load_experiment
+    from asr.training.distributed import joined
 
     shortcuts = {"train.init": init, "train.device": device, "train.threads": threads}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    experiment = load_experiment(config, (*changes, *given))
-    finished = check_folder(output, experiment)
-    if finished:
-        say(f"{output} is finished: its model is {finished}")
-        return
-    trainer = prepare(experiment, output)
-    trainer.run()
-    skipped = [*trainer.unreadable.items(), *trainer.dev.unreadable.items()]
-    end_with_skipped(skipped, len(trainer.train.utterances) + len(trainer.dev.utterances))
+    with joined() as group:
+        experiment = load_experiment(config, (*changes, *given))
+        finished = group.share(check_folder(output, experiment) if group.leader else None)
+        if finished:
+            say(f"{output} is finished: its model is {finished}")
+            return
+        trainer = prepare(experiment, output, group)
+        trainer.run()
+        if group.leader:
+            count = len(trainer.train.utterances) + len(trainer.dev.utterances)
+            end_with_skipped([*trainer.unreadable.items()], count)
 
 
 def check_folder(folder: Path, experiment: Experiment) -> Path | None:
@@ -100,12 +106,10 @@ def check_folder(folder: Path, experiment: Experiment) -> Path | None:
     return folder / "model" if (folder / "model").exists() else None
 
 
-def prepare(experiment: Experiment, folder: Path) -> Trainer:
+def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     """All parts of a run, checked; the experiment folder is made last."""
     import torch
 
-    from asr.config import save_experiment
-    from asr.files import cannot_write
     from asr.models.recognizer import Recognizer
     from asr.training.loop import Trainer
 
@@ -120,27 +124,43 @@ def prepare(experiment: Experiment, folder: Path) -> Trainer:
         ) from error
     if options.threads:
         torch.set_num_threads(options.threads)
-    tokenizer = find_tokenizer(experiment, folder)
+    tokenizer = group.share(find_tokenizer(experiment, folder) if group.leader else None)
+    assert tokenizer is not None
     torch.manual_seed(experiment.seed)
     model = Recognizer(experiment.model, tokenizer.size)
     if options.init:
         initialise(model, tokenizer, Path(options.init))
     train, dev = open_sets(experiment, tokenizer, model)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_experiment(experiment, folder / "config.yaml")  # first: it marks the folder as ours
-        tokenizer.save(folder / "tokenizer")
-        write_left_out(folder / "skipped.jsonl", train.left_out + train.unreadable)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     size = sum(p.numel() for p in model.parameters())
     say(
         f"{size / 1e6:.1f} M parameters, {tokenizer.size} tokens; training on {len(train.kept)} "
         f"utterances, {train.seconds / 3600:.2f} h"
     )
+    if options.precision == "float64":
+        model.double()
+    model.to(device)
+    trainer = Trainer(model, tokenizer, train, dev, options, experiment.seed, folder, group)
+    if not trainer.step:
+        trainer.updater.check_memory(train.largest(trainer.share), experiment.data.batch_seconds)
+    if group.leader:
+        write_folder(folder, experiment, trainer)
+    return trainer
+
+
+def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
+    from asr.config import save_experiment
+    from asr.files import cannot_write
+
+    train = trainer.train
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_experiment(experiment, folder / "config.yaml")  # first: it marks the folder as ours
+        trainer.tokenizer.save(folder / "tokenizer")
+        write_left_out(folder / "skipped.jsonl", train.left_out + train.unreadable)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     if train.left_out:
         say(f"left out {len(train.left_out)} utterances, listed in {folder / 'skipped.jsonl'}")
-    return Trainer(model.to(device), tokenizer, train, dev, options, experiment.seed, folder)
 
 
 def find_tokenizer(experiment: Experiment, folder: Path) -> Tokenizer:

@@ -6,9 +6,11 @@ so the number of workers changes nothing but the speed.
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ Samples = NDArray[np.float32]
 Seconds = NDArray[np.float32]
 Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequency
 Skipped = list[tuple[str, str]]  # (utterance id, reason)
+ALL = slice(None)
+PR_SET_PDEATHSIG = 1  # of Linux: the signal to get when the parent dies
 SEEN_FIRST = 200_000  # utterances whose texts are looked at before training begins: 5 seconds
 
 
@@ -115,11 +119,28 @@ class Batch:
     seconds: float  # of audio, padding not counted
     unreadable: Skipped
 
-    def tensors(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """The arguments of `Recognizer.losses`, on `device`."""
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Those that there are, a row an utterance."""
         names = ("samples", "lengths", "tokens", "token_lengths", "time_masks", "frequency_masks")
-        arrays = {name: getattr(self, name) for name in names}
-        return {n: torch.from_numpy(a).to(device) for n, a in arrays.items() if a is not None}
+        return {n: array for n in names if (array := getattr(self, n)) is not None}
+
+    def tensors(
+        self, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> dict[str, torch.Tensor]:
+        """The arguments of `Recognizer.losses`, on `device`; samples and masks as `dtype`."""
+        tensors = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+        return {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in tensors.items()
+        }
+
+    def rows(self, begin: int, end: int) -> Batch:
+        """Some of the utterances, with no more padding than they need."""
+        parts = {name: array[begin:end] for name, array in self.arrays.items()}
+        parts["samples"] = parts["samples"][:, : parts["lengths"].max()]
+        parts["tokens"] = parts["tokens"][:, : parts["token_lengths"].max()]
+        return replace(self, ids=self.ids[begin:end], **parts)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -199,7 +220,7 @@ def read_batches(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         collate_fn=_same,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_begin_worker,
     )
     try:
         yield from loader
@@ -231,10 +252,13 @@ def _same(batch: Any) -> Any:
     return batch
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C goes to the whole process group; the training process alone decides what to do."""
+def _begin_worker(worker: int) -> None:
+    """Ctrl-C goes to the whole process group; the training process alone decides what to do. If
+    that is killed its workers end too: they would wait for ever, with its connections open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class TrainingSet:
@@ -294,15 +318,35 @@ class TrainingSet:
         tokens = self.maker.tokenizer.encode(utterance.text or "")
         return self.maker.problem(int(seconds * self.maker.sample_rate), tokens)
 
-    def batches(self, epoch: int, consumed: int, epochs: int) -> Iterator[Batch]:
-        """All batches from `consumed` of `epoch` on to the end of epoch `epochs` - 1."""
+    def batches(
+        self, epoch: int, consumed: int, epochs: int, share: slice = ALL
+    ) -> Iterator[Batch]:
+        """All batches from `consumed` of `epoch` on to the end of epoch `epochs` - 1; of each the
+        rows `share` (of N processes each takes every N-th; there may be none)."""
 
         def plan() -> Iterator[tuple[int, list[Utterance]]]:
             for e in range(epoch, epochs):
                 for batch in self.sampler.batches(e)[consumed if e == epoch else 0 :]:
-                    yield e, [self.utterances[i] for i in self.kept[batch].tolist()]
+                    yield e, self._utterances(batch[share])
 
         return read_batches(self.maker, plan(), self.workers)
+
+    def _utterances(self, batch: NDArray[np.integer]) -> list[Utterance]:
+        return [self.utterances[i] for i in self.kept[batch].tolist()]
+
+    def largest(self, share: slice = ALL) -> Batch:
+        """The batch of the first epoch with most audio, padding counted, as long as if the lowest
+        speed had been drawn for all of it."""
+        seconds = self.sampler.durations
+        batches = self.sampler.batches(0)
+        rows = max(batches, key=lambda batch: float(seconds[batch].max()) * len(batch))
+        batch = self.maker[-1, self._utterances(rows[share])]  # -1: before all variation
+        assert self.maker.options is not None
+        longer = max(1.0, 1 / min(self.maker.options.speed))
+        width = int(batch.samples.shape[1] * longer) - batch.samples.shape[1]
+        batch.samples = np.pad(batch.samples, ((0, 0), (0, width)))
+        batch.lengths = (batch.lengths * longer).astype(np.int64)
+        return batch
 
 
 class DevSet:
@@ -331,8 +375,10 @@ class DevSet:
         self.maker, self.workers = maker, options.workers
         self.sampler = Sampler(seconds[order], options.batch_seconds, maker.seed, sorted_epochs=1)
 
-    def batches(self) -> Iterator[Batch]:
-        plan = [(0, [self.utterances[i] for i in b.tolist()]) for b in self.sampler.batches(0)]
+    def batches(self, share: slice = ALL) -> Iterator[Batch]:
+        """Those of `share`: of N processes each takes every N-th."""
+        batches = [batch.tolist() for batch in self.sampler.batches(0)]
+        plan = [(0, [self.utterances[i] for i in batch]) for batch in batches[share]]
         for batch in read_batches(self.maker, plan, self.workers):
             self.unreadable.update(batch.unreadable)
             yield batch

@@ -182,6 +182,19 @@ class Manifests(Utterances):
         return self.parts[part][position - int(self._ends[part])]
 
 
+class Share(Utterances):
+    """Every `size`-th of `whole` from `rank` on."""
+
+    def __init__(self, whole: Sequence[Utterance], rank: int, size: int) -> None:
+        self.whole, self.positions = whole, range(rank, len(whole), size)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def at(self, position: int) -> Utterance:
+        return self.whole[self.positions[position]]
+
+
 def open_manifests(paths: Iterable[str | Path]) -> Manifests:
     """Raises InputError as Manifest.open, and where `paths` is empty."""
     parts = [Manifest.open(path) for path in paths]

@@ -81,7 +81,7 @@ class Checkpoints:
         states = {path: read(path) for path in map(self.path, steps)}
         for path in (path for path, state in states.items() if state is None):
             say(f"{path} is damaged; left out of the average")
-        models = [state["model"] for state in states.values() if state]
+        models = [weights_of(state) for state in states.values() if state]
         if not models:
             raise InputError("the best checkpoints are damaged", self.folder)
         return {
@@ -90,6 +90,12 @@ class Checkpoints:
             else value
             for name, value in models[0].items()
         }
+
+
+def weights_of(state: State) -> dict[str, torch.Tensor]:
+    """Of the model: their moving average where there is one."""
+    weights: dict[str, torch.Tensor] = state.get("ema") or state["model"]
+    return weights
 
 
 def read(path: Path) -> State | None:

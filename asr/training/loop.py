@@ -1,103 +1,58 @@
 """The training loop: steps, dev set, checkpoints; continues exactly where a run was killed.
 
 Nothing random has a running state: batches, augmentation and dropout follow from (seed, epoch,
-utterance) and (seed, step), so a checkpoint needs weights, optimiser and position only.
+utterance) and (seed, step, rank), so a checkpoint needs weights, optimiser and position only.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
+import shlex
 import shutil
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
-
-import torch
+from typing import Any, NoReturn
 
 from asr.console import INTERRUPTED, leave, progress, say
 from asr.data.loader import Batch, DevSet, TrainingSet
-from asr.errors import InputError, nearest
+from asr.errors import InputError
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
-from asr.training.checkpoint import Checkpoints
+from asr.training.checkpoint import Checkpoints, read, weights_of
+from asr.training.distributed import Group
 from asr.training.evaluate import evaluate
 from asr.training.metrics import Metrics
-from asr.training.schedule import SCHEDULES, learning_rate
+from asr.training.options import TrainOptions
+from asr.training.schedule import learning_rate
+from asr.training.update import Updater
 
 USELESS = 0.9  # dev WER above which a finished model deserves a warning
 
 
-@dataclass
-class TrainOptions:
-    """How the weights are found."""
-
-    # passes over the training set
-    epochs: int = 30
-    # highest learning rate (AdamW), reached after the warm-up
-    learning_rate: float = 1e-3
-    # steps of linear warm-up
-    warmup: int = 200
-    # decay after it: "cosine", "inverse-sqrt" or "constant"
-    schedule: str = "cosine"
-    # decay of weight matrices an update, times the learning rate (Loshchilov & Hutter 2019)
-    weight_decay: float = 0.01
-    # longest gradient (global norm, of the mean loss an utterance)
-    clip: float = 5.0
-    # the model is the average of this many best epochs by dev WER
-    average: int = 5
-    # "cpu", "cuda" or "cuda:N"
-    device: str = "cpu"
-    # CPU threads; 0: as many as there are cores
-    threads: int = 0
-    # dev audio decoded after each epoch (seconds), drawn by the seed; 0: all
-    max_dev_seconds: float = 0.0
-    # steps between records in metrics.jsonl
-    log_steps: int = 20
-    # minutes between checkpoints within an epoch
-    checkpoint_minutes: float = 5.0
-    # model folder or experiment whose weights of the same name and shape are the start
-    init: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise InputError(
-                f"train.schedule='{self.schedule}' is unknown",
-                None,
-                nearest(self.schedule, SCHEDULES),
-            )
-        for name in ("epochs", "learning_rate", "clip", "average", "log_steps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"train.{name}={getattr(self, name)} must be above 0 and finite")
-        for name in ("warmup", "weight_decay", "threads", "max_dev_seconds", "checkpoint_minutes"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(
-                    f"train.{name}={getattr(self, name)} must not be negative, and finite"
-                )
-
-
-DIVERGED = 100  # steps in a row without a finite gradient
-POSITION = ("step", "epoch", "batch", "bad_steps", "bad_row")  # of a Trainer; in its checkpoints
+DIVERGED = 20  # steps in a row without a finite loss and gradient
+SHOWN = 10  # utterances named where a loss is not finite
+POSITION = ("step", "epoch", "batch", "bad_steps", "bad_row", "good")  # a Trainer's, saved
 
 
 class Stop:
-    """Notes Ctrl-C and SIGTERM while it is open, so that the step is finished first; a second
-    one interrupts at once."""
+    """Notes Ctrl-C and SIGTERM while it is open, so that the step is finished first; a second one
+    interrupts at once, but not within a second: a cluster sends them to a process on two ways."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._since = 0.0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and time.monotonic() - self._since > 1:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked, self._since = True, time.monotonic()
 
     def __enter__(self) -> Stop:
         self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -111,7 +66,8 @@ class Stop:
 class Trainer:
     """One run in an experiment folder, new or continued.
 
-    model: on its device. After `run`, `unreadable` holds {utterance id: reason}.
+    model: on its device; group: the processes that train it together, each on its share of every
+    batch; the leader writes. After `run`, `unreadable` holds {utterance id: reason} of all sets.
     """
 
     def __init__(
@@ -123,34 +79,30 @@ class Trainer:
         options: TrainOptions,
         seed: int,
         folder: Path,
+        group: Group,
     ) -> None:
         self.model, self.tokenizer, self.train, self.dev = model, tokenizer, train, dev
-        self.options, self.seed, self.folder = options, seed, folder
+        self.options, self.folder, self.group = options, folder, group
+        self.share = slice(group.rank, None, group.size)
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": options.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ]
-        )
+        heads = [n for n, there in (("ctc", model.has_ctc), ("att", model.has_speller)) if there]
+        self.updater = Updater(model, model.losses, ["total", *heads], group, options, seed)
         self.step = self.epoch = self.batch = 0  # batch: consumed in this epoch
+        self.good = 0  # the last step saved whose loss and gradient were finite
         self.history: list[dict[str, Any]] = []  # of each epoch: step, wer, loss
         self.sums = Counter[str]()  # since the last record
         self.epoch_sums = Counter[str]()
-        self.bad_steps = self.bad_row = 0  # steps left out: gradient not finite; the last in a row
+        self.bad_steps = self.bad_row = 0  # steps left out as not finite; the last in a row
         self.unreadable: dict[str, str] = dict(train.unreadable)
         self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio"), 0.0)
         self.metrics: Metrics | None = None
         self._resume()
 
     def _resume(self) -> None:
-        state = self.checkpoints.last()
+        state = self.group.share(self.checkpoints.last() if self.group.leader else None)
         self.metrics_size = state["metrics_size"] if state else 0
         if state:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.updater.load_state(state)
             for name in (*POSITION, "history", "unreadable"):
                 setattr(self, name, state[name])
             self.sums, self.epoch_sums = Counter(state["sums"]), Counter(state["epoch_sums"])
@@ -167,28 +119,33 @@ class Trainer:
         return [epoch["step"] for epoch in ranked[:count]]
 
     def save(self) -> None:
+        if not self.group.leader:
+            return
+        self.good = self.good if self.bad_row else self.step
         state = {name: getattr(self, name) for name in (*POSITION, "history", "unreadable")}
         state["sums"], state["epoch_sums"] = dict(self.sums), dict(self.epoch_sums)
-        state["model"] = self.model.state_dict()
-        state["optimizer"] = self.optimizer.state_dict()
         state["metrics_size"] = self.metrics.size if self.metrics else 0
-        self.checkpoints.save(state, set(self.best))
+        self.checkpoints.save(state | self.updater.state(), {self.good, *self.best})
 
     def run(self) -> None:
         """Train to the end and write `model/`.
 
         Ends the process with status 130 when interrupted, after a checkpoint. Raises InputError
-        if the disk is full or training has diverged.
+        if the disk is full, memory is too small or training has diverged.
         """
         with Stop() as stop, self._disk():
-            self.metrics = Metrics(self.folder, self.metrics_size, self.step)
+            if self.group.leader:
+                self.metrics = Metrics(self.folder, self.metrics_size, self.step)
             try:
-                batches = self.train.batches(self.epoch, self.batch, self.options.epochs)
+                batches = self.train.batches(
+                    self.epoch, self.batch, self.options.epochs, self.share
+                )
                 while self.epoch < self.options.epochs:
                     self._run_epoch(batches, stop)
-                self._finish()
+                self._finish(stop)
             finally:
-                self.metrics.close()
+                if self.metrics:
+                    self.metrics.close()
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -199,17 +156,18 @@ class Trainer:
             if not isinstance(cause, OSError):
                 raise
             saved = self.checkpoints.all()
-            remedy = f"The last checkpoint, {saved[-1]}, is whole: make" if saved else "Make"
+            whole = f"The last checkpoint, {saved[-1]}, is whole: make" if saved else "Make"
             raise InputError(
                 f"cannot write: {cause.strerror or cause}",
                 self.folder,
-                f"{remedy} room, then run the same command to continue.",
+                f"{whole} room, then continue with: {shlex.join(['asr', *sys.argv[1:]])}",
             ) from error
 
     def _run_epoch(self, batches: Iterator[Batch], stop: Stop) -> None:
         count = len(self.train.sampler.batches(self.epoch))
         begin = saved = time.monotonic()
         self.timing = dict.fromkeys(self.timing, 0.0)
+        stopped = False
         with progress() as bar:
             task = bar.add_task(
                 f"epoch {self.epoch + 1}/{self.options.epochs}",
@@ -217,83 +175,97 @@ class Trainer:
                 completed=self.epoch * count + self.batch,
                 note="",
             )
-            while self.batch < count:
+            while self.batch < count and not stopped:
                 waiting = time.monotonic()
                 batch = next(batches)
                 self.timing["waiting"] += time.monotonic() - waiting
-                self._train_on(batch, (self.epoch + self.batch / count) / self.options.epochs)
+                done = (self.epoch + self.batch / count) / self.options.epochs
+                stopped = self._train_on(batch, done, stop.asked)
                 self.timing["seconds"] = time.monotonic() - begin
                 bar.update(task, advance=1, note=self._note())
-                if stop.asked:
-                    break
-                if time.monotonic() - saved > self.options.checkpoint_minutes * 60:
+                late = time.monotonic() - saved > self.options.checkpoint_minutes * 60
+                if late and not stopped and not self.bad_row:
                     self.save()
                     saved = time.monotonic()
-            figures: dict[str, float] = {}
-            if not stop.asked:
-                bar.update(task, note="dev set")
-                figures = evaluate(
-                    self.model,
-                    self.tokenizer,
-                    self.dev.batches(),
-                    self.dev.texts,
-                    lambda: stop.asked,
-                )
+            bar.update(task, note="dev set")
+            figures = {} if stopped else self._evaluate(stop)
         if not figures:
             self.save()
-            say(f"interrupted after step {self.step}; the same command continues from there")
-            leave(INTERRUPTED)
+            self._leave()
         self._end_epoch(figures)
 
-    def _train_on(self, batch: Batch, done: float) -> None:
-        """One step on one batch; `done` is the share of training that is behind (0 to 1)."""
-        self.batch += 1
-        self.unreadable.update(batch.unreadable)
-        if not batch.ids:
-            return
+    def _leave(self) -> NoReturn:
+        say(f"interrupted after step {self.step}; the same command continues from there")
+        leave(INTERRUPTED)
+
+    def _evaluate(self, stop: Stop) -> dict[str, float]:
+        """Figures of the weights that would be the model; {} if it was interrupted."""
+        with self.updater.best_weights():
+            batches, texts = self.dev.batches(self.share), self.dev.texts
+            return evaluate(
+                self.model, self.tokenizer, batches, texts, lambda: stop.asked, self.group
+            )
+
+    def _train_on(self, batch: Batch, done: float, stop: bool) -> bool:
+        """One step on one batch; `done` is the share of training that is behind (0 to 1). Returns
+        whether to stop: `stop`, or that of another process."""
         options = self.options
         rate = learning_rate(
             options.schedule, options.learning_rate, options.warmup, self.step, done
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(seed_of(self.seed, self.step))
-        self.model.train()
-        losses = self.model.losses(**batch.tensors(next(self.model.parameters()).device))
-        torch.autograd.backward(losses["total"].sum() / len(batch.ids))
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip))
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self.bad_row = 0
-            values = {name: float(loss.detach().sum()) for name, loss in losses.items()}
-            values |= {"utterances": len(batch.ids), "norm": norm, "steps": 1}
-            self.sums.update(values)
-            self.epoch_sums.update(values)
-        else:
-            self._note_bad_step()
-        self.optimizer.zero_grad()
+        outcome = self.updater.update(batch, self.step, rate, stop)
+        self.batch += 1
+        self.unreadable.update(outcome.unreadable)
+        if not outcome.sums:
+            return outcome.stop
         self.step += 1
-        self.timing["audio"] += batch.seconds
+        self.timing["audio"] += outcome.seconds
+        if outcome.bad:
+            self._note_bad_step(outcome.bad, batch)
+        else:
+            self.bad_row = 0
+            self.sums.update(outcome.sums)
+            self.epoch_sums.update(outcome.sums)
         if self.step % options.log_steps == 0 and self.sums:
             self._record(rate)
+        return outcome.stop
 
-    def _note_bad_step(self) -> None:
+    def _note_bad_step(self, utterances: list[str], batch: Batch) -> None:
         self.bad_steps, self.bad_row = self.bad_steps + 1, self.bad_row + 1
-        if self.bad_row == DIVERGED:
-            raise InputError(
-                f"training has diverged: the last {DIVERGED} steps had no finite gradient",
-                self.folder,
-                "Lower train.learning_rate or raise train.warmup, and start in a new folder.",
-            )
+        names = ", ".join(utterances[:SHOWN]) + (", ..." if len(utterances) > SHOWN else "")
+        say(f"step {self.step}: the loss or its gradient is not finite; left out: {names}")
+        if self.bad_row < DIVERGED:
+            return
+        remedy = "Lower train.learning_rate or raise train.warmup, and start in a new folder"
+        if self.group.leader and (good := self._last_good(batch)):
+            self._write_model(self.folder / "last_good", good)
+            remedy += f", with --init {self.folder / 'last_good'}: the last weights that were good"
+        raise InputError(
+            f"training has diverged: {DIVERGED} steps in a row were left out (last: {names})",
+            self.folder,
+            f"{remedy}.",
+        )
+
+    def _last_good(self, batch: Batch) -> dict[str, Any] | None:
+        """The newest checkpoint's weights with which the losses of `batch` are finite."""
+        for path in reversed(self.checkpoints.all()):
+            if state := read(path):
+                self.updater.load_state(state)
+                if self.updater.is_finite(batch):
+                    return weights_of(state)
+        return None
 
     def _record(self, rate: float) -> None:
         """A line of metrics.jsonl: means since the last one."""
-        assert self.metrics is not None
         values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.sums)}
         values |= {"gradient_norm": self.sums["norm"] / self.sums["steps"], "learning_rate": rate}
-        values |= {**self._speed(), "bad_steps": self.bad_steps}
-        self.metrics.write("train", self.step, values)
+        values |= {"bad_steps": self.bad_steps, "split_batches": self.updater.splits}
+        self._write("train", values | self._speed())
         self.sums.clear()
+
+    def _write(self, kind: str, values: dict[str, float]) -> None:
+        if self.metrics:
+            self.metrics.write(kind, self.step, values)
 
     def _speed(self) -> dict[str, float]:
         """Of this epoch: seconds of audio a second, and the share of time waiting for data."""
@@ -311,10 +283,9 @@ class Trainer:
         )
 
     def _end_epoch(self, figures: dict[str, float]) -> None:
-        assert self.metrics is not None
         values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.epoch_sums)}
         values |= {f"dev_{name}": value for name, value in figures.items()} | self._speed()
-        self.metrics.write("epoch", self.step, values)
+        self._write("epoch", values)
         self.history.append({"step": self.step, "wer": figures["wer"], "loss": figures["loss"]})
         said = (
             f"epoch {self.epoch + 1}/{self.options.epochs}: step {self.step}, {self._note()}; "
@@ -325,24 +296,43 @@ class Trainer:
         self.save()
         say(said)
 
-    def _finish(self) -> None:
+    def _finish(self, stop: Stop) -> None:
         """`model/` from the average of the best checkpoints, and its dev figures."""
-        assert self.metrics is not None
         steps = self.best
-        self.model.load_state_dict(self.checkpoints.average(steps))
-        figures = evaluate(self.model, self.tokenizer, self.dev.batches(), self.dev.texts)
-        self.metrics.write("end", self.step, {f"dev_{n}": v for n, v in figures.items()})
-        partial = self.folder / "model.part"
-        try:
-            self.model.tokenizer_hash = self.tokenizer.hash
-            self.model.save(partial)
-            self.tokenizer.save(partial)
-            os.replace(partial, self.folder / "model")
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        average = self.group.share(self.checkpoints.average(steps) if self.group.leader else {})
+        self.model.load_state_dict(average)
+        figures = evaluate(
+            self.model,
+            self.tokenizer,
+            self.dev.batches(self.share),
+            self.dev.texts,
+            lambda: stop.asked,
+            self.group,
+        )
+        if not figures:
+            self._leave()
+        for part in self.group.gather(self.dev.unreadable):
+            self.unreadable |= part
+        self._write("end", {f"dev_{n}": v for n, v in figures.items()})
+        if self.group.leader:
+            self._write_model(self.folder / "model", average)
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
         if figures["wer"] > USELESS:
             say("warning: it recognises next to nothing: more speech, more epochs, or --init MODEL")
+
+    def _write_model(self, folder: Path, weights: dict[str, Any]) -> None:
+        """A model folder; it appears only when it is complete."""
+        self.model.load_state_dict(weights)
+        self.model.float()
+        self.model.tokenizer_hash = self.tokenizer.hash
+        partial = folder.with_name(f"{folder.name}.part")
+        try:
+            self.model.save(partial)
+            self.tokenizer.save(partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
@@ -355,9 +345,3 @@ def show(figures: dict[str, float]) -> str:
     """ "loss 12.3, WER 20.1 % (ctc), 18.2 % (las)" """
     heads = [f"{figures[f'wer_{h}']:.1%} ({h})" for h in ("ctc", "las") if f"wer_{h}" in figures]
     return f"loss {figures['loss']:.2f}, WER {', '.join(heads)}"
-
-
-def seed_of(seed: int, step: int) -> int:
-    """The seed of dropout in a step."""
-    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

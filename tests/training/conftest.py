@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,14 +43,34 @@ def write_corpus(folder: Path, count: int, name: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def processes() -> Callable[..., subprocess.Popen[str]]:
+    """processes(count, *arguments of asr, restarts=0): starts them by torchrun."""
+
+    def start(count: int, *arguments: object, restarts: int = 0) -> subprocess.Popen[str]:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        options = [f"--nproc-per-node={count}", f"--max-restarts={restarts}"]
+        return subprocess.Popen(
+            [*torchrun, *options, "-m", "asr", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
 @pytest.fixture
 def experiment(tmp_path: Path) -> Callable[..., Path]:
-    """experiment(model="ctc", **train options): a corpus and the YAML file that trains on it."""
+    """experiment(model="ctc", still=False, **train options): a corpus and the YAML file that trains
+    on it; `still`: without dropout."""
 
-    def make(model: str = "ctc", **train: object) -> Path:
+    def make(model: str = "ctc", still: bool = False, **train: object) -> Path:
         write_corpus(tmp_path, 14, "train")
         write_corpus(tmp_path, 3, "dev")
-        options = MODELS[model]
+        options = copy.deepcopy(MODELS[model])
+        for part in ("encoder", "speller") if still else ():
+            options.setdefault(part, {})["dropout"] = 0.0
         frontend = {"channels": 12, **options.get("frontend", {})}
         config = {
             "data": {

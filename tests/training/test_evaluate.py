@@ -15,6 +15,7 @@ from asr.data.manifest import open_manifests
 from asr.models.recognizer import Recognizer, RecognizerOptions
 from asr.models.speller import SpellerOptions
 from asr.text.tokenizer import Tokenizer
+from asr.training.distributed import Group
 from asr.training.evaluate import TOKENS_PER_SECOND, evaluate, speller_greedy
 
 
@@ -55,7 +56,7 @@ def test_figures_equal_jiwers(experiment: Callable[..., Path], recognizer: Recog
     texts = [u.text or "" for u in open_manifests(given.data.train)]
     tokenizer = Tokenizer.train("char", texts)
     _, dev = open_sets(given, tokenizer, recognizer)
-    figures = evaluate(recognizer, tokenizer, dev.batches(), dev.texts)
+    figures = evaluate(recognizer, tokenizer, dev.batches(), dev.texts, lambda: False, Group())
     assert figures["wer"] == figures["wer_las"]
     batch = next(dev.batches())
     states, lengths = recognizer.encode(torch.tensor(batch.samples), torch.tensor(batch.lengths))
@@ -74,8 +75,8 @@ def test_stop_and_missing_audio(experiment: Callable[..., Path], recognizer: Rec
     given = load_experiment(config, ["data.workers=0"])
     tokenizer = Tokenizer.train("char", ["abc"])
     _, dev = open_sets(given, tokenizer, recognizer)
-    assert evaluate(recognizer, tokenizer, dev.batches(), dev.texts, lambda: True) == {}
+    assert not evaluate(recognizer, tokenizer, dev.batches(), dev.texts, lambda: True, Group())
     for wave in config.parent.glob("dev*.wav"):
         wave.unlink()
-    figures = evaluate(recognizer, tokenizer, dev.batches(), dev.texts)
+    figures = evaluate(recognizer, tokenizer, dev.batches(), dev.texts, lambda: False, Group())
     assert figures["wer"] == 1.0  # nothing heard: all words deleted, none forgotten

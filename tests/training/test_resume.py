@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from asr.commands.train import command
+from asr.training.checkpoint import Checkpoints
 
 Experiment = Callable[..., Path]
 
@@ -54,12 +57,30 @@ def finish(run: subprocess.Popen[str]) -> str:
 
 
 def check_same(whole: Path, broken: Path) -> None:
-    """The same record and the same weights, bit for bit; no more checkpoints than are kept."""
+    """The same record, weights, optimiser and averages, bit for bit; no more checkpoints than are
+    kept, and nothing half-written."""
     assert records(broken) == records(whole)
     expected, got = (load_file(f / "model" / "model.safetensors") for f in (whole, broken))
     assert expected.keys() == got.keys()
     assert all((expected[name] == got[name]).all() for name in expected)
     assert len(steps(broken)) <= 4  # the last two and the two best
+    assert not list((broken / "checkpoints").glob(".*"))
+    states = [Checkpoints(folder / "checkpoints").last() for folder in (whole, broken)]
+    for state in states:
+        assert state is not None
+        del state["metrics_size"]  # the record holds times
+    assert same(*states)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Tensors and plain values in dicts and lists, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
 
 
 @pytest.fixture
@@ -74,17 +95,54 @@ def never_stopped(tmp_path: Path) -> Callable[[Path], Path]:
     return train
 
 
-@pytest.mark.parametrize("model", ["ctc", "las"])
+def kill(run: subprocess.Popen[str], folder: Path, random: np.random.Generator) -> bool:
+    """SIGKILL after some time, after some steps, or while a checkpoint is written; whether it hit.
+
+    Soon enough that a run may be hit many times; it may be within an epoch or the dev set, too.
+    """
+    how = random.choice(["time", "steps", "writing", "writing"])
+    begin = max(steps(folder), default=0)
+    wait, further = random.uniform(0, 4), random.integers(1, 7)
+    deadline = time.monotonic() + (wait if how == "time" else 600)
+    while time.monotonic() < deadline and run.poll() is None:
+        if max(steps(folder), default=0) >= begin + further:
+            if how == "steps":
+                time.sleep(random.uniform(0, 0.05))
+                break
+            if how == "writing" and list(folder.glob("checkpoints/.*.part")):
+                break
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    return run.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("model", "kills"),
+    [
+        ("ctc", 1),
+        ("las", 3),
+        pytest.param("ctc", 20, marks=pytest.mark.slow),
+        pytest.param("las", 20, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_continued_equals_never_stopped(
-    model: str, experiment: Experiment, tmp_path: Path, never_stopped: Callable[[Path], Path]
+    model: str,
+    kills: int,
+    experiment: Experiment,
+    tmp_path: Path,
+    never_stopped: Callable[[Path], Path],
 ) -> None:
-    """In the second epoch; augmentation and dropout are on."""
-    config, folder = experiment(model, checkpoint_minutes=0), tmp_path / "broken"
-    run = start(config, folder)
-    send_after(run, folder, 7, signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL
-    assert not (folder / "model").exists()
-    assert "continuing after step" in finish(start(config, folder))
+    """At random moments; augmentation, dropout, a loader process and the moving average are on."""
+    config = experiment(model, checkpoint_minutes=0, epochs=3 + 2 * kills, ema=0.9)
+    folder, random = tmp_path / "broken", np.random.default_rng(kills)
+    hits = partial = 0
+    while hits < kills:
+        hits += kill(start(config, folder), folder, random)
+        partial += bool(list(folder.glob("checkpoints/.*.part")))
+        assert not (folder / "model").exists(), f"ended after {hits} kills"
+    print(f"{model}: {hits} kills, {partial} of them while a checkpoint was being written")
+    finish(start(config, folder))
     check_same(never_stopped(config), folder)
 
 

@@ -14,12 +14,13 @@ import pytest
 import soundfile
 import torch
 
-from asr.commands.train import check_folder, command
+from asr.commands.train import check_folder, command, prepare
 from asr.config import load_experiment
 from asr.errors import InputError
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
-from asr.training import loop
+from asr.training.checkpoint import read
+from asr.training.distributed import Group
 
 Experiment = Callable[..., Path]
 
@@ -147,13 +148,41 @@ def test_init_takes_weights_that_fit(
     assert all(torch.allclose(got[n], source[n], atol=1e-6) for n in kept)
 
 
-def test_divergence_is_told(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_divergence_is_told_with_the_last_good_weights(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "DIVERGED", 5)
+    """A weight becomes NaN in the tenth step. What was good before can be trained on."""
+    folder = tmp_path / "exp"
+    config = load_experiment(experiment("las", checkpoint_minutes=0), ("data.workers=0",))
+    trainer = prepare(config, folder, Group())
+    calls = 0
+
+    def spoilt(**tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 10:
+            trainer.updater.parameters[-1].data.fill_(torch.nan)
+        return trainer.model.losses(**tensors)
+
+    trainer.updater.losses = spoilt
+    with pytest.raises(InputError, match="20 steps in a row were left out") as told:
+        trainer.run()
+    assert "step 10: the loss or its gradient is not finite; left out: train" in (
+        capsys.readouterr().err
+    )
+    assert f"--init {folder / 'last_good'}" in str(told.value)
+    state = read(trainer.checkpoints.path(9))
+    assert state is not None
+    good = Recognizer.load(folder / "last_good").state_dict()
+    assert all(torch.equal(good[name], weight) for name, weight in state["model"].items())
+    assert not (folder / "model").exists()
+
+
+def test_divergence_without_a_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
     config = experiment("ctc", learning_rate=1e30, warmup=0)
-    with pytest.raises(InputError, match="training has diverged: the last 5 steps"):
+    with pytest.raises(InputError, match="training has diverged: 20 steps") as told:
         train(config, tmp_path / "exp")
+    assert "last_good" not in str(told.value)
 
 
 SCRIPT = """
@@ -178,6 +207,7 @@ def test_full_disk(experiment: Experiment, tmp_path: Path, namespace: list[str])
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "No space left on device. The last checkpoint, " in errors[0]
-    assert "is whole: make room, then run the same command to continue." in errors[0]
+    again = f"asr train {arguments[1]} -o {tmp_path}/disk/exp"
+    assert errors[0].endswith(f"is whole: make room, then continue with: {again}")
     assert "continuing after step" in done.stderr
     assert "Traceback" not in done.stderr

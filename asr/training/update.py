@@ -1,0 +1,203 @@
+"""One step on one global batch: gradients of all processes, checked, then the optimiser's update.
+
+    g = Σ_processes Σ_utterances ∇loss / utterances of the global batch
+
+A process has its share of the rows; the sum goes over flattened gradients, with the sums of the
+losses and the counts behind them, in one message. So every process sees the same numbers, takes the
+same decisions and keeps the same weights, whatever the rows are, none included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr.data.loader import Batch, Skipped
+from asr.errors import InputError
+from asr.models.recognizer import Recognizer
+from asr.training.average import MovingAverage
+from asr.training.distributed import Group
+from asr.training.options import TrainOptions
+
+# what a CPU, CUDA or one of its libraries says when there is no memory left
+NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+
+
+@dataclass
+class Outcome:
+    """Of a step on a global batch, the same in every process."""
+
+    sums: dict[str, float]  # of the losses; "utterances", "norm", "steps"; {}: no audio at all
+    seconds: float  # of audio
+    stop: bool  # some process was asked to
+    bad: list[str] = field(default_factory=list)  # utterances for which no update was made
+    unreadable: Skipped = field(default_factory=list)
+
+
+class Updater:
+    """The optimiser (AdamW) of a model and, with `ema` above 0, the average of its weights.
+
+    names: of what `losses` returns, a tensor (B,) each, "total" among them. `splits` counts the
+    batches that did not fit into memory in one piece.
+    """
+
+    def __init__(
+        self,
+        model: Recognizer,
+        losses: Callable[..., dict[str, Tensor]],
+        names: Sequence[str],
+        group: Group,
+        options: TrainOptions,
+        seed: int,
+    ) -> None:
+        self.model, self.losses, self.names, self.group = model, losses, list(names), group
+        self.parameters = list(model.parameters())
+        self.device, self.dtype = self.parameters[0].device, self.parameters[0].dtype
+        self.clip, self.seed, self.splits = options.clip, seed, 0
+        matrices = [p for p in self.parameters if p.ndim > 1]
+        others = [p for p in self.parameters if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": options.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ]
+        )
+        self.average = MovingAverage(model, options.ema) if options.ema else None
+        kind = options.precision
+        self.half = kind == "bfloat16" or (kind == "auto" and self.device.type == "cuda")
+
+    def state(self) -> dict[str, Any]:
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state | ({"ema": self.average.state()} if self.average else {})
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state(state["ema"])
+
+    def best_weights(self) -> AbstractContextManager[None]:
+        """The model has its averaged weights, if there are any, within this block."""
+        return self.average.applied() if self.average else nullcontext()
+
+    def update(self, batch: Batch, step: int, rate: float, stop: bool) -> Outcome:
+        """`batch`: this process's share; step: the number of steps before; stop: asked to."""
+        torch.manual_seed(seed_of(self.seed, step, self.group.rank))
+        self.model.train()
+        losses = self._accumulate(batch)
+        counts = [len(batch.ids), batch.seconds, stop, len(batch.unreadable)]
+        sums = [losses[name].sum() for name in self.names]
+        last = torch.stack([*sums, *(sums[0].new_tensor(float(n)) for n in counts)])
+        for parameter in self.parameters:
+            if parameter.grad is None:  # no rows here, or a part of the model that is not used
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.group.add([*gradients, last])
+        *values, count, seconds, stops, unreadable = last.tolist()
+        outcome = Outcome({}, seconds, stops > 0)
+        if unreadable:
+            outcome.unreadable = self.group.union(batch.unreadable)
+        if not count:
+            self.optimizer.zero_grad()
+            return outcome
+        torch._foreach_div_(gradients, count)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip))
+        outcome.sums = dict(zip(self.names, values, strict=True))
+        outcome.sums |= {"utterances": count, "norm": norm, "steps": 1}
+        if math.isfinite(norm) and all(map(math.isfinite, values)):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            if self.average:
+                self.average.update(step)
+        else:
+            wrong = (~losses["total"].isfinite()).tolist()
+            named = [i for i, bad in zip(batch.ids, wrong, strict=True) if bad]
+            outcome.bad = self.group.union(named)
+            outcome.bad = outcome.bad or self.group.union(batch.ids)
+        self.optimizer.zero_grad()
+        return outcome
+
+    def _accumulate(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses (B,) with their gradients summed up in the parameters; where memory runs out, of
+        smaller and smaller parts one after the other. Raises InputError if one utterance is too
+        much."""
+        parts = 1
+        while True:
+            size = max(1, math.ceil(len(batch.ids) / parts))
+            try:
+                return self._backward(batch, size)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if size == 1:
+                    what = f"an utterance of {batch.seconds / len(batch.ids):.1f} s"
+                    raise InputError(
+                        f"memory for training on {what} or less is lacking on {self.device}",
+                        "data.max_seconds",
+                        "Lower it, or make the model smaller, in a new folder.",
+                    ) from error
+            self.optimizer.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.splits += parts == 1
+            parts *= 2
+
+    def _backward(self, batch: Batch, size: int) -> dict[str, Tensor]:
+        """Of `size` rows at a time."""
+        found: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        for begin in range(0, len(batch.ids), size):
+            part = batch if size >= len(batch.ids) else batch.rows(begin, begin + size)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                losses = self.losses(**part.tensors(self.device, self.dtype))
+            torch.autograd.backward(losses["total"].sum())
+            for name in self.names:
+                found[name].append(losses[name].detach().to(self.dtype))
+        empty = torch.zeros(0, dtype=self.dtype, device=self.device)
+        return {name: torch.cat([empty, *rows]) for name, rows in found.items()}
+
+    @torch.no_grad()
+    def is_finite(self, batch: Batch) -> bool:
+        """Whether the losses of a batch are, with the weights as they are."""
+        losses = self.losses(**batch.tensors(self.device, self.dtype))
+        return bool(losses["total"].isfinite().all())
+
+    def check_memory(self, batch: Batch, seconds: float) -> None:
+        """Try the largest batch, beside the optimiser's memory; nothing is changed by it.
+
+        seconds: data.batch_seconds. Raises InputError where it does not fit.
+        """
+        moments = [torch.zeros_like(p) for p in self.parameters for _ in range(2)]
+        self.model.train()
+        try:
+            self._backward(batch, max(1, len(batch.ids)))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            padded = batch.samples.size / self.model.options.sample_rate
+            raise InputError(
+                f"the largest batch ({len(batch.ids)} utterances, {padded:.0f} s of audio with "
+                f"padding) does not fit into the memory of {self.device}",
+                f"data.batch_seconds={seconds:g}",
+                "Lower it" + (" or data.max_seconds." if len(batch.ids) < 3 else "."),
+            ) from error
+        finally:
+            del moments
+            self.optimizer.zero_grad()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    return any(words in str(error) for words in NO_MEMORY)
+
+
+def seed_of(seed: int, step: int, rank: int) -> int:
+    """The seed of dropout in a step."""
+    digest = hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
