@@ -27,6 +27,7 @@ COMMANDS = {
     "score": ("score", "Word and character error rate, with intervals and comparison."),
     "transcribe": ("transcribe", "Turn audio files into text, subtitles or JSON."),
     "align": ("align", "Word times of known transcripts, as CTM."),
+    "report": ("report", "Experiments and their test sets as one page of HTML."),
     "info": ("info", "Describe a model folder or a language model."),
     "doctor": ("doctor", "Say which optional parts are missing and how to get them."),
 }

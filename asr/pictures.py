@@ -1,13 +1,60 @@
-"""Pictures of what a model attends to and of its CTC outputs (matplotlib)."""
+"""Pictures as bytes: attention, CTC outputs, spectrograms, curves and histograms (matplotlib).
+
+SVG keeps its letters as text, so that the reader's fonts show any script.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from asr.transcriber import Outputs, Transcriber
 
 Floats = NDArray[np.float32]
+
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a `$` of a token or a file name is a `$`
+    "svg.fonttype": "none",
+    "svg.hashsalt": "asr",
+    "font.size": 8,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.3,
+}
+BINS = 40  # of a histogram
+
+
+class Picture:
+    """A figure of matplotlib and, when it is drawn, its bytes."""
+
+    figure: Figure
+    content: bytes = b""
+
+
+@contextmanager
+def drawing(width: float, height: float, format: str = "svg") -> Iterator[Picture]:
+    """A Picture to draw on, inches wide and high, with its bytes when the block ends."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    picture, buffer = Picture(), io.BytesIO()
+    metadata = {"Date": None} if format == "svg" else None
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts have it
+        picture.figure = Figure(figsize=(width, height), layout="constrained")
+        yield picture
+        picture.figure.savefig(buffer, format=format, dpi=100, metadata=metadata)
+    picture.content = buffer.getvalue()
 
 
 def monotonic_share(alignment: Floats) -> float:
@@ -19,44 +66,121 @@ def monotonic_share(alignment: Floats) -> float:
     return float(np.mean(np.diff(centres) >= -1.0)) if len(centres) > 1 else 1.0
 
 
+def attention(transcriber: Transcriber, outputs: Outputs, tokens: Sequence[int]) -> Floats | None:
+    """Where the speller looks for each of U - 1 given tokens and the end, (U, T); None: no speller.
+
+    outputs: of one waveform.
+    """
+    import torch
+
+    speller = transcriber.recognizer.speller
+    if speller is None:
+        return None
+    given = torch.tensor([list(tokens)], dtype=torch.long, device=outputs.states.device)
+    with torch.inference_mode():
+        alignments = speller.teach(outputs.states, outputs.lengths, given)[1]
+    alignment: Floats = alignments[0].cpu().numpy()
+    return alignment
+
+
 def draw(
-    path: Path,
-    pieces: list[str],
+    tokens: Sequence[int],
+    pieces: Sequence[str],
     frame_shift: float,
     alignment: Floats | None,
     log_probs: Floats | None,
-    all_pieces: list[str],
-) -> None:
-    """One picture: attention of each of the U `pieces` (U, T), and CTC probabilities (T, V)."""
-    import matplotlib
+    format: str = "svg",
+) -> bytes:
+    """Attention for each of the tokens and the end (U, T), and CTC probabilities (T, V).
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pieces: names of the V tokens. Either of the two may be absent.
+    """
+    rows = 0 if alignment is None else len(alignment)
+    heights = [1.0 + 0.09 * rows] * (rows > 0) + [2.6] * (log_probs is not None)  # inches
+    with drawing(7.2, sum(heights), format) as picture:
+        panels = picture.figure.subplots(
+            len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
+        )
+        axes = list(panels[:, 0])
+        if alignment is not None:
+            axis, end = axes.pop(0), alignment.shape[1] * frame_shift
+            axis.grid(False)
+            axis.imshow(
+                alignment, aspect="auto", origin="lower", extent=(0, end, -0.5, rows - 0.5),
+                cmap="magma_r", vmin=0, interpolation="nearest",
+            )  # fmt: skip
+            axis.set_yticks(range(rows), [*(pieces[token] for token in tokens), "end"], fontsize=6)
+            axis.tick_params("y", length=0)
+            axis.set(title="attention", xlabel="seconds", ylabel="token")
+        if log_probs is not None:
+            axis, probs = axes.pop(0), np.exp(log_probs)
+            time, best = (np.arange(len(probs)) + 0.5) * frame_shift, probs.argmax(1)
+            axis.plot(time, probs[:, 0], color="0.8", label="blank")
+            for token in np.flatnonzero(probs[:, 1:].max(0) > 0.2) + 1:
+                axis.plot(time, probs[:, token])
+            for frame in np.flatnonzero((best > 0) & (best != np.roll(best, 1))):
+                axis.annotate(pieces[best[frame]], (time[frame], 1.03), ha="center", fontsize=6)
+            axis.set(title="CTC", xlabel="seconds", ylabel="probability", ylim=(0, 1.1))
+    return picture.content
 
-    panels = [p for p in (alignment, log_probs) if p is not None]
-    figure, axes = pyplot.subplots(
-        len(panels), 1, figsize=(10, 4.5 * len(panels)), squeeze=False, layout="constrained"
+
+def curves(
+    title: str, lines: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, scale: str
+) -> bytes:
+    """SVG of one line a name, given as (x, y), with marks where its points are few; `scale` of y
+    is "linear" or "log"."""
+    with drawing(3.6, 2.6) as picture:
+        axis = picture.figure.subplots()
+        for x, y in lines.values():
+            axis.plot(x, y, linewidth=1, marker="o" if np.size(x) <= BINS else "", markersize=3)
+        axis.legend(axis.lines, list(lines))
+        axis.set(title=title, xlabel=xlabel, yscale=scale)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+    return picture.content
+
+
+def histogram(title: str, values: Mapping[str, Floats], xlabel: str) -> bytes:
+    """SVG of the share of each set's values in common bins; the ends hold what lies beyond the
+    middle 99.8 %."""
+    every = np.concatenate(list(values.values()))
+    low, high = (
+        (float(bound) for bound in np.quantile(every, [0.001, 0.999])) if every.size else (0, 1)
     )
-    row = 0
-    if alignment is not None:
-        end = alignment.shape[1] * frame_shift
-        axis = axes[row, 0]
-        axis.imshow(
-            alignment, aspect="auto", origin="lower", extent=(0, end, -0.5, len(pieces) - 0.5),
-            cmap="magma_r", vmin=0,
-        )  # fmt: skip
-        axis.set_yticks(range(len(pieces)), pieces, fontsize=7)
-        axis.set(title="attention", xlabel="seconds", ylabel="token")
-        row += 1
-    if log_probs is not None:
-        axis = axes[row, 0]
-        time = (np.arange(len(log_probs)) + 0.5) * frame_shift
-        probs = np.exp(log_probs)
-        axis.plot(time, probs[:, 0], color="0.8", label="blank")
-        for token in np.flatnonzero(probs[:, 1:].max(0) > 0.2) + 1:
-            axis.plot(time, probs[:, token])
-            peak = int(probs[:, token].argmax())
-            axis.annotate(all_pieces[token], (time[peak], probs[peak, token]))
-        axis.set(title="CTC", xlabel="seconds", ylabel="probability", ylim=(0, 1.1))
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)
+    edges = np.linspace(low, max(high, low + 1e-3), BINS + 1)
+    with drawing(3.6, 2.6) as picture:
+        axis = picture.figure.subplots()
+        for own in values.values():
+            counts, _ = np.histogram(np.clip(own, edges[0], edges[-1]), edges)
+            axis.stairs(100 * counts / max(own.size, 1), edges)
+        axis.legend(axis.patches, list(values))
+        axis.set(title=title, xlabel=xlabel, ylabel="% of utterances")
+    return picture.content
+
+
+def bars(title: str, values: Mapping[str, Sequence[float]], names: Sequence[str]) -> bytes:
+    """SVG of bars under `names`, one group of them a set; values in per cent."""
+    with drawing(3.6, 2.6) as picture:
+        axis, places = picture.figure.subplots(), np.arange(len(names))
+        for number, heights in enumerate(values.values()):
+            axis.bar(places + 0.8 * number / len(values), heights, 0.8 / len(values))
+        axis.legend(axis.containers, list(values))
+        axis.set_xticks(places + 0.4 - 0.4 / len(values), names)
+        axis.set(title=title, ylabel="%")
+    return picture.content
+
+
+def spectrogram(samples: Floats, sample_rate: int) -> bytes:
+    """PNG without margins: 25 ms Hann windows every 10 ms, 0 Hz to half the rate, 70 dB of range.
+
+    samples (N,)."""
+    from matplotlib.image import imsave
+
+    size, shift = round(0.025 * sample_rate), round(0.01 * sample_rate)
+    padded = np.pad(samples, (0, max(0, size - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::shift]
+    power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
+    decibels = 10 * np.log10(power + 1e-10).T
+    buffer, top = io.BytesIO(), float(decibels.max())
+    imsave(buffer, decibels, vmin=top - 70, vmax=top, cmap="magma_r", origin="lower", format="png")
+    return buffer.getvalue()

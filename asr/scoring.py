@@ -253,7 +253,10 @@ def _rates(table: Table, unit: str, bootstrap: Bootstrap | None = None) -> dict[
 
 
 def confusions(
-    references: Sequence[str], hypotheses: Sequence[str], nist: bool = False
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    nist: bool = False,
+    most: int | None = MOST_CONFUSIONS,
 ) -> dict[str, list[tuple[str, int]]]:
     """The most frequent substitutions ("a → b"), deletions and insertions with their counts."""
     kinds = {"replace": "substitutions", "delete": "deletions", "insert": "insertions"}
@@ -266,6 +269,6 @@ def confusions(
             named = heard[j] if tag == "insert" else said[i]
             counters[tag][f"{named} → {heard[j]}" if tag == "replace" else named] += 1
     return {
-        kinds[tag]: sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:MOST_CONFUSIONS]
+        kinds[tag]: sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:most]
         for tag, counter in counters.items()
     }

@@ -17,13 +17,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asr"
 # that stand in one layer are siblings and never import each other.
 LAYERS = (
     "errors",
-    "console files kernels",
+    "console files kernels machine",
     "hypothesis nist text",
-    "data formats lm models outputs pictures wer",
+    "data formats lm models outputs wer",
     "confidence",
     "decoding scoring",
     "scoring_report training transcriber",
-    "config",
+    "config pictures",
+    "report",
     "commands",
     "cli",
     "__main__ __init__",

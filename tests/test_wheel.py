@@ -79,6 +79,13 @@ def test_wheel_decodes_with_numpy_and_numba_only(bare_python: Path, tmp_path: Pa
     assert not {"torch", "kenlm", "rich", "rapidfuzz", "soundfile"} & set(found["modules"])
 
 
+def test_wheel_holds_all_that_pages_are_made_of(bare_python: Path) -> None:
+    [installed] = bare_python.parent.parent.glob("lib/python*/site-packages/asr/report")
+    parts = {path.name for path in (ROOT / "asr" / "report").glob("*.[hcj]*")}
+    assert {"page.html", "page.css", "page.js"} < parts
+    assert parts <= {path.name for path in installed.iterdir()}
+
+
 def test_environment_is_bare(bare_python: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [str(bare_python), "-c", "import torch"], cwd=tmp_path, capture_output=True, text=True

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from asr.commands.options import FILE, machine_options
 from asr.console import end_with_skipped, say, track
 from asr.errors import InputError
-
-if TYPE_CHECKING:
-    from asr.transcriber import Outputs, Transcriber
 
 PICTURES = 10
 
@@ -50,6 +46,7 @@ def command(
     from asr.files import whole_file
     from asr.formats import WRITERS
     from asr.hypothesis import Hypothesis
+    from asr.pictures import attention, draw, monotonic_share
     from asr.transcriber import load
 
     if threads:
@@ -62,23 +59,23 @@ def command(
     with whole_file(output) as file:
         for utterance in track(utterances, "aligning"):
             try:
-                if not utterance.text:
-                    raise InputError("has no text")
-                if unknown := tokenizer.unknown(utterance.text):
-                    raise InputError(f"cannot be written with the model's tokens: {unknown}")
+                tokens = transcriber.spell(utterance.text)
                 outputs = transcriber.outputs([load_audio(utterance, transcriber.sample_rate)])
                 log_probs = outputs.log_probs(0)
                 assert log_probs is not None, "a CTC head was asked for"
-                tokens = tokenizer.encode(utterance.text)
                 words = transcriber.word_times(tokens, log_probs, outputs.pauses[0])
             except InputError as error:
                 skipped.append((utterance.id, str(error)))
                 continue
             if pictures:
-                picture = pictures / f"{utterance.id}.png" if len(shares) < PICTURES else None
-                shares.append(attention(transcriber, outputs, tokens, picture))
-            hypothesis = Hypothesis(utterance.text, tokens, words=words)
-            file.write(WRITERS["ctm"](hypothesis, "_".join(utterance.id.split())))
+                alignment = attention(transcriber, outputs, tokens)
+                if len(shares) < PICTURES:
+                    shift, pieces = transcriber.frame_shift, tokenizer.pieces
+                    with whole_file(pictures / f"{utterance.id}.png", "wb") as png:
+                        png.write(draw(tokens, pieces, shift, alignment, log_probs, "png"))
+                shares.append(1.0 if alignment is None else monotonic_share(alignment))
+            name = "_".join(utterance.id.split())
+            file.write(WRITERS["ctm"](Hypothesis("", tokens, words=words), name))
         if len(skipped) == len(utterances):
             name, reason = skipped[0]
             raise InputError(f"no utterance can be aligned; first: {name}: {reason}", manifest)
@@ -86,32 +83,3 @@ def command(
     if shares and transcriber.recognizer.has_speller:
         say(f"attention goes forward in {sum(shares) / len(shares):.1%} of the steps")
     end_with_skipped(skipped, len(utterances))
-
-
-def attention(
-    transcriber: Transcriber, outputs: Outputs, tokens: list[int], picture: Path | None
-) -> float:
-    """How monotonic the attention to known tokens is (0 to 1); draws it if `picture` is given."""
-    import torch
-
-    from asr.pictures import draw, monotonic_share
-
-    alignment = None
-    if transcriber.recognizer.speller is not None:
-        with torch.inference_mode():
-            taught = transcriber.recognizer.speller.teach(
-                outputs.states, outputs.lengths, torch.tensor([tokens])
-            )
-        alignment = taught[1][0].cpu().numpy()
-    if picture is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        names = [transcriber.tokenizer.pieces[token] for token in tokens] + ["end"]
-        draw(
-            picture,
-            names,
-            transcriber.frame_shift,
-            alignment,
-            outputs.log_probs(0),
-            transcriber.tokenizer.pieces,
-        )
-    return 1.0 if alignment is None else monotonic_share(alignment)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asr.console import SKIPPED, leave, track
+from asr.console import SKIPPED, leave, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.data.check import Facts, Fit
+    from asr.lm.unknown import Unknown
 
 PATH = click.Path(path_type=Path)
 SHOWN = 10
@@ -22,12 +23,16 @@ SHOWN = 10
 @click.argument("manifests", nargs=-1, required=True, type=PATH)
 @click.option("--model", type=PATH, help="Also: what its tokenizer lacks, what CTC cannot align.")
 @click.option("--tokenizer", type=PATH, help="Also: characters that it lacks.")
+@click.option("--lm", type=PATH, multiple=True, help="Also: words it lacks; may be repeated.")
+@click.option("--html", type=PATH, help="Also write a page with histograms and audio.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--all", "show_all", is_flag=True, help=f"Show all findings, not {SHOWN} of a kind.")
 def command(
     manifests: tuple[Path, ...],
     model: Path | None,
     tokenizer: Path | None,
+    lm: tuple[Path, ...],
+    html: Path | None,
     threads: int | None,
     show_all: bool,
 ) -> None:
@@ -40,12 +45,16 @@ def command(
     Examples:
       asr check data/manifest.train.jsonl data/manifest.test.jsonl
       asr check data/manifest.train.jsonl --model exp/ctc --all
+      asr check data/manifest.*.jsonl --lm word.lm --html check.html
     """
     from asr.data.check import Facts, examine_all, shared
     from asr.data.manifest import Manifest
+    from asr.lm.unknown import open_word_lm, unknown_words
 
     opened = [Manifest.open(path) for path in manifests]
-    fit = load_fit(model, tokenizer)
+    fit, lms = load_fit(model, tokenizer), [open_word_lm(path) for path in lm]
+    if html:
+        from asr.report.data import write_check  # needs jinja2 and matplotlib
     gathered = [
         Facts.gather(m, track(examine_all(m, fit, threads), m.path.name, total=len(m)), fit)
         for m in opened
@@ -53,9 +62,14 @@ def command(
     limit = None if show_all else SHOWN
     print_table(gathered)
     print_findings(gathered, limit)
-    for what, examples in shared(gathered):
-        more = "; ..." if len(examples) > (limit or len(examples)) else ""
-        click.echo(f"\nwarning: {what}: {'; '.join(examples[:limit])}{more}")
+    for both in shared(gathered):
+        more = "; ..." if len(both.examples) > (limit or len(both.examples)) else ""
+        click.echo(f"\nwarning: {both}: {'; '.join(both.examples[:limit])}{more}")
+    unknown = [unknown_words(f.manifest.path.name, f.words, lm) for lm in lms for f in gathered]
+    print_unknown(unknown, limit)
+    if html:
+        write_check(html, gathered, unknown)
+        say(f"-> {html}")
     if not any(facts.usable for facts in gathered):
         raise InputError("no audio can be used", manifests[0], "Correct the key 'audio'")
     if any(facts.bad for facts in gathered):
@@ -92,18 +106,21 @@ def load_fit(model: Path | None, tokenizer: Path | None) -> Fit:
     )
 
 
+def print_unknown(found: Sequence[Unknown], limit: int | None) -> None:
+    for one in found:
+        words = [f"{word} {times}×" for word, times in one.words.most_common()]
+        more = ", ..." if len(words) > (limit or len(words)) else ""
+        click.echo(f"\n{one}" + (f": {', '.join(words[:limit])}{more}" if words else ""))
+
+
 def print_table(gathered: Sequence[Facts]) -> None:
     width = max(len(str(facts.manifest.path)) for facts in gathered)
     click.echo(f"{'manifest':{width}}  utterances  hours  speakers  problems  audio")
     for facts in gathered:
-        formats = ", ".join(
-            f"{rate} Hz" + (f" {channels} channels" if channels > 1 else "") + f": {count}"
-            for (rate, channels), count in facts.formats.most_common()
-        )
         size, hours = len(facts.manifest), facts.seconds / 3600
         click.echo(
             f"{facts.manifest.path!s:{width}}  {size:10}  {hours:5.2f}"
-            f"  {len(facts.speakers):8}  {len(facts.bad):8}  {formats}"
+            f"  {len(facts.speakers):8}  {len(facts.bad):8}  {facts.audio}"
         )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr.data.audio import TOLERANCE, Samples, read_native
 from asr.data.index import id_hash
@@ -51,6 +55,7 @@ class Examined:
     seconds: float = 0.0
     sample_rate: int = 0
     channels: int = 0
+    level: float = math.nan  # root mean square, dB of full scale
     longer: str | None = None  # the file goes on after the utterance: what to say of it
 
 
@@ -70,7 +75,9 @@ def examine(utterance: Utterance, fit: Fit) -> Examined:
     longer = None
     if u.duration is not None and not u.start and u.duration < file_seconds - TOLERANCE:
         longer = f"{u.duration:.2f} s in the manifest, {file_seconds:.2f} s in the file"
-    return Examined(findings, seconds, rate, samples.shape[1], longer)
+    power = float(np.square(samples, dtype=np.float64).mean())
+    level = 10 * math.log10(power + 1e-10)
+    return Examined(findings, seconds, rate, samples.shape[1], level, longer)
 
 
 def _text_findings(text: str, fit: Fit) -> Iterator[tuple[str, str]]:
@@ -112,6 +119,21 @@ class Facts:
     bad: set[str] = field(default_factory=set)  # ids with a problem
     speakers: set[str] = field(default_factory=set)
     texts: dict[int, int] = field(default_factory=dict)  # hash -> first line with this text
+    words: Counter[str] = field(default_factory=Counter)  # between spaces, as written
+    _measures: array[float] = field(default_factory=lambda: array("f"))
+
+    @property
+    def measures(self) -> NDArray[np.float32]:
+        """(N, 3): seconds, level in dB, characters a second; NaN where it cannot be said."""
+        return np.array(self._measures, np.float32).reshape(-1, 3)
+
+    @property
+    def audio(self) -> str:
+        """ "8000 Hz 2 channels: 1, 16000 Hz: 7"."""
+        return ", ".join(
+            f"{rate} Hz" + (f" {channels} channels" if channels > 1 else "") + f": {count}"
+            for (rate, channels), count in self.formats.most_common()
+        )
 
     @classmethod
     def gather(
@@ -133,6 +155,9 @@ class Facts:
                 facts.speakers.add(utterance.speaker)
             if text := fit.normalize(utterance.text or ""):
                 facts.texts.setdefault(id_hash(text), line)
+                facts.words.update((utterance.text or "").split())
+            heard = found.seconds or math.nan
+            facts._measures.extend((heard, found.level, len(text) / heard if text else math.nan))
         for utterance, message in longer:  # no contradiction where others use the rest of the file
             if uses[id_hash(utterance.audio)] == 1:
                 facts._add(utterance, [("duration", message)])
@@ -145,14 +170,26 @@ class Facts:
                 self.bad.add(utterance.id)
 
 
-def shared(all_facts: Sequence[Facts]) -> Iterator[tuple[str, list[str]]]:
-    """What two sets have in common: (warning, examples). Files of one split are one set."""
+class Shared(NamedTuple):
+    """What two sets have in common: `what` is "speakers" or "texts"."""
+
+    a: Facts
+    b: Facts
+    what: str
+    examples: list[str]
+
+    def __str__(self) -> str:
+        names = f"{self.a.manifest.path.name} and {self.b.manifest.path.name}"
+        return f"{names} share {len(self.examples)} {self.what}"
+
+
+def shared(all_facts: Sequence[Facts]) -> Iterator[Shared]:
+    """Speakers and texts in two sets. Files of one split are one set."""
     for a, b in combinations(all_facts, 2):
         if a.manifest.split == b.manifest.split is not None:
             continue
-        names = f"{a.manifest.path.name} and {b.manifest.path.name} share"
         if speakers := sorted(a.speakers & b.speakers):
-            yield f"{names} {len(speakers)} speakers", speakers
+            yield Shared(a, b, "speakers", speakers)
         if texts := a.texts.keys() & b.texts.keys():
             said = [a.manifest[line].text or "" for line in sorted(a.texts[key] for key in texts)]
-            yield f"{names} {len(texts)} texts", said
+            yield Shared(a, b, "texts", said)

@@ -1,0 +1,109 @@
+"""`asr report`: experiments and what was decoded with them, as one page of HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asr.commands.options import FILE
+from asr.console import end_with_skipped, say, track
+
+if TYPE_CHECKING:
+    from asr.report.experiment import Experiment
+    from asr.report.systems import TestSet
+    from asr.transcriber import Transcriber
+
+
+@click.command()
+@click.argument("paths", metavar="EXP...", type=FILE, nargs=-1, required=True)
+@click.option("-o", "--output", type=FILE, required=True, help="The page (.html).")
+@click.option("--ref", type=FILE, multiple=True, help="Manifest of n-best files that moved.")
+@click.option(
+    "--utterances", default=2, show_default=True, help="Best, median and worst ones, of each kind."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+def command(
+    paths: tuple[Path, ...],
+    output: Path,
+    ref: tuple[Path, ...],
+    utterances: int,
+    threads: int | None,
+) -> None:
+    """One HTML file, without network, about experiments: learning curves, error rates by speaker,
+    length and group, comparisons, confusions, utterances to hear, configuration.
+
+    EXP is an experiment folder, a folder of them, or an n-best file. n-best files in these folders
+    are taken too, and those beside an experiment if its model made them. References come from the
+    manifests that the n-best files name.
+
+    \b
+    Examples:
+      asr report exp/ctc -o report.html
+      asr report exp/ctc exp/las test.*.jsonl -o report.html
+      asr report recipes/quickstart/exp -o report.html --utterances 5
+    """
+    import torch
+
+    from asr.data.manifest import Manifest
+    from asr.report.experiment import draw_curves, find_experiments, tables
+    from asr.report.page import now, write_page
+    from asr.report.systems import find_lists, group_by_set
+    from asr.report.utterances import load_models
+
+    if threads:
+        torch.set_num_threads(threads)
+    folders = [path for path in paths if path.suffix != ".jsonl"]
+    given = [path for path in paths if path.suffix == ".jsonl"]
+    experiments = find_experiments(folders)
+    found = find_lists(folders, [one.hash for one in experiments])
+    lists = list({path.resolve(): path for path in [*given, *found]}.values())
+    tests, skipped = group_by_set(lists, [Manifest.open(path) for path in ref])
+    models = load_models(experiments, threads)
+    sections = []
+    for test in track(tests, "sets"):
+        section, unheard = describe(test, utterances, models)
+        sections.append(section)
+        skipped += unheard
+    anchors = [(f"set-{number}", one["title"]) for number, one in enumerate(sections, 1)]
+    write_page(
+        output,
+        "report.html",
+        title=f"Report: {', '.join(one.name for one in experiments) or 'n-best files'}",
+        made=now(),
+        sections=[("training", "Training"), *anchors, ("configuration", "Configuration")],
+        sets=sections,
+        curves=draw_curves(experiments),
+        **tables(experiments),
+    )
+    if not lists:
+        say("no n-best file was found: `asr decode` writes them; give them beside the experiments")
+    say(f"{len(experiments)} experiments, {len(lists)} n-best files -> {output}")
+    end_with_skipped(skipped, len(lists), "n-best files and utterances")
+
+
+def describe(
+    test: TestSet, number: int, models: dict[str, tuple[Experiment, Transcriber]]
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The part of the page about one set, and utterances that cannot be heard."""
+    from asr.report import systems, utterances
+
+    shown, unheard = utterances.show(test, number, models)
+    words = int(test.leader.words[:, :3].sum())
+    path, several = test.manifest.path, len(test.systems) > 1
+    section = {
+        "title": f"{path.resolve().parent.name}/{path.name}",
+        "about": f"{len(test.utterances):,} utterances, {words:,} words; hash {test.manifest.hash}",
+        "warnings": list(systems.warnings(test)),
+        "summary": [
+            systems.systems_table(test),
+            *([systems.comparison_table(test)] if several else []),
+        ],
+        "surfaces": list(utterances.surfaces(test)),
+        "details": [*systems.group_tables(test), systems.confusion_table(test)],
+        "leader": test.leader.label,
+        "shown": shown,
+        "utterances": systems.utterance_table(test),
+    }
+    return section, unheard

@@ -1,0 +1,113 @@
+"""A page of HTML in one file without network: jinja2 templates, tables, sound, pictures.
+
+Everything that is not Markup is escaped, and the page's policy runs no script but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import soundfile
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from asr.data.audio import Samples, load
+from asr.data.manifest import Utterance
+from asr.files import whole_file
+from asr.pictures import spectrogram
+from asr.wer import aligned
+
+FOLDER = Path(__file__).parent
+SAMPLE_RATE = 16000  # Hz, of the sound in a page
+LONGEST = 30  # seconds of an utterance that are kept
+
+
+class Number(NamedTuple):
+    """A cell that is sorted by its value."""
+
+    value: float
+    text: str
+
+
+Cell: TypeAlias = str | Number | None
+Rows: TypeAlias = list[list[Cell]]
+
+
+class Table(NamedTuple):
+    """Rows under a header, sorted and searched by the reader."""
+
+    title: str
+    header: Sequence[str]
+    rows: Rows
+    note: str = ""
+
+
+class Sound(NamedTuple):
+    """An utterance to listen to, with its spectrogram; or why it cannot be heard."""
+
+    seconds: float = 0.0
+    audio: str = ""
+    spectrogram: str = ""
+    error: str | None = None
+
+
+def now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def count(number: int) -> Number:
+    return Number(number, f"{number:,}")
+
+
+def data_uri(content: bytes, kind: str = "image/svg+xml") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def sound_of(utterance: Utterance) -> Sound:
+    """FLAC of the first LONGEST seconds. Raises AudioError."""
+    samples: Samples = load(utterance, SAMPLE_RATE)[: LONGEST * SAMPLE_RATE]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return Sound(
+        len(samples) / SAMPLE_RATE,
+        data_uri(buffer.getvalue(), "audio/flac"),
+        data_uri(spectrogram(samples, SAMPLE_RATE), "image/png"),
+    )
+
+
+def alignment(reference: str, hypothesis: str) -> Markup:
+    """The words of both: those only said as <del>, those only heard as <ins>."""
+    words = []
+    for said, heard in aligned(reference.split(), hypothesis.split()):
+        if said == heard:
+            words.append(Markup("{}").format(said))
+            continue
+        missed = "" if said is None else Markup("<del>{}</del>").format(said)
+        added = "" if heard is None else Markup("<ins>{}</ins>").format(heard)
+        words.append(Markup("{}{}").format(missed, added))
+    return Markup(" ").join(words)
+
+
+def write_page(path: Path, template: str, **context: Any) -> None:
+    """Fill a template of this folder. Raises InputError where `path` cannot be written."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script, style = (Markup((FOLDER / f"page.{kind}").read_text("utf-8")) for kind in ("js", "css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(template).render(
+        script=script, style=style, script_hash=digest, version=version("asr"), **context
+    )
+    with whole_file(path) as file:
+        file.write(page)

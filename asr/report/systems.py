@@ -1,0 +1,272 @@
+"""What n-best files of the same test set are worth: error rates of all, of parts, of pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from asr.data.manifest import Manifest, Utterance
+from asr.errors import InputError
+from asr.hypothesis import read_nbest
+from asr.report.page import Cell, Number, Rows, Table, alignment, count
+from asr.scoring import (
+    References,
+    System,
+    Transcripts,
+    choose_normalizer,
+    confusions,
+    read_transcripts,
+    score_system,
+)
+from asr.scoring_report import interval, percent
+from asr.wer import Bootstrap, Counts
+from asr.wer import Table as ErrorTable
+
+SECONDS = (0, 1, 2, 3, 5, 8, 12, 20, 30)
+WORDS = (0, 1, 3, 5, 8, 12, 20, 40)
+MOST_GROUPS = 12  # values of a key; numbers that have more are put into four bins
+MOST_ROWS = 500
+MOST_CONFUSIONS = 100
+
+
+@dataclass(slots=True)
+class TestSet:
+    """A manifest and the systems that decoded it, that with the fewest errors first.
+
+    lists: their n-best files in the same order; utterances: those with a reference, as in
+    `references`.
+    """
+
+    manifest: Manifest
+    utterances: list[Utterance]
+    references: References
+    systems: list[System]
+    lists: list[Transcripts]
+
+    @property
+    def leader(self) -> System:
+        return self.systems[0]
+
+
+def find_lists(folders: Sequence[Path], hashes: Sequence[str | None]) -> Iterator[Path]:
+    """The n-best files in the folders, and those beside an experiment that are of its model."""
+    for folder in folders:
+        around = sorted(folder.resolve().parent.glob("*.jsonl"))
+        for path in [*sorted(folder.glob("*.jsonl")), *around]:
+            try:
+                meta, _ = read_nbest(path)
+            except InputError:  # another file
+                continue
+            if path not in around or meta.get("model_hash", "") in hashes:
+                yield path
+
+
+def group_by_set(
+    paths: Sequence[Path], manifests: Sequence[Manifest]
+) -> tuple[list[TestSet], list[tuple[str, str]]]:
+    """One TestSet a manifest, test sets before others, and the files that have none with why."""
+    skipped: list[tuple[str, str]] = []
+    sets: dict[str, tuple[Manifest, list[Transcripts]]] = {}
+    for path in paths:
+        found = read_transcripts(path, "nbest")
+        try:
+            manifest = find_manifest(found, manifests)
+            sets.setdefault(manifest.hash, (manifest, []))[1].append(found)
+        except InputError as error:
+            skipped.append((str(path), str(error)))
+    scored = [_score(manifest, lists) for manifest, lists in sets.values()]
+    return sorted(scored, key=lambda one: one.manifest.split != "test"), skipped
+
+
+def find_manifest(found: Transcripts, given: Sequence[Manifest]) -> Manifest:
+    """That of an n-best file: among the given ones, or where it was when the file was made.
+
+    A relative path leads from here, or from any folder above the file. Raises InputError.
+    """
+    named = found.meta.get("manifest") or {}
+    for manifest in given:
+        if manifest.hash == named.get("hash") or (not named and len(given) == 1):
+            return manifest
+    if not named:
+        raise InputError("does not say its manifest", found.path, "Give the one with --ref.")
+    for folder in (Path(), *found.path.resolve().parents):
+        path = folder / named["path"]
+        if path.is_file() and (manifest := Manifest.open(path)).hash == named["hash"]:
+            return manifest
+    what = f"its manifest {named['path']} is not there, or has changed"
+    raise InputError(what, found.path, "Give the right one with --ref.")
+
+
+def _score(manifest: Manifest, lists: list[Transcripts]) -> TestSet:
+    normalizer = choose_normalizer(None, lists)
+    references = References.of(read_transcripts(manifest.path, "manifest"), normalizer)
+    names = [found.path.stem for found in lists]
+    if len(set(names)) < len(names):
+        names = [str(found.path) for found in lists]
+    systems = [
+        score_system(name, found, references, normalizer)
+        for name, found in zip(names, lists, strict=True)
+    ]
+    order = sorted(range(len(systems)), key=lambda i: int(systems[i].errors.sum()))
+    utterances = [utterance for utterance in manifest if utterance.text is not None]
+    return TestSet(
+        manifest, utterances, references, [systems[i] for i in order], [lists[i] for i in order]
+    )
+
+
+def rate_cell(words: ErrorTable, bootstrap: Bootstrap) -> Number | None:
+    """WER in per cent and its interval, from the counts (N, 4)."""
+    counts = Counts.of(words)
+    if not counts.length:
+        return None
+    bounds = bootstrap.interval(words[:, 1:].sum(axis=1), words[:, :3].sum(axis=1))
+    text = Markup("{} <small>{}</small>").format(percent(counts.rate), interval(bounds))
+    return Number(counts.rate, text)
+
+
+def systems_table(test: TestSet) -> Table:
+    header = ["system", "WER %, 95 % interval", "S", "D", "I", "SER %", "CER %", "RTF"]
+    header += ["model", "head", "language models"]
+    rows: Rows = []
+    for system, found in zip(test.systems, test.lists, strict=True):
+        figures, factor = system.figures, system.figures["real_time_factor"]
+        words = figures["wer"]
+        row: list[Cell] = [system.label, rate_cell(system.words, test.references.bootstrap)]
+        row += [count(words[kind]) for kind in ("substitutions", "deletions", "insertions")]
+        row += [Number(figures[k]["rate"], percent(figures[k]["rate"])) for k in ("ser", "cer")]
+        row += [None if factor is None else Number(factor, f"{factor:.3f}")]
+        model = f"{found.meta.get('model', 'outputs')} {found.meta.get('model_hash', '')}"
+        rows.append([*row, model.strip(), found.meta.get("head", ""), _lms(found.meta)])
+    note = f"Intervals: bootstrap over {test.references.bootstrap.units}, 10,000 resamples."
+    return Table("Systems", header, rows, note)
+
+
+def _lms(meta: dict[str, Any]) -> str:
+    """ "word 0.8 (82410ecf031e), bonus 1.3 a word"; "none"."""
+    weights = meta.get("weights") or {}
+    parts = [
+        f"{name} {weights.get('lm', {}).get(name, 0):g} ({lm['hash']})"
+        for name, lm in (meta.get("lms") or {}).items()
+    ]
+    if parts:
+        parts.append(f"bonus {weights.get('bonus', 0):g} a {str(meta.get('length', 's'))[:-1]}")
+    return ", ".join(parts) or "none"
+
+
+def comparison_table(test: TestSet) -> Table:
+    """The paired test of all pairs."""
+    lengths = test.leader.words[:, :3].sum(axis=1)
+    rows: Rows = []
+    for better, worse in itertools.combinations(test.systems, 2):
+        pair = test.references.bootstrap.compare(better.errors, worse.errors, lengths)
+        low, high = (100 * bound for bound in pair.interval)
+        row: list[Cell] = [better.label, worse.label]
+        row += [Number(pair.difference, f"{100 * pair.difference:+.2f} [{low:+.2f}, {high:+.2f}]")]
+        row += [Number(pair.p, "< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}")]
+        rows.append([*row, pair.verdict(better.label, worse.label, "this set")])
+    note = "Paired bootstrap on the same resamples; two-sided p."
+    header = ["A", "B", "WER of B - A, points", "p", "verdict"]
+    return Table("Comparison of the systems", header, rows, note)
+
+
+def group_tables(test: TestSet) -> Iterator[Table]:
+    """WER of the parts of the set: by speaker, length, and every key that makes groups."""
+    header = [*(system.label for system in test.systems), "utterances", "words"]
+    for title, groups in groupings(test).items():
+        rows: Rows = []
+        for group in sorted(set(groups)):
+            members = [row for row, own in enumerate(groups) if own == group]
+            bootstrap = Bootstrap([test.references.speakers[row] for row in members])
+            words = int(test.leader.words[members, :3].sum())
+            row: list[Cell] = [group[1]]
+            row += [rate_cell(system.words[members], bootstrap) for system in test.systems]
+            rows.append([*row, count(len(members)), count(words)])
+        yield Table(f"WER % by {title}", [title, *header], rows, "With 95 % intervals.")
+
+
+def groupings(test: TestSet) -> dict[str, list[tuple[float, str]]]:
+    """{what: the group of each utterance, as (place in the order, name)}."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    if None not in test.references.speakers:
+        found["speaker"] = [(0.0, str(speaker)) for speaker in test.references.speakers]
+    seconds = [utterance.duration for utterance in test.utterances]
+    if None not in seconds:
+        found["length, seconds"] = _binned(np.array(seconds, np.float64), SECONDS)
+    found["length, words"] = _binned(test.leader.words[:, :3].sum(axis=1), WORDS)
+    records = [{"lang": utterance.lang} | utterance.extra for utterance in test.utterances]
+    for key in dict.fromkeys(key for record in records for key in record):
+        values = [record.get(key) for record in records]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len({str(value) for value in values}) <= MOST_GROUPS:
+            found[key] = [
+                (float(v) if v in numbers else 0.0, "none" if v is None else str(v)) for v in values
+            ]
+        elif len(numbers) == len(values):
+            quarters = np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75]))
+            found[key] = _binned(np.array(numbers, np.float64), quarters.tolist())
+    return {what: groups for what, groups in found.items() if len(set(groups)) > 1}
+
+
+def _binned(values: NDArray[Any], edges: Sequence[float]) -> list[tuple[float, str]]:
+    """ "3 to 5" of [3, 5), the last one "30 and more"."""
+    names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    names.append(f"{edges[-1]:g} and more")
+    places = np.searchsorted(edges, values, side="right") - 1
+    return [(float(place), names[place]) for place in places.tolist()]
+
+
+def confusion_table(test: TestSet) -> Table:
+    """The most frequent of all systems together, with the count in each."""
+    texts = test.references.texts
+    counts: dict[tuple[str, str], list[int]] = {}
+    for number, system in enumerate(test.systems):
+        for kind, ranked in confusions(texts, system.texts, most=None).items():
+            for what, times in ranked:
+                row = counts.setdefault((kind[:-1], what), [0] * len(test.systems))
+                row[number] = times
+    ranked_rows = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
+    rows: Rows = [[*key, *map(count, row)] for key, row in ranked_rows[:MOST_CONFUSIONS]]
+    header = ["kind", "word", *(system.label for system in test.systems)]
+    rest = len(ranked_rows) - len(rows)
+    return Table("Confusions", header, rows, f"And {rest:,} rarer ones." if rest else "")
+
+
+def utterance_table(test: TestSet) -> Table:
+    """Every utterance as the leader heard it, those with most errors first."""
+    errors, lengths = test.leader.errors, test.leader.words[:, :3].sum(axis=1)
+    order = np.argsort(-errors, kind="stable")[:MOST_ROWS].tolist()
+    rows: Rows = [
+        [
+            test.references.ids[row],
+            test.references.speakers[row],
+            count(int(errors[row])),
+            count(int(lengths[row])),
+            alignment(test.references.texts[row], test.leader.texts[row]),
+        ]
+        for row in order
+    ]
+    note = f"As heard by {test.leader.label}"
+    note += f"; the {MOST_ROWS} with most errors." if len(errors) > len(rows) else "."
+    return Table("Utterances", ["id", "speaker", "errors", "words", "alignment"], rows, note)
+
+
+def warnings(test: TestSet) -> Iterator[str]:
+    checks: dict[str, Callable[[dict[str, Any]], int]] = {
+        "the weights were tuned on this very set: its error rate says nothing about other"
+        " recordings": lambda figures: figures["tuned_on_this_set"],
+        "{} utterances have no hypothesis; all their words are deletions": lambda figures: len(
+            figures["missing"]
+        ),
+        "{} utterances failed in decoding": lambda figures: figures["failed"],
+    }
+    for system in test.systems:
+        for message, number in checks.items():
+            if found := number(system.figures):
+                yield f"{system.label}: {message.format(found)}."

@@ -1,0 +1,138 @@
+"""`asr check --html` and `--lm`: what the page says of data that is known."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 8000
+ARPA = """\\data\\
+ngram 1=5
+
+\\1-grams:
+-1 <unk>
+-99 <s>
+-1 </s>
+-0.5 one
+-0.7 two
+
+\\end\\
+"""
+Tables = Callable[[Path], dict[str, list[list[str]]]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, run_asr: Run) -> Path:
+    """Two sets that share a speaker and two texts; one quiet and one hasty utterance, one broken
+    file, one file and text that would be HTML."""
+    folder = tmp_path_factory.mktemp("check")
+    draw = np.random.default_rng(0)
+    for name, count in (("train", 20), ("dev", 4)):
+        rows = []
+        for i in range(count):
+            samples = draw.normal(0, 0.1, draw.integers(RATE, 2 * RATE))
+            text = f"one two {'x' * (len(samples) // 1600)}{name}"
+            file = f"{name}{i}.wav"
+            if (name, i) == ("train", 3):
+                samples /= 20
+            if (name, i) == ("train", 5):
+                text = "one two " * 20
+            if i == 7:
+                file, text = (
+                    "<script>alert(1)<:script>.wav",
+                    "<script>document.title='run'</script>",
+                )
+            if i < 2:
+                text = ["one two", "two ж one"][i]
+            soundfile.write(folder / file, samples.astype(np.float32), RATE)
+            speaker = "both" if i == 0 else f"{name}-{i}"
+            rows.append({"id": f"{name}-{i}", "audio": file, "text": text, "speaker": speaker})
+        path = folder / f"manifest.{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "train9.wav").write_bytes(b"no audio")
+    (folder / "word.arpa").write_text(ARPA)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(place: Path, run_asr: Run) -> str:
+    """Stdout of the command that writes page.html."""
+    manifests = sorted(place.glob("manifest.*.jsonl"))
+    done = run_asr("check", *manifests, "--lm", place / "word.arpa", "--html", place / "page.html")
+    assert done.returncode == 3, done.stderr
+    return done.stdout
+
+
+def test_unknown_words(place: Path, said: str, tables: Tables) -> None:
+    total, lacking = 2 + 3 + 3 + 3, 3  # the texts of the dev set, in its order
+    dev = f"word.arpa lacks {lacking / total:.2%} of the {total} words of manifest.dev.jsonl"
+    assert dev in said
+    found = tables(place / "page.html")
+    title = "Words that the language models lack"
+    assert found[f"{title}: Unknown words"][1][:3] == ["word.arpa", "manifest.dev.jsonl", "3"]
+    assert ["word.arpa", "manifest.dev.jsonl", "ж", "1"] in found[
+        f"{title}: Most frequent unknown words"
+    ]
+
+
+def test_overlap_and_characters(place: Path, said: str, tables: Tables) -> None:
+    found = tables(place / "page.html")
+    assert found["Overlap of the sets: In two sets"][1:] == [
+        ["manifest.dev.jsonl", "manifest.train.jsonl", "speakers", "1", "both"],
+        ["manifest.dev.jsonl", "manifest.train.jsonl", "texts", "2", "one two; two ж one"],
+    ]
+    letters = {row[0]: row[1:] for row in found["Histograms: Characters"][1:]}
+    assert letters["ж"] == ["U+0436 CYRILLIC SMALL LETTER ZHE", "1", "1"]
+    [sets] = [rows for title, rows in found.items() if title == "Sets: Sets"]
+    assert [row[1] for row in sets[1:]] == ["4", "20"]
+    assert found["Findings: Findings"][1][:3] == [
+        *("audio that cannot be used", "manifest.train.jsonl", "train-9")
+    ]
+
+
+def test_the_odd_ones_come_first(place: Path, said: str) -> None:
+    page = (place / "page.html").read_text()
+    odd = re.findall(r"<h4>(\S+) <small>.*?</h4>\n<p>(.*?)</p>", page)
+    reasons = dict(odd)
+    assert set(list(reasons)[:2]) == {"train-3", "train-5"}
+    assert re.match(r"level -4\d\.\d, the median is -20\.\d dB", reasons["train-3"])
+    assert re.match(r"speaking rate \d+\.\d, the median is", reasons["train-5"])
+    assert "train-9" not in reasons  # there is nothing to hear
+    for picture in ("duration", "level", "speaking rate"):
+        assert f'alt="Histogram: {picture}, ' in page
+    assert 'alt="Sample rates"' in page
+
+
+def test_the_page_in_a_browser(
+    place: Path, said: str, browse: Callable[..., Any], drive: Callable[..., Any]
+) -> None:
+    document, console = browse(place / "page.html")
+    assert console == []
+    assert document.count("<script") == 1
+    script = "return [document.title, document.body.scrollWidth <= innerWidth]"
+    title = "Data: manifest.dev.jsonl, manifest.train.jsonl"
+    assert drive(place / "page.html", script, 390) == [title, True]
+
+
+def test_an_lm_of_tokens_has_every_word(place: Path, run_asr: Run) -> None:
+    text = place / "t.txt"
+    text.write_text("one two\ntwo one\n")
+    tokenizer = place / "tokenizer.json"
+    for command in (
+        f"tokenizer {text} --type char -o {tokenizer}",
+        f"lm train {text} -o {place}/char.lm --order 2 --unit token --tokenizer {tokenizer}",
+    ):
+        done = run_asr(*command.split())
+        assert done.returncode == 0, done.stderr
+    done = run_asr("check", place / "manifest.dev.jsonl", "--lm", place / "char.lm")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "char.lm: is a language model of tokens. Give one of words" in done.stderr
