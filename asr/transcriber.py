@@ -32,7 +32,7 @@ from asr.data.stream import read_blocks
 from asr.decoding import ctc_search, las_search
 from asr.decoding.align import word_times
 from asr.decoding.language_models import LanguageModels, open_lms
-from asr.decoding.lexicon_search import LexiconFusion, make_fusion
+from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
 from asr.decoding.recording import Event, Recording, Transcript, decode_recordings
@@ -165,8 +165,11 @@ class Transcriber:
         for row in rows:
             log_probs = outputs.log_probs(row)
             for hypothesis in found[row][:nbest]:
-                if log_probs is None or isinstance(self.fusion, LexiconFusion):
+                if log_probs is None:
                     break
+                if isinstance(self.fusion, LexiconFusion):
+                    place_words(hypothesis, self.frame_shift, outputs.pauses[row])
+                    continue
                 # CTC places words better than attention does, where it can align them at all
                 with suppress(InputError):
                     hypothesis.words = self.word_times(

@@ -11,6 +11,11 @@ multiplied in, so that masses are compared without a logarithm:
 `ahead` is what the word under way will bring at best (LM look-ahead: its largest unigram, bonus and
 pronunciation included); a word that is complete leaves it behind. Hypotheses with different word
 sequences are never merged, so that, but for pruning, the search maximises `total` as it is defined.
+
+Where a word is said that the lexicon lacks, hypotheses that have paid for it are far behind others
+that follow its letters until no word goes on so; elsewhere the one that wins is seldom far behind.
+So the search is narrow, but remembers its last beams; when the best hypothesis fits the frames much
+worse than a while ago, it goes back to then and looks a second time, wider.
 """
 
 from __future__ import annotations
@@ -26,9 +31,14 @@ from asr.decoding.lexicon_tree import (
     BLANK,
     CANDIDATES,
     ENTRIES,
+    FALL,
+    FRAME,
     HISTORIES,
+    KEPT,
+    LOOK_BACK,
     STAMP,
     TOKEN,
+    WIDE,
     hash_pair,
     lm_score,
     longer_history,
@@ -174,8 +184,9 @@ def _merge(s: Any, c: Any) -> None:
 
 
 @njit_lean
-def _select(s: Any, limits: Any, best: Any) -> None:
-    """Make the best of the candidates the beam, the very best first."""
+def _select(s: Any, limits: Any, best: Any, scale: Any) -> None:
+    """Make the best of the candidates the beam, the very best first; masses are multiplied by
+    `scale`."""
     least, kept = max(best * limits.beam_cut, 1e-300), 0
     count = s.counts[CANDIDATES]
     if limits.merge:
@@ -189,10 +200,9 @@ def _select(s: Any, limits: Any, best: Any) -> None:
             kept += 1
     if kept > limits.beam:
         least = kth_largest(s.order, kept, limits.beam)
-    scale = 1.0
-    if best < SMALL:
+    if best * scale < SMALL:
+        s.log_scale[0] += np.log(best * scale)
         scale = 1.0 / best
-        s.log_scale[0] += np.log(best)
     active, first, top = 0, 0, 0.0
     for i in range(count):
         mass = s.new_mass[i, BLANK] + s.new_mass[i, TOKEN]
@@ -211,39 +221,98 @@ def _select(s: Any, limits: Any, best: Any) -> None:
 
 
 @njit_lean
-def advance(s: Any, model: Any, limits: Any, probs: Any) -> Any:
-    """Consume frames (T, V), probabilities; how many were done: fewer than T where the arrays have
-    no more room. A frame in which every hypothesis is impossible is passed over."""
-    for t in range(len(probs)):
+def _fit(s: Any, history: Any, mass: Any) -> Any:
+    """log of a hypothesis' CTC score relative to the most probable token of each frame; mass
+    without `ahead`."""
+    return np.log(mass) + s.log_scale[0] - s.total[history]
+
+
+@njit_lean
+def _keep(s: Any, model: Any, frame: Any) -> None:
+    """Remember the beam after a frame."""
+    place = s.counts[KEPT] % len(s.fit)
+    s.counts[KEPT] += 1
+    s.past_frame[place], s.past_count[place] = frame, s.counts[ENTRIES]
+    s.past_scale[place] = s.log_scale[0]
+    for i in range(s.counts[ENTRIES]):
+        s.past_history[place, i], s.past_node[place, i] = s.history[i], s.node[i]
+        for k in range(2):
+            s.past_mass[place, i, k] = s.mass[i, k]
+    mass = (s.mass[0, BLANK] + s.mass[0, TOKEN]) / model.ahead[s.node[0]]
+    s.fit[place] = _fit(s, s.history[0], mass)
+
+
+@njit_lean
+def _begin_again(s: Any) -> Any:
+    """Which of the beams kept a second look begins with."""
+    return max(s.counts[KEPT] - LOOK_BACK, s.counts[WIDE], 1) - 1
+
+
+@njit_lean
+def has_fallen(s: Any, fit: Any) -> Any:
+    """Is a best hypothesis of this fit in want of a second look?"""
+    if len(s.fit) == 1 or s.counts[KEPT] < s.counts[WIDE]:
+        return False
+    return s.fit[_begin_again(s) % len(s.fit)] - fit > FALL
+
+
+@njit_lean
+def go_back(s: Any) -> None:
+    """Begin a second look."""
+    first = _begin_again(s)
+    place = first % len(s.fit)
+    s.counts[WIDE] = s.counts[KEPT] + LOOK_BACK // 2
+    s.counts[KEPT], s.counts[ALL_BLANK] = first + 1, 0
+    s.counts[FRAME], s.counts[ENTRIES] = s.past_frame[place] + 1, s.past_count[place]
+    s.log_scale[0] = s.past_scale[place]
+    for i in range(s.counts[ENTRIES]):
+        s.history[i], s.node[i] = s.past_history[place, i], s.past_node[place, i]
+        for k in range(2):
+            s.mass[i, k] = s.past_mass[place, i, k]
+
+
+@njit_lean
+def advance(s: Any, model: Any, first: Any, second: Any, probs: Any) -> Any:
+    """Consume the frames that are not yet, of all so far (T, V), probabilities; False where the
+    arrays have no more room. A frame in which every hypothesis is impossible is passed over."""
+    while s.counts[FRAME] < len(probs):
+        t = s.counts[FRAME]
         row = probs[t]
+        limits = second if s.counts[KEPT] < s.counts[WIDE] else first
         if row[0] > limits.skip:
             if s.counts[ALL_BLANK] == 0:
                 s.counts[ALL_BLANK] = 1
                 for i in range(s.counts[ENTRIES]):
                     s.mass[i, BLANK] += s.mass[i, TOKEN]
                     s.mass[i, TOKEN] = 0.0
-            s.log_scale[0] += np.log(row[0])
+            s.counts[FRAME] = t + 1
             continue
         count, p_best = _pick_tokens(s, model, limits, row)
         room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
         if _room_needed(s, model.trie, count) > room:
-            return t
+            return False
+        s.counts[FRAME] = t + 1
         best = _stay(s, model.trie, row)
         best = _extend(s, model, limits, best, p_best)
         if best > 1e-300:
-            _select(s, limits, best)
+            _select(s, limits, best, 1.0 / max(row[0], p_best))
             s.counts[ALL_BLANK] = 0
-    return len(probs)
+            if len(s.fit) > 1:
+                _keep(s, model, t)
+                if has_fallen(s, s.fit[(s.counts[KEPT] - 1) % len(s.fit)]):
+                    go_back(s)
+    return True
 
 
 @njit_lean
-def _finals(s: Any, model: Any) -> bool:
-    """Make the candidates the word sequences that may end here, with their final masses in N; False
-    where the arrays have no room. Where no word is complete, those before it."""
+def _finals(s: Any, model: Any) -> Any:
+    """Make the candidates the word sequences that may end here, with their final masses in N;
+    (False where the arrays have no room, the fit of the best). Where no word is complete, those
+    before it."""
     trie = model.trie
     room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
     if _room_needed(s, trie, 1) > room:
-        return False
+        return False, 0.0
     _clear(s)
     for complete in (True, False):
         for i in range(s.counts[ENTRIES]):
@@ -256,13 +325,17 @@ def _finals(s: Any, model: Any) -> bool:
                 _push(s, longer, START, mass * trie.prob[e] * s.gain[longer])
         if s.counts[CANDIDATES]:
             break
+    top, fit = 0.0, -np.inf
     for i in range(s.counts[CANDIDATES]):
         h = s.new_history[i]
         end = -model.hot.ahead[s.hot[h]]  # phrases begun are not completed
         if model.has_lm:
             end += model.lm_weight * lm_advance(model.word_lm, s.state[h], END)[0]
+        mass = s.new_mass[i, TOKEN]
         s.new_mass[i, TOKEN] *= np.exp(model.sharpness * end)
-    return True
+        if s.new_mass[i, TOKEN] > top and complete:
+            top, fit = s.new_mass[i, TOKEN], _fit(s, h, mass)
+    return True, fit
 
 
 @njit_lean
@@ -284,9 +357,11 @@ def _raw_scores(s: Any, model: Any, words: Any, scores: Any) -> None:
 @njit
 def best_texts(s: Any, model: Any, nbest: Any) -> Any:
     """The word sequences of the best `nbest` hypotheses, one after the other, where each begins,
-    and their raw scores (n, 2); nothing begins where the arrays have no room."""
-    if not _finals(s, model):
-        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 2))
+    their raw scores (n, 2), and the fit of the best; nothing begins where the arrays have no
+    room."""
+    enough, fit = _finals(s, model)
+    if not enough:
+        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 2)), fit
     order = np.argsort(-s.new_mass[: s.counts[CANDIDATES], TOKEN], kind="mergesort")[:nbest]
     begin, scores = np.zeros(len(order) + 1, np.int64), np.empty((len(order), 2))
     for k in range(len(order)):
@@ -299,4 +374,4 @@ def best_texts(s: Any, model: Any, nbest: Any) -> Any:
         for i in range(begin[k + 1] - 1, begin[k] - 1, -1):
             words[i], h = s.word[h], s.before[h]
         _raw_scores(s, model, words[begin[k] : begin[k + 1]], scores[k])
-    return words, begin, scores
+    return words, begin, scores, fit

@@ -21,8 +21,9 @@ from asr.decoding import lexicon_beam, lexicon_tree
 from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import NO_HOT_WORDS, HotWords
 from asr.decoding.lexicon_align import SAFE, trace
-from asr.decoding.lexicon_tree import Model
+from asr.decoding.lexicon_tree import Arrays, Model
 from asr.decoding.options import SearchOptions
+from asr.decoding.pauses import Pauses
 from asr.decoding.trellis import exponentials
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word
@@ -126,6 +127,14 @@ def make_fusion(
     )
 
 
+def place_words(hypothesis: Hypothesis, frame_shift: float, pauses: Pauses) -> None:
+    """Move the times of a hypothesis' words to the pauses beside them."""
+    times = frame_shift * np.array(hypothesis.frames, np.float64)
+    ends = np.array([word.end for word in hypothesis.words]) - frame_shift / 2
+    last = times[np.searchsorted(times, ends) - 1]  # tokens of boundaries come after the ends
+    pauses.place(hypothesis.words, last.tolist())
+
+
 def _best_below(trie: Trie, word_value: Doubles) -> Doubles:
     """(N,) the largest value of a word that can be reached from each node, log p(spelling)
     included; where no word is under way, of the next."""
@@ -155,28 +164,51 @@ class LexiconSearch:
     def __init__(self, fusion: LexiconFusion, options: SearchOptions) -> None:
         self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
         self.limits = lexicon_tree.pruning(options, fusion.model)
+        self.second = lexicon_tree.second_look(options, fusion.model)
         state = int(fusion.begin(1).word[0])
-        self.arrays = lexicon_tree.new_arrays(self.limits, self.model, len(fusion.tokens), state)
-        self.probs: list[Doubles] = []
+        self.arrays = lexicon_tree.new_arrays(
+            self.limits, self.second, self.model, len(fusion.tokens), state
+        )
+        self.probs = np.empty((0, len(fusion.tokens)))  # (≥ T, V)
+        self.frames = 0  # T, all so far
 
     def step(self, log_probs: Floats) -> None:
         """Consume the next frames (T, V)."""
         probs = exponentials(np.maximum(log_probs, -700.0).ravel()).reshape(log_probs.shape)
-        self.probs.append(probs)
-        while len(probs):
-            done = lexicon_beam.advance(self.arrays, self.model, self.limits, probs)
-            probs = probs[done:]
-            if len(probs):
-                self.arrays = lexicon_tree.with_more_room(self.arrays)
+        before, self.frames = self.frames, self.frames + len(probs)
+        if before == 0:
+            self.probs = probs
+        elif self.frames > len(self.probs):
+            grown = np.empty((2 * self.frames, probs.shape[1]))
+            grown[:before] = self.probs[:before]
+            self.probs = grown
+        self.probs[before : self.frames] = probs
+        self._advance()
+
+    def _advance(self) -> None:
+        probs, limits = self.probs[: self.frames], (self.limits, self.second)
+        while not lexicon_beam.advance(self.arrays, self.model, *limits, probs):
+            self.arrays = lexicon_tree.with_more_room(self.arrays)
+
+    def _texts(self) -> tuple[Ints, Ints, Doubles, float]:
+        """See best_texts."""
+        while True:
+            found: tuple[Ints, Ints, Doubles, float]
+            found = lexicon_beam.best_texts(self.arrays, self.model, self.nbest)
+            if len(found[1]):
+                return found
+            self.arrays = lexicon_tree.with_more_room(self.arrays)
 
     def finish(self, frame_shift: float | None) -> list[Hypothesis]:
         """The n best hypotheses, best first."""
-        while True:
-            words, begin, raw = lexicon_beam.best_texts(self.arrays, self.model, self.nbest)
-            if len(begin):
-                break
-            self.arrays = lexicon_tree.with_more_room(self.arrays)
-        probs = np.concatenate([np.empty((0, len(self.fusion.tokens))), *self.probs])
+        words, begin, raw, fit = self._texts()
+        if lexicon_beam.has_fallen(self.arrays, fit):  # to look again must not disturb what follows
+            arrays, self.arrays = self.arrays, Arrays._make(np.array(a) for a in self.arrays)
+            lexicon_beam.go_back(self.arrays)
+            self._advance()
+            words, begin, raw, _ = self._texts()
+            self.arrays = arrays
+        probs = self.probs[: self.frames]
         found = [
             self._describe(probs, words[first:past], lm, hot, frame_shift)
             for first, past, (lm, hot) in zip(

@@ -6,6 +6,7 @@ finds it again, with its language model state, when its last word is completed o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,15 @@ Doubles = NDArray[np.float64]
 
 ROOM, HISTORIES_ROOM = 512, 4096  # candidates of a frame, histories: a new search's room
 BLANK, TOKEN = 0, 1  # columns of masses: B, N
-HISTORIES, ENTRIES, ALL_BLANK, CANDIDATES, STAMP = 0, 1, 2, 3, 4  # places of counts
+# Places of counts. FRAME: the next one; KEPT: beams so far, of which the last are in past_*;
+# WIDE: how many of them are of a second look at the least.
+HISTORIES, ENTRIES, ALL_BLANK, CANDIDATES, STAMP, FRAME, KEPT, WIDE = range(8)
+
+# The second look, see lexicon_beam: it begins so many frames back (skipped ones do not count), goes
+# on for half as many after the one where the best hypothesis has become less likely by FALL
+# (natural log), and is so wide.
+LOOK_BACK, FALL = 40, 5.0
+SECOND = {"beam": 300, "beam_threshold": 16.0, "token_threshold": 10.0}
 
 
 class Model(NamedTuple):
@@ -46,7 +55,8 @@ class Model(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """All that a search changes: R histories and C candidates of room, K beam, V tokens.
+    """All that a search changes: R histories and C candidates of room, K beam, V tokens, P beams
+    of frames past, by turns.
 
     History 0 has no words.
     """
@@ -56,6 +66,7 @@ class Arrays(NamedTuple):
     state: Ints  # (R,) of the word LM
     hot: Ints  # (R,) of the hot words
     gain: Doubles  # (R,) what the last word multiplied the mass by
+    total: Doubles  # (R,) natural log of what all its words did
     table: Ints  # (2R,) histories by open addressing; 0 is empty
     history: Ints  # (K,) the beam
     node: Ints  # (K,)
@@ -67,11 +78,18 @@ class Arrays(NamedTuple):
     alike: NDArray[np.int64]  # (2C,) the same, by what decides a candidate's future
     order: Doubles  # (max(C, V),) scratch of the selections
     p: Doubles  # (V,) probabilities of the tokens worth trying, else 0
-    counts: NDArray[np.int64]  # (5,)
+    counts: NDArray[np.int64]  # (8,)
     log_scale: Doubles  # (1,)
+    past_history: Ints  # (P, K)
+    past_node: Ints  # (P, K)
+    past_mass: Doubles  # (P, K, 2)
+    past_count: NDArray[np.int64]  # (P,) entries
+    past_frame: NDArray[np.int64]  # (P,) after which it was
+    past_scale: Doubles  # (P,)
+    fit: Doubles  # (P,) of the best hypothesis
 
 
-PER_HISTORY = Arrays._fields[:5]
+PER_HISTORY = Arrays._fields[:6]
 
 
 class Pruning(NamedTuple):
@@ -97,18 +115,30 @@ def pruning(options: SearchOptions, model: Model) -> Pruning:
     )
 
 
-def new_arrays(limits: Pruning, model: Model, tokens: int, lm_state: int) -> Arrays:
+def second_look(options: SearchOptions, model: Model) -> Pruning:
+    """The same at a second look; equal where the first is as wide already."""
+    wider: dict[str, Any] = {
+        name: max(value, getattr(options, name)) for name, value in SECOND.items()
+    }
+    return pruning(replace(options, **wider), model)
+
+
+def new_arrays(
+    limits: Pruning, second: Pruning, model: Model, tokens: int, lm_state: int
+) -> Arrays:
     """Nothing said yet, with all mass."""
+    beam, past = second.beam, 1 if second is limits else LOOK_BACK + 1
     s = Arrays(
         before=np.zeros(HISTORIES_ROOM, np.int32),
         word=np.zeros(HISTORIES_ROOM, np.int32),
         state=np.full(HISTORIES_ROOM, lm_state, np.int32),
         hot=np.full(HISTORIES_ROOM, model.hot.start, np.int32),
         gain=np.ones(HISTORIES_ROOM),
+        total=np.zeros(HISTORIES_ROOM),
         table=np.zeros(2 * HISTORIES_ROOM, np.int32),
-        history=np.zeros(limits.beam, np.int32),
-        node=np.zeros(limits.beam, np.int32),
-        mass=np.zeros((limits.beam, 2)),
+        history=np.zeros(beam, np.int32),
+        node=np.zeros(beam, np.int32),
+        mass=np.zeros((beam, 2)),
         new_history=np.empty(ROOM, np.int32),
         new_node=np.empty(ROOM, np.int32),
         new_mass=np.empty((ROOM, 2)),
@@ -116,10 +146,17 @@ def new_arrays(limits: Pruning, model: Model, tokens: int, lm_state: int) -> Arr
         alike=np.zeros(2 * ROOM, np.int64),
         order=np.empty(max(ROOM, tokens)),
         p=np.zeros(tokens),
-        counts=np.array([1, 1, 0, 0, 0], np.int64),
+        counts=np.array([1, 1, 0, 0, 0, 0, 1, 0], np.int64),
         log_scale=np.zeros(1),
+        past_history=np.zeros((past, beam), np.int32),
+        past_node=np.zeros((past, beam), np.int32),
+        past_mass=np.zeros((past, beam, 2)),
+        past_count=np.ones(past, np.int64),
+        past_frame=np.full(past, -1, np.int64),
+        past_scale=np.zeros(past),
+        fit=np.zeros(past),
     )
-    s.mass[0, BLANK] = model.ahead[START]
+    s.mass[0, BLANK] = s.past_mass[0, 0, BLANK] = model.ahead[START]
     return s
 
 
@@ -197,4 +234,5 @@ def longer_history(s: Any, model: Any, history: Any, word: Any) -> Any:
             hot = np.int32(after)
         s.before[h], s.word[h], s.state[h], s.hot[h] = history, word, state, hot
         s.gain[h] = np.exp(model.sharpness * score)
+        s.total[h] = s.total[history] + model.sharpness * score
     return h

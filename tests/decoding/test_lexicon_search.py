@@ -13,8 +13,9 @@ from enumeration import alignments, bonuses, emissions
 from asr.decoding import lexicon_tree
 from asr.decoding.ctc_search import begin, finish, search, search_batch, step
 from asr.decoding.hotwords import HotWords
-from asr.decoding.lexicon_search import LexiconFusion
+from asr.decoding.lexicon_search import LexiconFusion, place_words
 from asr.decoding.options import EXHAUSTIVE, SearchOptions
+from asr.decoding.pauses import Pauses
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights
 from asr.lm.lexicon import Lexicon
@@ -238,6 +239,35 @@ def test_look_ahead_prunes_only_and_thresholds_lose_little(spoken) -> None:
         assert best - 0.02 * abs(best) <= total
 
 
+def test_words_that_the_lexicon_lacks_are_looked_at_twice() -> None:
+    tokens = ["<blank>", "|", *"abcdefgh"]
+    rng = np.random.default_rng(0)
+    said = ["".join(rng.choice(tokens[2:], rng.integers(3, 7))) for _ in range(200)]
+    lexicon: Spellings = {word: [(1.0, ())] for word in said[20:]}
+    fusion = LexiconFusion(Lexicon(lexicon, tokens), tokens)
+    narrow = SearchOptions(beam=8, beam_threshold=4.0, token_threshold=5.0)
+    wide = SearchOptions(beam=1000, beam_threshold=1e9, token_threshold=1e9, blank_skip=1.0)
+    lost = {False: 0.0, True: 0.0}
+    for number in range(20):
+        words = [*rng.choice(said[20:], 4).tolist(), said[number]]
+        spelt = [tokens.index(letter) for letter in "|".join(rng.permutation(words).tolist())]
+        peaks = np.zeros((len(spelt), 2, len(tokens)))
+        peaks[np.arange(len(spelt)), 0, spelt] = peaks[:, 1, 0] = 8
+        logits = peaks.reshape(-1, len(tokens)) + rng.normal(size=(2 * len(spelt), len(tokens)))
+        log_probs = (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
+        best = search(log_probs, fusion, wide)[0].total
+        for second in lost:
+            running = begin(fusion, narrow)
+            if not second:
+                running.second = running.limits
+                running.arrays = lexicon_tree.new_arrays(
+                    running.limits, running.second, fusion.model, len(tokens), 0
+                )
+            step(running, log_probs)
+            lost[second] += best - finish(running)[0].total
+    assert lost[True] < 0.1 * lost[False]
+
+
 def test_words_have_times_and_the_last_needs_no_boundary() -> None:
     tokens = ["<blank>", "|", "a", "b"]
     log_probs = np.full((8, 4), 1e-3, np.float32)
@@ -249,7 +279,12 @@ def test_words_have_times_and_the_last_needs_no_boundary() -> None:
     assert [(w.word, w.start, w.end) for w in h.words] == [("ab", 0, 1.5), ("bee", 2.5, 3.5)]
     (empty,) = search(np.zeros((0, 4)), fusion, SearchOptions(), 0.5)
     assert (empty.text, empty.tokens, empty.scores["ctc"]) == ("", [], 0.0)
-    cut_off = search(np.log(log_probs[:2]), fusion, SearchOptions(beam_threshold=2.0))
+    recorded = Pauses(np.zeros(8 * 800, np.float32), 1600)
+    recorded.known = {(0.0, 1.0): None, (1.5, 3.0): (1.7, 2.4), (3.5, 4.0): (3.6, 4.0)}
+    place_words(h, 0.5, recorded)  # asked for the gaps up to each word's last token
+    assert [(w.start, w.end) for w in h.words] == [(0, 1.7), (2.4, 3.6)]
+    log_probs[:2, [0, 1, 3]] = 1e-30
+    cut_off = search(np.log(log_probs[:2]), fusion, SearchOptions())
     assert [h.text for h in cut_off] == [""]  # "a" is no word
 
 
