@@ -28,6 +28,7 @@ from asr.data.loader import DataOptions
 from asr.errors import InputError, nearest
 from asr.files import whole_file
 from asr.models.recognizer import RecognizerOptions
+from asr.training.mwer import MWEROptions
 from asr.training.options import TrainOptions
 
 
@@ -61,13 +62,14 @@ class Experiment:
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     model: RecognizerOptions = field(default_factory=RecognizerOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+    mwer: MWEROptions = field(default_factory=MWEROptions)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed={self.seed} must be from 0 to 2^63 - 1")
 
 
-LISTS = ("data.train", "data.dev")
+LISTS = ("data.train", "data.dev", "mwer.lm")
 PATHS = (
     *LISTS,
     "data.noise.folder",
@@ -75,6 +77,7 @@ PATHS = (
     "tokenizer.path",
     "tokenizer.lexicon",
     "train.init",
+    "mwer.weights",
 )
 # a run may be continued on another machine with these changed
 OF_THE_MACHINE = {"train.device", "train.threads", "data.workers", "train.checkpoint_minutes"}

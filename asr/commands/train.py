@@ -112,6 +112,7 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
 
     from asr.models.recognizer import Recognizer
     from asr.training.loop import Trainer
+    from asr.training.mwer import MWER
 
     options = experiment.train
     try:
@@ -139,17 +140,21 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     if options.precision == "float64":
         model.double()
     model.to(device)
-    trainer = Trainer(model, tokenizer, train, dev, options, experiment.seed, folder, group)
+    mwer = MWER(model, tokenizer, experiment.mwer) if experiment.mwer.nbest else None
+    trainer = Trainer(model, tokenizer, train, dev, options, experiment.seed, folder, group, mwer)
     if not trainer.step:
         trainer.updater.check_memory(train.largest(trainer.share), experiment.data.batch_seconds)
     if group.leader:
         write_folder(folder, experiment, trainer)
+    if mwer and not trainer.step:
+        mwer.introduce(train, dev.texts.values())
     return trainer
 
 
 def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
     from asr.config import save_experiment
     from asr.files import cannot_write
+    from asr.machine import write_machine
 
     train = trainer.train
     try:
@@ -157,6 +162,7 @@ def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None
         save_experiment(experiment, folder / "config.yaml")  # first: it marks the folder as ours
         trainer.tokenizer.save(folder / "tokenizer")
         write_left_out(folder / "skipped.jsonl", train.left_out + train.unreadable)
+        write_machine(folder / "machine.json", experiment.train.device)
     except OSError as error:
         raise cannot_write(folder, error) from error
     if train.left_out:

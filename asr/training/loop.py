@@ -29,6 +29,7 @@ from asr.training.checkpoint import Checkpoints, read, weights_of
 from asr.training.distributed import Group
 from asr.training.evaluate import evaluate
 from asr.training.metrics import Metrics
+from asr.training.mwer import MWER
 from asr.training.options import TrainOptions
 from asr.training.schedule import learning_rate
 from asr.training.update import Updater
@@ -80,13 +81,15 @@ class Trainer:
         seed: int,
         folder: Path,
         group: Group,
+        mwer: MWER | None = None,
     ) -> None:
         self.model, self.tokenizer, self.train, self.dev = model, tokenizer, train, dev
         self.options, self.folder, self.group = options, folder, group
         self.share = slice(group.rank, None, group.size)
         self.checkpoints = Checkpoints(folder / "checkpoints")
         heads = [n for n, there in (("ctc", model.has_ctc), ("att", model.has_speller)) if there]
-        self.updater = Updater(model, model.losses, ["total", *heads], group, options, seed)
+        losses, names = (mwer.losses, [*heads, "mwer"]) if mwer else (model.losses, heads)
+        self.updater = Updater(model, losses, ["total", *names], group, options, seed)
         self.step = self.epoch = self.batch = 0  # batch: consumed in this epoch
         self.good = 0  # the last step saved whose loss and gradient were finite
         self.history: list[dict[str, Any]] = []  # of each epoch: step, wer, loss
@@ -337,7 +340,7 @@ class Trainer:
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
     """Mean losses an utterance: "loss" (the total) and those of the heads."""
-    names = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att"}
+    names = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att", "mwer": "loss_mwer"}
     return {new: sums[old] / sums["utterances"] for old, new in names.items() if old in sums}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from enumeration import alignments
 from torch import Tensor
 
+from asr.commands.train import command
 from asr.decoding.options import EXHAUSTIVE
 from asr.decoding.weights import save_weights
 from asr.errors import InputError
@@ -315,3 +318,27 @@ def test_language_models_that_know_the_training_texts_are_told(
     said = capsys.readouterr().err
     perplexity = 10 ** ((0.2 + 0.6 + 0.8) / 3)  # by the ARPA file
     assert f"words seems to have seen the training texts (perplexity {perplexity:.0f}; of" in said
+
+
+def test_training_with_it(
+    experiment: Callable[..., Path],
+    lms: tuple[list[str], dict[str, kenlm.Model]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`asr train` says what there is to learn, records the loss, and does not say so again."""
+    config, folder = experiment("ctc", epochs=2), tmp_path / "exp"
+    save_weights(tmp_path / "w.json", Weights(ctc=1.0, lm={"words": 0.5}), 0.0, {})
+    more = ["data.workers=0", f"mwer={{nbest: 3, lm: [{lms[0][0]}], weights: {tmp_path}/w.json}}"]
+    given = [str(config), "-o", str(folder), *(a for m in more for a in ("--set", m))]
+    assert command.main(given, standalone_mode=False) is None
+    assert "MWER: WER " in capsys.readouterr().err
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    assert all({"loss", "loss_ctc", "loss_mwer"} <= set(record) for record in epochs)
+    for record in epochs:
+        mixed = 0.99 * record["loss_mwer"] + 0.01 * record["loss_ctc"]
+        assert record["loss"] == pytest.approx(mixed, rel=1e-4)
+    shutil.rmtree(folder / "model")
+    assert command.main(given, standalone_mode=False) is None
+    assert "MWER" not in capsys.readouterr().err
