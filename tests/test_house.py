@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "asr"
 # that stand in one layer are siblings and never import each other.
 LAYERS = (
     "errors",
-    "console files kernels machine",
-    "hypothesis nist text",
+    "console files kernels",
+    "hypothesis machine nist text",
     "data formats lm models outputs wer",
     "confidence",
     "decoding scoring",

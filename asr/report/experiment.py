@@ -50,8 +50,8 @@ class Experiment:
         machine = folder / MACHINE  # absent in experiments of earlier versions
         try:
             config = dict(flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
-            lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-            records = [json.loads(line) for line in lines]
+            whole_lines = (folder / "metrics.jsonl").read_text("utf-8").rpartition("\n")[0]
+            records = [json.loads(line) for line in whole_lines.splitlines()]
             described = json.loads(machine.read_text("utf-8")) if machine.exists() else {}
         except (OSError, ValueError) as error:
             raise cannot_read(folder, error, "Give a folder of `asr train`.") from error
@@ -60,8 +60,9 @@ class Experiment:
         return cls(folder, folder.name, config, records, described, hash)
 
     def values(self, kind: str, key: str) -> tuple[list[int], list[float]]:
-        """Steps and finite values of one quantity."""
-        own = [record for record in self.records if record["kind"] == kind]
+        """Steps and finite values of one quantity; without records that waited longer than they
+        lasted, as the one written at once when a training went on: its clock had just started."""
+        own = [r for r in self.records if r["kind"] == kind and r.get("waiting", 0) <= 1]
         kept = [r for r in own if r.get(key) is not None and math.isfinite(r[key])]
         return [r["step"] for r in kept], [r[key] for r in kept]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -159,6 +160,8 @@ def test_the_parts_of_the_page(place: Path, tables: Tables) -> None:
     assert len(hashes["model"]) == 12
     [dev] = [value for key, value in hashes.items() if key.endswith("manifest.dev.jsonl")]
     assert dev.startswith(Manifest.open(place / "manifest.dev.jsonl").hash)
+    hardware = dict(row for row in found["Configuration: Hardware"])
+    assert hardware["cores"] == str(os.cpu_count())
     [confused] = [rows for title, rows in found.items() if "manifest.test.jsonl: Conf" in title]
     assert ["substitution", "one → seven"] in [row[:2] for row in confused]
 
