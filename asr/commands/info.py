@@ -1,4 +1,4 @@
-"""`asr info`: what a model folder or a language model is."""
+"""`asr info`: what a model folder, a language model or a weights file is."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from asr.errors import InputError
 
 
 @click.command()
-@click.argument("path", metavar="MODEL|LM", type=FILE)
+@click.argument("path", metavar="MODEL|LM|WEIGHTS", type=FILE)
 def command(path: Path) -> None:
-    """Describe a model or experiment folder, or a language model (its whole checksum is verified).
+    """Describe a model or experiment folder, a language model (its whole checksum is verified), or
+    what `asr tune` has chosen.
 
     \b
     Examples:
       asr info exp/ctc
       asr info word.lm
+      asr info WEIGHTS.json
     """
     if not path.exists():
         raise InputError("is not there", path, "Give a model or experiment folder, or an LM file.")
-    facts = describe_model(path) if path.is_dir() else describe_lm(path)
+    describe = describe_weights if path.suffix == ".json" else describe_lm
+    facts = describe_model(path) if path.is_dir() else describe(path)
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name.ljust(width)}  {value}")
@@ -62,4 +65,20 @@ def describe_lm(path: Path) -> dict[str, object]:
         **counts,
         "normalizer": lm.normalizer.name if lm.normalizer else "unknown",
         "hash": lm.hash,
+    }
+
+
+def describe_weights(path: Path) -> dict[str, object]:
+    from asr.decoding.weights import load_weights
+
+    weights, unk_penalty, record = load_weights(path)
+    unit = str(record.get("length", "words")).removesuffix("s")
+    return {
+        "tuned on": (record.get("tuned_on") or {}).get("path", "unknown"),
+        "ctc": weights.ctc,
+        "att": weights.att,
+        **{f"LM {name}": weight for name, weight in weights.lm.items()},
+        "bonus": f"{weights.bonus:g} a {unit}",
+        "unknown word": unk_penalty,
+        **{f"WER {name}": f"{rate:.2%}" for name, rate in record.get("wer", {}).items()},
     }

@@ -97,6 +97,9 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     assert record["wer"]["oracle"] == pytest.approx(jiwer.wer(said, nearest))
     assert f"tuned {record['wer']['tuned']:.2%}" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
+    told = [line.split(maxsplit=2) for line in run_asr("info", out).stdout.splitlines()]
+    assert ["tuned", "on", manifest] in told
+    assert ["LM", "big", str(weights.lm["big"])] in told
     # the calibration is the best of a few others, by the formula, for the lists so sorted
     totals = [np.array([h.rate(weights) for h in u.nbest]) for u in lists if u.nbest]
     texts = [[h.text for h in u.nbest] for u in lists if u.nbest]
