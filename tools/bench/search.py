@@ -57,7 +57,7 @@ OURS = {
     ("easy", "both"): "beam=40 beam_threshold=5 token_threshold=4 word=0.25 char=0.3 bonus=1",
     ("hard", "both"): "beam=60 beam_threshold=5 token_threshold=4 word=0.25 char=0.2 bonus=2.5",
     ("easy", "lexicon"): "beam=40 beam_threshold=6 token_threshold=6 word=0.48 bonus=1",
-    ("hard", "lexicon"): "beam=40 beam_threshold=6 token_threshold=6 word=0.2 bonus=1.5",
+    ("hard", "lexicon"): "beam=40 beam_threshold=5 token_threshold=6 word=0.2 bonus=1.5",
 }
 PEERS = {
     ("easy", "lexicon"): [
@@ -140,7 +140,8 @@ def decoder(data: Path, work: str, settings: Settings) -> CTCDecoder:
         lms[name] = NGram.open(path)
     weights = [s.pop(name) for name in lms]
     bonus, penalty = s.pop("bonus", 0.0), s.pop("unk", 0.0)
-    effort: dict[str, Any] = s | {"beam": int(s["beam"])}
+    counts = ("beam", "tokens_per_frame")
+    effort: dict[str, Any] = s | {name: int(s[name]) for name in counts if name in s}
     return CTCDecoder(
         data / "tokens.txt",
         lms,
