@@ -52,6 +52,7 @@ LIBRARIES = (
 PROGRAMS = (
     Part("lmplz", "training n-gram models from text", "tools/build_lmplz.sh"),
     Part("ffmpeg", "reading audio that soundfile cannot (m4a, video)", "apt install ffmpeg"),
+    Part("chromium", "a browser, in which tests open the pages", "apt install chromium"),
     Part("sctk", "NIST sclite, with which tests compare `asr score`", "apt install sctk"),
 )
 
