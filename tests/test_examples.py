@@ -186,7 +186,7 @@ def test_examples_of_help() -> None:
                 check_options(line)
 
 
-@pytest.mark.parametrize("module", ["transcriber", "wer", "decoding.ctc_decoder"])
+@pytest.mark.parametrize("module", ["transcriber", "wer", "decoding.ctc_decoder", "lm.batched"])
 def test_docstrings(module: str, place: Path) -> None:
     loaded = importlib.import_module(f"asr.{module}")
     log_probs = np.load(place / "outputs.npz")["u0"]

@@ -103,7 +103,8 @@ def decode_manifest(
 
     share = Share(utterances, group.rank, group.size)
     if save_outputs and not transcriber.recognizer.has_ctc:
-        raise InputError("the model has no CTC head, so there are no outputs", "--save-outputs")
+        what = "the model has no CTC head, so there are no outputs"
+        raise InputError(what, "--save-outputs", "Leave the option away.")
     say("loading the search (its first use compiles it: half a minute)")
     transcriber.warm_up()
     skipped: list[tuple[str, str]] = []

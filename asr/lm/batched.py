@@ -1,7 +1,8 @@
 """The n-gram automaton in torch: many states and words at once, on any device.
 
-    lm = BatchedNGram(NGram.open("word.lm"), "cuda")
-    logprob, following = lm.advance(states[:, None], torch.arange(lm.words))  # both (N, V)
+>>> lm = BatchedNGram(NGram.open("data/word.lm"), "cpu")
+>>> states = torch.full((5,), lm.start)
+>>> logprob, following = lm.advance(states[:, None], torch.arange(lm.words))  # both (N, V)
 
 The same arrays and the same sums as asr/lm/ngram.py, and so the same results. Nothing else in
 asr.lm imports torch.
