@@ -64,7 +64,8 @@ def command(
 
     Audio and video of any kind that soundfile or ffmpeg reads; `-` is standard input. With -o,
     each file x.wav gives x.txt, x.srt, ... in that folder, and after Ctrl-C the same command
-    continues where it was. A file that cannot be read is skipped and listed (exit status 3).
+    continues where it was. A file that cannot be read is skipped and listed (exit status 3). By
+    torchrun several processes share the files.
 
     \b
     Examples:
@@ -83,18 +84,26 @@ def command(
             raise InputError(f"no format '{name}'", "--format", nearest(name, WRITERS))
     if output is None and len(names) > 1:
         raise InputError("several formats need a folder", "--format", "Give it by -o FOLDER.")
+    from asr.training.distributed import joined
+
     files = tuple(dict.fromkeys(files))
-    check_output(files, output)
-    check_usable(missing(files), files)
-    transcriber = open_transcriber(model, device, threads, 1, arguments)
-    say("loading the search (its first use compiles it: half a minute)")
-    transcriber.warm_up()
-    search = describe_search(transcriber.fusion, transcriber.lms)
-    command = [model_hash(model_folder(model)), search, arguments, names, files]
-    with standard_input(files) as paths, Journal(output, command) as journal:
-        skipped = transcribe(transcriber, paths, names, output, journal)
-    check_usable(skipped, files)
-    end_with_skipped(skipped, len(files), "files")
+    with joined() as group:
+        if group.size > 1 and (output is None or STDIN in files):
+            raise click.UsageError("several processes need -o FOLDER, and no standard input")
+        check_output(files, output)
+        check_usable(missing(files), files)
+        transcriber = open_transcriber(model, device, threads, 1, arguments)
+        say("loading the search (its first use compiles it: half a minute)")
+        transcriber.warm_up()
+        search = describe_search(transcriber.fusion, transcriber.lms)
+        share = files[group.rank :: group.size]
+        command = [model_hash(model_folder(model)), search, arguments, names, share]
+        with standard_input(share) as paths, Journal(output, command) as journal:
+            skipped = group.union(transcribe(transcriber, paths, names, output, journal))
+        check_usable(skipped, files)
+        if group.leader:
+            skipped.sort(key=lambda item: files.index(Path(item[0])))
+            end_with_skipped(skipped, len(files), "files")
 
 
 def missing(files: Sequence[Path]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from asr.commands.decode import command as decode
 from asr.commands.train import command as train
+from asr.commands.transcribe import command as transcribe
 from asr.hypothesis import read_nbest
 
 Experiment = Callable[..., Path]
@@ -108,7 +109,8 @@ def test_a_rank_that_dies(experiment: Experiment, processes: Processes, tmp_path
     assert run.returncode == 0, said
     assert said.count("continuing after step") == 2
     whole = processes(2, *given(arguments[0], tmp_path / "whole"))
-    assert whole.wait() == 0
+    said = whole.communicate()[1]
+    assert whole.returncode == 0, said
     models = [
         load_file(folder / "model" / "model.safetensors")
         for folder in (tmp_path / "whole", arguments[1])
@@ -145,3 +147,13 @@ def test_decoding_in_processes_is_complete_and_in_order(
         found.append((meta, [(r.id, r.error, r.text) for r in results], round(times[1], 6)))
     assert found[0] == found[1]
     assert not list(tmp_path.glob(".*.part"))
+
+    waves = [str(tmp_path / f"train{i}.wav") for i in (0, 5, 1, 2)]
+    arguments = [tmp_path / "exp", *waves, "--beam", 1, "-o"]
+    with pytest.raises(SystemExit):
+        transcribe.main([*map(str, arguments), str(tmp_path / "a")], standalone_mode=False)
+    said = processes(2, "transcribe", *arguments, tmp_path / "b").communicate()[1]
+    assert "skipped 1 of 4 files" in said
+    texts = [{p.name: p.read_text() for p in (tmp_path / n).iterdir()} for n in ("a", "b")]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 3
