@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -26,7 +27,7 @@ CURVES = (
     ("loss on the dev set", "epoch", "dev_loss", 1, "linear"),
     ("WER on the dev set, %", "epoch", "dev_wer", 100, "linear"),
     ("time spent waiting for data, %", "train", "waiting", 100, "linear"),
-    ("seconds of audio a second", "train", "audio_per_second", 1, "linear"),
+    ("seconds of audio a second", "train", "audio_per_second", 1, "log"),
     ("gradient norm", "train", "gradient_norm", 1, "log"),
     ("learning rate", "train", "learning_rate", 1, "linear"),
 )
@@ -60,11 +61,12 @@ class Experiment:
         return cls(folder, folder.name, config, records, described, hash)
 
     def values(self, kind: str, key: str) -> tuple[list[int], list[float]]:
-        """Steps and finite values of one quantity; without records that waited longer than they
-        lasted, as the one written at once when a training went on: its clock had just started."""
-        own = [r for r in self.records if r["kind"] == kind and r.get("waiting", 0) <= 1]
+        """Steps and finite values of one quantity; a share of time is at most 1, whatever a clock
+        said that had just started."""
+        own = [record for record in self.records if record["kind"] == kind]
         kept = [r for r in own if r.get(key) is not None and math.isfinite(r[key])]
-        return [r["step"] for r in kept], [r[key] for r in kept]
+        most = 1.0 if key == "waiting" else math.inf
+        return [r["step"] for r in kept], [min(r[key], most) for r in kept]
 
 
 def find_experiments(folders: Sequence[Path]) -> list[Experiment]:
@@ -143,7 +145,7 @@ def _facts(one: Experiment) -> dict[str, str]:
         ("seconds of audio a second", "audio_per_second", "{:.0f}"),
     ):
         if values := one.values("train", key)[1]:
-            facts[title] = form.format(sum(values) / len(values))
+            facts[title] = form.format(median(values))
     return facts
 
 
