@@ -83,6 +83,11 @@ class Hypothesis:
     def total(self) -> float:
         return float(self.scores.get("total", 0.0))
 
+    @property
+    def bonuses(self) -> float:
+        """What counts in the total as it is: hot words and coverage."""
+        return float(sum(self.scores.get(name, 0.0) for name in ("hotwords", "coverage")))
+
     def rate(self, weights: Weights) -> float:
         """The weighted sum of the raw scores; a score that is absent counts zero."""
         total = weights.ctc * self.scores.get("ctc", 0.0)
@@ -90,7 +95,7 @@ class Hypothesis:
         for name, weight in weights.lm.items():
             total += weight * self.scores.get("lm", {}).get(name, 0.0)
         total += weights.bonus * self.scores.get("length", 0)
-        return float(total + sum(self.scores.get(name, 0.0) for name in ("hotwords", "coverage")))
+        return float(total + self.bonuses)
 
 
 def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:

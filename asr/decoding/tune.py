@@ -35,6 +35,7 @@ BONUS_RANGE = {"words": (-2.0, 6.0), "tokens": (-1.0, 3.0)}
 # points an axis of the coarse grid, and parts of its step in refinement, by the number of axes
 COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
 PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
+OWN_COLUMNS = ("ctc", "att", "length", "bonuses")  # of a table; the others are LMs
 EXTENSIONS = 4  # most times that the range grows by half
 ROUNDS = 4  # most refinements
 
@@ -43,7 +44,8 @@ ROUNDS = 4  # most refinements
 class Table:
     """Raw scores and errors of U utterances with at most H hypotheses each.
 
-    scores (U, H, K): columns as `columns`: "ctc", "att", the LMs' names, "length".
+    scores (U, H, K): columns as `columns`: "ctc", "att", the LMs' names, "length",
+    "bonuses" (hot words, coverage: their weight is 1) where there are any.
     errors (U, H): word errors; valid (U, H): False where an utterance has fewer hypotheses.
     words: of the references.
     """
@@ -56,7 +58,7 @@ class Table:
 
     @property
     def lms(self) -> list[str]:
-        return [name for name in self.columns if name not in ("ctc", "att", "length")]
+        return [name for name in self.columns if name not in OWN_COLUMNS]
 
     @property
     def oracle(self) -> int:
@@ -111,6 +113,8 @@ def tabulate(
     if len(kinds) > 1:
         raise InputError("not all hypotheses have the same scores", None, "Decode again.")
     columns = [*kinds.pop(), "length"]
+    if any(h.bonuses for utterance in lists for h in utterance.nbest):
+        columns.append("bonuses")
     shape = len(lists), max(1, *(len(utterance.nbest) for utterance in lists))
     table = Table(
         columns,
@@ -128,6 +132,7 @@ def tabulate(
         table.valid[u, : len(errors)] = True
         for h, hypothesis in enumerate(utterance.nbest):
             flat = {**hypothesis.scores, **hypothesis.scores.get("lm", {})}
+            flat["bonuses"] = hypothesis.bonuses
             table.scores[u, h] = [flat[column] for column in columns]
     return table
 
@@ -202,6 +207,7 @@ class Space:
             "ctc": one if ratio is None else ratio,
             "att": one if ratio is None else 1 - ratio,
             "length": axis["bonus"],
+            "bonuses": one,
         }
         return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
 

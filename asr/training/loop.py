@@ -179,9 +179,10 @@ class Trainer:
                 note="",
             )
             while self.batch < count and not stopped:
-                waiting = time.monotonic()
+                asked = time.monotonic()
                 batch = next(batches)
-                self.timing["waiting"] += time.monotonic() - waiting
+                self.timing["waiting"] += time.monotonic() - asked
+                self.timing["seconds"] = time.monotonic() - begin
                 done = (self.epoch + self.batch / count) / self.options.epochs
                 stopped = self._train_on(batch, done, stop.asked)
                 self.timing["seconds"] = time.monotonic() - begin

@@ -149,14 +149,19 @@ def test_weights_stay_near_those_of_the_search_where_errors_cannot_tell() -> Non
     assert held.errors < table.first / 2
 
 
-def test_errors_of_a_point_equal_those_of_the_sorted_lists() -> None:
+@pytest.mark.parametrize("hot", [False, True])
+def test_errors_of_a_point_equal_those_of_the_sorted_lists(hot: bool) -> None:
     rng = np.random.default_rng(1)
     lists, references = generate(20, 12, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
     lists[3].nbest.clear()
     del lists[4].nbest[5:]
+    for hypothesis in (h for utterance in lists if hot for h in utterance.nbest):
+        hypothesis.scores["hotwords"] = float(rng.normal(0, 40))
     table = tune.tabulate(lists, references, str)
-    points = rng.normal(0, 1, (50, 3)).astype(np.float32)
-    assert table.columns == ["ctc", "big", "length"]
+    points = rng.normal(0, 1, (50, 3 + hot)).astype(np.float32)
+    points[:, 3:] = 1
+    assert table.columns == ["ctc", "big", "length", "bonuses"][: 3 + hot]
+    assert tune.Space.of(table, "words").names == ["big", "bonus"]
     for point, errors in zip(points, tune.count_errors(table, points), strict=True):
         weights = Weights(ctc=point[0], lm={"big": point[1]}, bonus=point[2])
         expected = 0
