@@ -4,8 +4,8 @@
 # The corpora are taken from $ASR_DATA; without it speechocean762 alone is downloaded (OpenSLR 101).
 . "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 
-quick=()
-[ "${1:-}" = --quick ] && quick=(--set train.epochs=8 --set train.warmup=150)
+ctc=() las=()
+if [ "${1:-}" = --quick ]; then ctc=(--set train.epochs=16) las=(--set train.epochs=7); fi
 
 if [ -n "${ASR_DATA:-}" ]; then
   train=$ASR_DATA/speechocean762/manifest.train.jsonl,$ASR_DATA/arctic-kathleen/manifest.train.jsonl
@@ -23,8 +23,8 @@ else
 fi
 sets=(--set "data.train=[$train]" --set "data.dev=[$devs]")
 
-stage train-ctc "CTC model, from waveforms (35 minutes; --quick 8)" \
-  asr train conf/ctc.yaml -o exp/ctc "${sets[@]}" "${quick[@]}"
+stage train-ctc "CTC model, from waveforms (35 minutes; --quick 10)" \
+  asr train conf/ctc.yaml -o exp/ctc "${sets[@]}" "${ctc[@]}"
 stage lm-word "word 4-gram (10 s)" \
   asr lm train ${train//,/ } "${text[@]}" -o exp/word.lm --order 4 --prune "0 0 1"
 stage lm-char "character 6-gram (20 s)" \
@@ -53,8 +53,8 @@ for manifest in "${tests[@]}"; do
   stage "$set-6" "$set: rescored" asr rescore "$out.2.jsonl" $word --weights exp/plain.json -o "$out.6.jsonl"
 done
 
-stage train-las "LAS model, from waveforms (35 minutes; --quick 8)" \
-  asr train conf/las.yaml -o exp/las "${sets[@]}" "${quick[@]}"
+stage train-las "LAS model, from waveforms (35 minutes; --quick 10)" \
+  asr train conf/las.yaml -o exp/las "${sets[@]}" "${las[@]}"
 tuned las las --beam 20 --nbest 20 $word --lm-weight 0.5 --length-bonus 0.5
 stage attention "pictures of the attention on the dev set" \
   asr align exp/las "$dev" -o exp/las.ctm --pictures exp/pictures
