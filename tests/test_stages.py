@@ -67,7 +67,7 @@ def test_stages_together_run_at_once_and_what_follows_depends_on_them(tmp_path: 
     (recipe / "broken-b").touch()
     first = subprocess.run(["bash", recipe / "run.sh"], capture_output=True, text=True, timeout=60)
     assert first.returncode == 1
-    assert "a | == a: 0 s" in first.stderr or "a | == a: 1 s" in first.stderr  # goes on to its end
+    assert re.search(r"a \| == a: \d+ s", first.stderr)  # goes on to its end
     assert "after" not in first.stderr
     (recipe / "broken-b").unlink()
     assert run(recipe) == ["b", "after"]

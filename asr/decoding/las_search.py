@@ -62,7 +62,7 @@ class Beams:
     prefix: PrefixStates | None  # where the CTC score takes part in the search
     total: Tensor  # (N,) float64, without what is credited
     raw: Tensor  # (N, 5) float64: att, token LM, word LM, length, coverage
-    attention: Tensor  # (N, T) summed over the tokens so far
+    attention: Tensor  # (N, T) summed over the tokens so far, for coverage
     tokens: Tensor  # (N, U)
     frames: Tensor  # (N, U)
     finished: Tensor  # (B, n) the best totals finished so far, best first; -inf: none yet
@@ -164,7 +164,8 @@ class Search:
             memory = self.narrowed(memory, self.tensor(reach))
         log_probs, state, alignment = self.speller.step(memory, beams.state, previous)
         log_probs = log_probs.double()
-        self.cover(beams, alignment)
+        if self.options.coverage:
+            self.cover(beams, alignment)
         ending = self.fusion.finish_all(*beams.lm)
         scores, credit = self.sums(beams, log_probs, ending.weighted, prefix, step)  # (N, V)
         vocabulary = scores.shape[1]

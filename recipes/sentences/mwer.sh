@@ -1,16 +1,11 @@
 #!/usr/bin/env bash
 # After run.sh: the CTC model trained on against expected word errors, with the language models of
-# decoding attached, beside the same steps with the original loss. 15 minutes.
+# decoding attached, beside the same steps with the original loss. 10 minutes.
 # These language models have seen text/ only: one that knows the training transcripts corrects every
 # mistake there, and nothing is left to learn.
 . "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 
-: "${ASR_DATA:?names the folder of the corpora and of text/}"
-[ -d exp/ctc/model ] || { echo "Run ./run.sh first: it makes the model." >&2; exit 2; }
-train=$ASR_DATA/speechocean762/manifest.train.jsonl,$ASR_DATA/arctic-kathleen/manifest.train.jsonl
-devs=$ASR_DATA/speechocean762/manifest.dev.jsonl,$ASR_DATA/arctic-kathleen/manifest.dev.jsonl
-dev=$ASR_DATA/speechocean762/manifest.dev.jsonl
-text=$ASR_DATA/text/english-novels.txt.gz
+. ./after.sh
 
 mkdir -p exp/novels
 stage novels-word "word 4-gram of text/ alone" \

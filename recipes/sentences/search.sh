@@ -1,14 +1,9 @@
 #!/usr/bin/env bash
 # After run.sh: every way to search, on the same models. A third one, CTC of phones, is trained and
-# decoded as EESEN does: pronunciations and a word LM. 35 minutes. All weights come from the dev set.
+# decoded as EESEN does: pronunciations and a word LM. 20 minutes. All weights come from the dev set.
 . "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 
-: "${ASR_DATA:?names the folder of the corpora; without them run.sh alone can be run}"
-[ -d exp/las/model ] || { echo "Run ./run.sh first: it makes the other models." >&2; exit 2; }
-train=$ASR_DATA/speechocean762/manifest.train.jsonl,$ASR_DATA/arctic-kathleen/manifest.train.jsonl
-devs=$ASR_DATA/speechocean762/manifest.dev.jsonl,$ASR_DATA/arctic-kathleen/manifest.dev.jsonl
-dev=$ASR_DATA/speechocean762/manifest.dev.jsonl
-text=$ASR_DATA/text/english-novels.txt.gz
+. ./after.sh
 word="--lm exp/word.lm" char="--lm exp/char.lm"
 
 stage lexicon "pronunciations of all words of the word LM (5 s)" \

@@ -1,4 +1,4 @@
-"""What tests of the searches enumerate: random outputs, all alignments, all hot words."""
+"""What tests of the searches enumerate: random outputs, all alignments, all hot words; tiny LMs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,45 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+
+WORD_ARPA = r"""\data\
+ngram 1=5
+ngram 2=4
+
+\1-grams:
+-1.5	<unk>	0
+-99	<s>	-0.4
+-0.7	</s>	0
+-0.5	a	-0.3
+-0.9	ab	-0.1
+
+\2-grams:
+-0.2	<s> a
+-0.6	a ab
+-0.8	ab </s>
+-1.1	a a
+
+\end\
+"""
+TOKEN_ARPA = r"""\data\
+ngram 1=6
+ngram 2=3
+
+\1-grams:
+-2.0	<unk>	0
+-99	<s>	-0.2
+-0.6	</s>	0
+-0.5	a	-0.3
+-0.8	b	-0.1
+-0.7	|	-0.2
+
+\2-grams:
+-0.3	<s> b
+-0.2	b |
+-0.9	a a
+
+\end\
+"""
 
 
 def emissions(frames: int, size: int, rng: np.random.Generator, scale: float = 1.5) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from enumeration import TOKEN_ARPA, WORD_ARPA
 from torch import Tensor
 
 from asr.decoding.fusion import Fusion
@@ -27,46 +28,6 @@ PIECES = ["<blank>", "<unk>", "a", "b", "|"]
 PRUNE_NOTHING = SearchOptions(
     beam=300, nbest=300, beam_threshold=math.inf, end_margin=math.inf, length_ratio=0.75
 )
-WORD_ARPA = r"""
-\data\
-ngram 1=5
-ngram 2=4
-
-\1-grams:
--1.5	<unk>	0
--99	<s>	-0.4
--0.7	</s>	0
--0.5	a	-0.3
--0.9	ab	-0.1
-
-\2-grams:
--0.2	<s> a
--0.6	a ab
--0.8	ab </s>
--1.1	a a
-
-\end\
-"""
-TOKEN_ARPA = r"""
-\data\
-ngram 1=6
-ngram 2=3
-
-\1-grams:
--2.0	<unk>	0
--99	<s>	-0.2
--0.6	</s>	0
--0.5	a	-0.3
--0.8	b	-0.1
--0.7	|	-0.2
-
-\2-grams:
--0.3	<s> b
--0.2	b |
--0.9	a a
-
-\end\
-"""
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import kenlm
 import numpy as np
 import pytest
 import torch
-from enumeration import alignments
+from enumeration import TOKEN_ARPA, WORD_ARPA, alignments
 from torch import Tensor
 
 from asr.commands.train import command
@@ -30,44 +30,6 @@ from asr.models.speller import SpellerOptions
 from asr.text.tokenizer import Tokenizer
 from asr.training.mwer import MWER, MWEROptions
 
-WORDS = r"""\data\
-ngram 1=5
-ngram 2=4
-
-\1-grams:
--1.5	<unk>	0
--99	<s>	-0.4
--0.7	</s>	0
--0.5	a	-0.3
--0.9	ab	-0.1
-
-\2-grams:
--0.2	<s> a
--0.6	a ab
--0.8	ab </s>
--1.1	a a
-
-\end\
-"""
-TOKENS = r"""\data\
-ngram 1=6
-ngram 2=3
-
-\1-grams:
--2.0	<unk>	0
--99	<s>	-0.2
--0.6	</s>	0
--0.5	a	-0.3
--0.8	b	-0.1
--0.7	|	-0.2
-
-\2-grams:
--0.3	<s> b
--0.2	b |
--0.9	a a
-
-\end\
-"""
 REFERENCES = ["a b", "ba"]
 LENGTHS = [5, 4]  # states
 NBEST, SCALE = 4, 0.7
@@ -102,7 +64,7 @@ def lms(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, 
     """Files of the language models, and what scores the same in KenLM."""
     folder = tmp_path_factory.mktemp("lm")
     paths, references = [], {}
-    for name, arpa, unit in (("words", WORDS, "word"), ("tokens", TOKENS, "token")):
+    for name, arpa, unit in (("words", WORD_ARPA, "word"), ("tokens", TOKEN_ARPA, "token")):
         (folder / f"{name}.arpa").write_text(arpa)
         NGram.open(folder / f"{name}.arpa", unit).save(folder / f"{name}.lm")
         paths.append(str(folder / f"{name}.lm"))
