@@ -1,23 +1,22 @@
 """Batches of waveforms: which utterances are trained on, reading, augmentation, padding.
 
-Worker processes make whole batches. What is in a batch depends on (seed, epoch, utterances) only,
-so the number of workers changes nothing but the speed.
+Worker threads make whole batches. What is in a batch depends on (seed, epoch, utterances) only, so
+the number of workers changes nothing but the speed.
 """
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import MISSING
-from torch.utils.data import DataLoader, Dataset
 
 from asr.console import track
 from asr.data.audio import audio_info, load
@@ -32,7 +31,7 @@ Seconds = NDArray[np.float32]
 Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequency
 Skipped = list[tuple[str, str]]  # (utterance id, reason)
 ALL = slice(None)
-PR_SET_PDEATHSIG = 1  # of Linux: the signal to get when the parent dies
+AHEAD = 4  # batches that each worker makes ahead
 SEEN_FIRST = 200_000  # utterances whose texts are looked at before training begins: 5 seconds
 
 
@@ -50,7 +49,7 @@ class DataOptions:
     batch_utterances: int = 64
     # longer utterances are left out of training (seconds)
     max_seconds: float = 30.0
-    # processes that read audio; 0: none, the training process reads
+    # threads that read and vary audio ahead of training; 0: none
     workers: int = 1
     # first epochs that go from short utterances to long ones; helps CTC and attention to start
     sorted_epochs: int = 1
@@ -144,12 +143,8 @@ class Batch:
 
 
 @dataclass
-class BatchMaker(Dataset[Batch]):
-    """Reads and pads the utterances of a batch; augments them where `options` are given.
-
-    Arrays, not tensors, come back from the workers: they need no shared memory, which is small in
-    many containers.
-    """
+class BatchMaker:
+    """Reads and pads the utterances of a batch; augments them where `options` are given."""
 
     tokenizer: Tokenizer
     sample_rate: int
@@ -157,7 +152,8 @@ class BatchMaker(Dataset[Batch]):
     fit: Fit
     options: DataOptions | None = None
 
-    def __getitem__(self, item: tuple[int, Sequence[Utterance]]) -> Batch:
+    def make(self, item: tuple[int, Sequence[Utterance]]) -> Batch:
+        """The batch of (epoch, utterances)."""
         epoch, utterances = item
         ids: list[str] = []
         rows: list[tuple[Samples, NDArray[np.int64], Masks | None]] = []
@@ -212,26 +208,24 @@ def pad(rows: Sequence[NDArray[Any]], dtype: type) -> tuple[NDArray[Any], NDArra
 def read_batches(
     maker: BatchMaker, plan: Iterable[tuple[int, Sequence[Utterance]]], workers: int
 ) -> Iterator[Batch]:
-    """The batches of a plan of (epoch, utterances), in its order, made ahead by `workers`."""
-    loader: DataLoader[Batch] = DataLoader(
-        maker,
-        sampler=plan,  # any iterable of items will do
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        collate_fn=_same,
-        worker_init_fn=_begin_worker,
-    )
+    """The batches of a plan of (epoch, utterances), in its order, made ahead by `workers` threads.
+
+    Threads, not processes: nearly all of the work is in libraries that let other threads run, and
+    nothing has to be copied from process to process.
+    """
+    if not workers:
+        yield from map(maker.make, plan)
+        return
+    following = iter(plan)
+    pool = ThreadPoolExecutor(workers, "reads audio")
     try:
-        yield from loader
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
-            raise
-        raise InputError(
-            "a process that reads audio was killed, probably for want of memory",
-            "data.workers",
-            "Lower data.workers or data.batch_seconds, then run the same command to continue.",
-        ) from error
+        made = deque(pool.submit(maker.make, item) for item in islice(following, AHEAD * workers))
+        while made:
+            batch = made.popleft().result()
+            made.extend(pool.submit(maker.make, item) for item in islice(following, 1))
+            yield batch
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def require_audio(maker: BatchMaker, utterances: Iterable[Utterance], where: str) -> None:
@@ -239,26 +233,13 @@ def require_audio(maker: BatchMaker, utterances: Iterable[Utterance], where: str
     after an hour of it."""
     unreadable: Skipped = []
     for utterance in utterances:
-        batch = maker[0, [utterance]]
+        batch = maker.make((0, [utterance]))
         if batch.ids:
             return
         unreadable += batch.unreadable
     name, reason = unreadable[0]
     what = f"no audio can be used (first: {name}: {reason})"
     raise InputError(what, where, "`asr check` lists what is wrong.")
-
-
-def _same(batch: Any) -> Any:
-    return batch
-
-
-def _begin_worker(worker: int) -> None:
-    """Ctrl-C goes to the whole process group; the training process alone decides what to do. If
-    that is killed its workers end too: they would wait for ever, with its connections open."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class TrainingSet:
@@ -340,7 +321,7 @@ class TrainingSet:
         seconds = self.sampler.durations
         batches = self.sampler.batches(0)
         rows = max(batches, key=lambda batch: float(seconds[batch].max()) * len(batch))
-        batch = self.maker[-1, self._utterances(rows[share])]  # -1: before all variation
+        batch = self.maker.make((-1, self._utterances(rows[share])))  # -1: before all variation
         assert self.maker.options is not None
         longer = max(1.0, 1 / min(self.maker.options.speed))
         width = int(batch.samples.shape[1] * longer) - batch.samples.shape[1]

@@ -195,7 +195,7 @@ class MWER:
         first = best = words = 0
         self.model.train()
         for begin in range(0, len(utterances), 8):
-            batch = train.maker[epoch, utterances[begin : begin + 8]]
+            batch = train.maker.make((epoch, utterances[begin : begin + 8]))
             tensors = batch.tensors(next(self.model.parameters()).device)
             del tensors["tokens"], tensors["token_lengths"]
             lists = self.search(*self.model.encode(**tensors))

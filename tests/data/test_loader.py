@@ -47,7 +47,6 @@ def training_set(utterances: Manifest, given: DataOptions, seed: int = 1) -> Tra
 MIXED = [(f"u{i}", 0.5 + 0.2 * (i % 7), "ab c"[: 1 + i % 4]) for i in range(25)]
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there are fewer cores
 def test_workers_and_position_change_nothing(tmp_path: Path) -> None:
     utterances = manifest(tmp_path, MIXED)
     runs = [list(training_set(utterances, options(w)).batches(0, 0, 2)) for w in (0, 1, 3)]
