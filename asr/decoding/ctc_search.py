@@ -48,6 +48,10 @@ class Search:
     arrays: prefix_tree.Arrays
     chunks: list[Floats] = field(default_factory=list)
 
+    def give_back(self) -> None:
+        """The search is over: another one may have its arrays."""
+        prefix_tree.give_back(self.arrays, self.limits, self.fusion)
+
 
 def begin(fusion: Fusion, options: SearchOptions) -> Search | LexiconSearch:
     """Start a search: one hypothesis, the empty text."""
@@ -199,8 +203,7 @@ def search(
     running = begin(fusion, options)
     step(running, log_probs)
     found = finish(running, frame_shift)
-    if isinstance(running, Search):
-        prefix_tree.give_back(running.arrays, running.limits, fusion)
+    running.give_back()
     return found
 
 

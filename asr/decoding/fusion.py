@@ -268,7 +268,7 @@ class Fusion:
         if hotwords:
             hotwords.check(self.can_spell())
         self.arrays = self._arrays()
-        self.spare: list[Any] = []  # arrays of searches that are over, for `prefix_tree`
+        self.spare: list[Any] = []  # arrays of searches that are over, for the next
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
 
     def can_spell(self) -> Callable[[str], bool]:

@@ -102,10 +102,9 @@ def states_of(trie: Any, words: Any) -> Any:
 def trace(probs: Any, trie: Any, words: Any, cut: Any) -> Any:
     """log Σ over all spellings and alignments of a word sequence, and the best of them.
 
-    probs (T, V); states whose part is less than `cut` of all are dropped. Returns the score
-    and, of each token of the best spelling, (5, U): token, place of its word (-1: boundary), first
-    frame, last frame + 1, frame of the most probable emission; -inf and no tokens where there is
-    no alignment.
+    probs (T, V); states whose part is less than `cut` of all are dropped. Returns the score, of
+    each token of the best spelling (2, U) token and frame of the most probable emission, and of
+    each word (2, W) first frame, last frame + 1; -inf and nothing where there is no alignment.
     """
     node, place, begin, origin, factor, end = states_of(trie, words)
     count, frames = len(node), len(probs)
@@ -123,7 +122,7 @@ def trace(probs: Any, trie: Any, words: Any, cut: Any) -> Any:
     lows, starts = np.empty(frames, np.int32), np.empty(frames + 1, np.int64)
     back = np.empty((2, 32 * (frames + 1)), np.int32)  # 2 · state + part, for blank and for token
     starts[0] = 0
-    nothing = np.empty((5, 0), np.int32)
+    nothing = np.empty((2, 0), np.int32)
     for t in range(frames):
         row = probs[t]
         old, new, old_best, new_best = (
@@ -167,7 +166,7 @@ def trace(probs: Any, trie: Any, words: Any, cut: Any) -> Any:
             total += new[1, c]
             largest = max(largest, new_best[0, c], new_best[1, c])
         if total == 0.0 or largest == 0.0:
-            return -np.inf, nothing
+            return -np.inf, nothing, nothing
         high = width
         while new[1, low] <= cut * total:
             low += 1
@@ -185,27 +184,43 @@ def trace(probs: Any, trie: Any, words: Any, cut: Any) -> Any:
             if end[c] * best[frames & 1, k, c] > likely:
                 likely, state = end[c] * best[frames & 1, k, c], 2 * c + k
     if state < 0:
-        return -np.inf, nothing
-    return np.log(total) + log_scale, _trace_back(probs, token, place, back, lows, starts, state)
+        return -np.inf, nothing, nothing
+    spans = np.empty((2, len(words)), np.int32)
+    found = _trace_back(probs, token, place, back, lows, starts, state, spans)
+    return np.log(total) + log_scale, found, spans
 
 
 @njit
 def _trace_back(
-    probs: Any, token: Any, place: Any, back: Any, lows: Any, starts: Any, state: Any
+    probs: Any,
+    token: Any,
+    place: Any,
+    back: Any,
+    lows: Any,
+    starts: Any,
+    state: Any,
+    spans: Any,
 ) -> Any:
-    """The tokens of the best alignment, which ends in `state` (2 · state + part); see trace."""
-    found = np.zeros((5, len(token)), np.int32)
-    u = len(token)
+    """The tokens of the best alignment, which ends in `state` (2 · state + part), and the words'
+    spans; see trace. The last word needs no boundary after it: that is not a token."""
+    found = np.zeros((2, len(token)), np.int32)
+    past = u = len(token)
     before = -1
     for t in range(len(lows) - 1, -1, -1):
         c = state >> 1
         if state & 1:
+            w = place[c]
             if c != before:
                 u -= 1
-                found[0, u], found[1, u], found[3, u], found[4, u] = token[c], place[c], t + 1, t
+                found[0, u], found[1, u] = token[c], t
+                if w >= 0 and (before < 0 or place[before] != w):
+                    spans[1, w] = t + 1
+                if w < 0 and before < 0:
+                    past = u
                 before = c
-            found[2, u] = t
-            if probs[t, token[c]] > probs[found[4, u], token[c]]:
-                found[4, u] = t
+            if w >= 0:
+                spans[0, w] = t
+            if probs[t, token[c]] > probs[found[1, u], token[c]]:
+                found[1, u] = t
         state = back[state & 1, starts[t] + c - lows[t]]
-    return found[:, u:].copy()
+    return found[:, u:past].copy()

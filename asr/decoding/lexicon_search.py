@@ -163,14 +163,18 @@ class LexiconSearch:
 
     def __init__(self, fusion: LexiconFusion, options: SearchOptions) -> None:
         self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
-        self.limits = lexicon_tree.pruning(options, fusion.model)
-        self.second = lexicon_tree.second_look(options, fusion.model)
+        self.limits = lexicon_tree.pruning(options, fusion.model.sharpness)
+        self.second = lexicon_tree.second_look(options, fusion.model.sharpness)
         state = int(fusion.begin(1).word[0])
         self.arrays = lexicon_tree.new_arrays(
-            self.limits, self.second, self.model, len(fusion.tokens), state
+            fusion.spare, self.limits, self.second, self.model, len(fusion.tokens), state
         )
         self.probs = np.empty((0, len(fusion.tokens)))  # (≥ T, V)
         self.frames = 0  # T, all so far
+
+    def give_back(self) -> None:
+        """The search is over: another one may have its arrays."""
+        lexicon_tree.give_back(self.fusion.spare, self.arrays, self.limits, self.second)
 
     def step(self, log_probs: Floats) -> None:
         """Consume the next frames (T, V)."""
@@ -222,10 +226,7 @@ class LexiconSearch:
     ) -> Hypothesis:
         fusion = self.fusion
         cut = self.limits.beam_cut * np.exp(-SAFE)
-        ctc, found = trace(probs, self.model.trie, words, cut)
-        if found.shape[1] and found[1, -1] < 0:  # the last word needs no boundary after it
-            found = found[:, :-1]
-        tokens, place, start, end, peak = found
+        ctc, (tokens, peak), spans = trace(probs, self.model.trie, words, cut)
         names = [fusion.lexicon.words[w] for w in words.tolist()]
         scores: dict[str, Any] = {
             "ctc": float(ctc),
@@ -237,11 +238,6 @@ class LexiconSearch:
         hypothesis = Hypothesis(" ".join(names), tokens.tolist(), scores, frames=peak.tolist())
         scores["total"] = hypothesis.rate(fusion.weights)
         if frame_shift and ctc > -np.inf:
-            of_words = place >= 0
-            first = np.flatnonzero(of_words & (np.diff(place, prepend=-1) != 0))
-            last = np.flatnonzero(of_words & (np.diff(place, append=-1) != 0))
-            hypothesis.words = [
-                Word(name, round(s * frame_shift, 4), round(e * frame_shift, 4))
-                for name, s, e in zip(names, start[first].tolist(), end[last].tolist(), strict=True)
-            ]
+            starts, ends = np.round(spans * frame_shift, 4).tolist()
+            hypothesis.words = list(map(Word, names, starts, ends))
         return hypothesis

@@ -6,6 +6,7 @@ finds it again, with its language model state, when its last word is completed o
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from asr.decoding.hotwords import HotArrays, read_word
 from asr.decoding.options import SearchOptions
-from asr.kernels import njit_lean
+from asr.kernels import njit_lean, njit_short
 from asr.lm.lexicon import START, Trie
 from asr.lm.ngram import NGramArrays, advance
 
@@ -22,6 +23,7 @@ Ints = NDArray[np.int32]
 Doubles = NDArray[np.float64]
 
 ROOM, HISTORIES_ROOM = 512, 4096  # candidates of a frame, histories: a new search's room
+SPARE = 65536  # most histories of arrays that are kept for the next search
 BLANK, TOKEN = 0, 1  # columns of masses: B, N
 # Places of counts. FRAME: the next one; KEPT: beams so far, of which the last are in past_*;
 # WIDE: how many of them are of a second look at the least.
@@ -31,7 +33,7 @@ HISTORIES, ENTRIES, ALL_BLANK, CANDIDATES, STAMP, FRAME, KEPT, WIDE = range(8)
 # on for half as many after the one where the best hypothesis has become less likely by FALL
 # (natural log), and is so wide.
 LOOK_BACK, FALL = 40, 5.0
-SECOND = {"beam": 300, "beam_threshold": 16.0, "token_threshold": 10.0}
+SECOND = {"beam": 150, "beam_threshold": 16.0, "token_threshold": 10.0}
 
 
 class Model(NamedTuple):
@@ -103,11 +105,12 @@ class Pruning(NamedTuple):
     merge: bool  # of candidates that can go on alike only the best is kept
 
 
-def pruning(options: SearchOptions, model: Model) -> Pruning:
+@functools.lru_cache
+def pruning(options: SearchOptions, sharpness: float) -> Pruning:
     """The options in terms of masses."""
     return Pruning(
         max(options.beam, options.nbest),
-        float(np.exp(-options.beam_threshold * model.sharpness)),
+        float(np.exp(-options.beam_threshold * sharpness)),
         float(np.exp(-options.token_threshold)),
         options.tokens_per_frame,
         float(options.blank_skip),
@@ -115,24 +118,44 @@ def pruning(options: SearchOptions, model: Model) -> Pruning:
     )
 
 
-def second_look(options: SearchOptions, model: Model) -> Pruning:
+@functools.lru_cache
+def second_look(options: SearchOptions, sharpness: float) -> Pruning:
     """The same at a second look; equal where the first is as wide already."""
     wider: dict[str, Any] = {
         name: max(value, getattr(options, name)) for name, value in SECOND.items()
     }
-    return pruning(replace(options, **wider), model)
+    return pruning(replace(options, **wider), sharpness)
 
 
 def new_arrays(
-    limits: Pruning, second: Pruning, model: Model, tokens: int, lm_state: int
+    spare: list[Any], limits: Pruning, second: Pruning, model: Model, tokens: int, lm_state: int
 ) -> Arrays:
-    """Nothing said yet, with all mass."""
-    beam, past = second.beam, 1 if second is limits else LOOK_BACK + 1
-    s = Arrays(
+    """Nothing said yet, with all mass; in the arrays of a search that is over, if `spare` has any:
+    they have room enough for most utterances, and making them takes longer than many frames."""
+    s: Arrays | None = None
+    try:  # another thread may be faster
+        made_for, found = spare.pop()
+        s = found if made_for == (limits, second) else None
+    except IndexError:
+        pass
+    s = s or _allocate(limits, second, tokens)
+    _restart(s, lm_state, model.hot.start, model.ahead[START])
+    return s
+
+
+def give_back(spare: list[Any], s: Arrays, limits: Pruning, second: Pruning) -> None:
+    """The search is over: another one of the same fusion may have its arrays."""
+    if len(s.word) <= SPARE:
+        spare.append(((limits, second), s))
+
+
+def _allocate(limits: Pruning, second: Pruning, tokens: int) -> Arrays:
+    beam, past = second.beam, 1 if second == limits else LOOK_BACK + 1
+    return Arrays(
         before=np.zeros(HISTORIES_ROOM, np.int32),
         word=np.zeros(HISTORIES_ROOM, np.int32),
-        state=np.full(HISTORIES_ROOM, lm_state, np.int32),
-        hot=np.full(HISTORIES_ROOM, model.hot.start, np.int32),
+        state=np.zeros(HISTORIES_ROOM, np.int32),
+        hot=np.zeros(HISTORIES_ROOM, np.int32),
         gain=np.ones(HISTORIES_ROOM),
         total=np.zeros(HISTORIES_ROOM),
         table=np.zeros(2 * HISTORIES_ROOM, np.int32),
@@ -146,18 +169,31 @@ def new_arrays(
         alike=np.zeros(2 * ROOM, np.int64),
         order=np.empty(max(ROOM, tokens)),
         p=np.zeros(tokens),
-        counts=np.array([1, 1, 0, 0, 0, 0, 1, 0], np.int64),
+        counts=np.zeros(8, np.int64),
         log_scale=np.zeros(1),
         past_history=np.zeros((past, beam), np.int32),
         past_node=np.zeros((past, beam), np.int32),
         past_mass=np.zeros((past, beam, 2)),
-        past_count=np.ones(past, np.int64),
-        past_frame=np.full(past, -1, np.int64),
+        past_count=np.zeros(past, np.int64),
+        past_frame=np.zeros(past, np.int64),
         past_scale=np.zeros(past),
         fit=np.zeros(past),
     )
-    s.mass[0, BLANK] = s.past_mass[0, 0, BLANK] = model.ahead[START]
-    return s
+
+
+@njit_short
+def _restart(s: Any, lm_state: Any, hot: Any, ahead: Any) -> None:
+    s.table[:] = 0
+    s.before[0], s.word[0], s.state[0], s.hot[0] = 0, 0, lm_state, hot
+    s.gain[0], s.total[0], s.log_scale[0] = 1.0, 0.0, 0.0
+    s.history[0], s.node[0], s.mass[0, BLANK], s.mass[0, TOKEN] = 0, START, ahead, 0.0
+    s.past_history[0, 0], s.past_node[0, 0] = 0, START
+    s.past_mass[0, 0, BLANK], s.past_mass[0, 0, TOKEN] = ahead, 0.0
+    s.past_count[0], s.past_frame[0], s.past_scale[0], s.fit[0] = 1, -1, 0.0, 0.0
+    for place in (ALL_BLANK, CANDIDATES, FRAME, WIDE):  # STAMP goes on
+        s.counts[place] = 0
+    for place in (HISTORIES, ENTRIES, KEPT):
+        s.counts[place] = 1
 
 
 def with_more_room(s: Arrays) -> Arrays:

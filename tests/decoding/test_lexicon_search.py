@@ -261,7 +261,7 @@ def test_words_that_the_lexicon_lacks_are_looked_at_twice() -> None:
             if not second:
                 running.second = running.limits
                 running.arrays = lexicon_tree.new_arrays(
-                    running.limits, running.second, fusion.model, len(tokens), 0
+                    [], running.limits, running.second, fusion.model, len(tokens), 0
                 )
             step(running, log_probs)
             lost[second] += best - finish(running)[0].total

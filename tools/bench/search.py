@@ -56,8 +56,10 @@ OURS = {
     ("hard", "word"): "beam=60 beam_threshold=4 token_threshold=4 word=0.25 bonus=2 unk=-5",
     ("easy", "both"): "beam=40 beam_threshold=5 token_threshold=4 word=0.25 char=0.3 bonus=1",
     ("hard", "both"): "beam=60 beam_threshold=5 token_threshold=4 word=0.25 char=0.2 bonus=2.5",
-    ("easy", "lexicon"): "beam=40 beam_threshold=6 token_threshold=6 word=0.48 bonus=1",
-    ("hard", "lexicon"): "beam=40 beam_threshold=5 token_threshold=6 word=0.2 bonus=1.5",
+    ("easy", "lexicon"): "beam=40 beam_threshold=6 token_threshold=4 blank_skip=0.98 "
+    "word=0.48 bonus=1",
+    ("hard", "lexicon"): "beam=30 beam_threshold=4 token_threshold=4 blank_skip=0.98 "
+    "word=0.2 bonus=1.5",
 }
 PEERS = {
     ("easy", "lexicon"): [
