@@ -1,7 +1,7 @@
 """Augmentation of waveforms and the masks of SpecAugment.
 
 Everything is drawn from (seed, epoch, utterance id) by a hash, never from a generator's running
-state: the same whatever the number of worker processes, and after a continued run.
+state: the same whatever the number of threads, and after a continued run.
 """
 
 from __future__ import annotations

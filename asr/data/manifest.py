@@ -129,9 +129,6 @@ class Manifest(Utterances):
         """Raises InputError: no such file, no utterance in it, or the first wrong line."""
         return cls(path)
 
-    def __reduce__(self) -> tuple[type[Manifest], tuple[Path]]:
-        return Manifest, (self.path,)
-
     def __len__(self) -> int:
         return len(self._index.offsets)
 

@@ -268,7 +268,7 @@ class Fusion:
         if hotwords:
             hotwords.check(self.can_spell())
         self.arrays = self._arrays()
-        self.spare: list[Any] = []  # arrays of searches that are over, for the next
+        self._spare: list[tuple[Any, Any]] = []
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
 
     def can_spell(self) -> Callable[[str], bool]:
@@ -321,6 +321,19 @@ class Fusion:
         """The text that token ids spell, its words separated by single spaces."""
         pieces = (" " if self.tokens[t] == "|" else self.tokens[t] for t in tokens)
         return " ".join("".join(pieces).replace("▁", " ").split())
+
+    def keep(self, made_for: Any, arrays: Any) -> None:
+        """A search is over: another one with the same fusion may have its arrays."""
+        self._spare.append((made_for, arrays))
+
+    def spare(self, made_for: Any) -> Any:
+        """Arrays of a search that is over, made for the same, or None. They have room enough for
+        most utterances, and making them takes longer than many frames."""
+        try:  # another thread may be faster
+            kept_for, arrays = self._spare.pop()
+        except IndexError:
+            return None
+        return arrays if kept_for == made_for else None
 
     def begin(self, n: int) -> States:
         """States of `n` empty hypotheses."""

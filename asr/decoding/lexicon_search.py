@@ -165,16 +165,13 @@ class LexiconSearch:
         self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
         self.limits = lexicon_tree.pruning(options, fusion.model.sharpness)
         self.second = lexicon_tree.second_look(options, fusion.model.sharpness)
-        state = int(fusion.begin(1).word[0])
-        self.arrays = lexicon_tree.new_arrays(
-            fusion.spare, self.limits, self.second, self.model, len(fusion.tokens), state
-        )
+        self.arrays = lexicon_tree.new_arrays(self.limits, self.second, fusion, self.model)
         self.probs = np.empty((0, len(fusion.tokens)))  # (≥ T, V)
         self.frames = 0  # T, all so far
 
     def give_back(self) -> None:
         """The search is over: another one may have its arrays."""
-        lexicon_tree.give_back(self.fusion.spare, self.arrays, self.limits, self.second)
+        lexicon_tree.give_back(self.arrays, self.limits, self.second, self.fusion)
 
     def step(self, log_probs: Floats) -> None:
         """Consume the next frames (T, V)."""

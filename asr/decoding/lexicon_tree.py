@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import HotArrays, read_word
 from asr.decoding.options import SearchOptions
 from asr.kernels import njit_lean, njit_short
@@ -127,26 +128,17 @@ def second_look(options: SearchOptions, sharpness: float) -> Pruning:
     return pruning(replace(options, **wider), sharpness)
 
 
-def new_arrays(
-    spare: list[Any], limits: Pruning, second: Pruning, model: Model, tokens: int, lm_state: int
-) -> Arrays:
-    """Nothing said yet, with all mass; in the arrays of a search that is over, if `spare` has any:
-    they have room enough for most utterances, and making them takes longer than many frames."""
-    s: Arrays | None = None
-    try:  # another thread may be faster
-        made_for, found = spare.pop()
-        s = found if made_for == (limits, second) else None
-    except IndexError:
-        pass
-    s = s or _allocate(limits, second, tokens)
-    _restart(s, lm_state, model.hot.start, model.ahead[START])
+def new_arrays(limits: Pruning, second: Pruning, fusion: Fusion, model: Model) -> Arrays:
+    """Nothing said yet, with all mass; in the arrays of a search that is over, if there are any."""
+    s: Arrays = fusion.spare((limits, second)) or _allocate(limits, second, len(fusion.tokens))
+    _restart(s, fusion.begin(1).word[0], model.hot.start, model.ahead[START])
     return s
 
 
-def give_back(spare: list[Any], s: Arrays, limits: Pruning, second: Pruning) -> None:
-    """The search is over: another one of the same fusion may have its arrays."""
+def give_back(s: Arrays, limits: Pruning, second: Pruning, fusion: Fusion) -> None:
+    """The search is over: another one of this fusion may have its arrays."""
     if len(s.word) <= SPARE:
-        spare.append(((limits, second), s))
+        fusion.keep((limits, second), s)
 
 
 def _allocate(limits: Pruning, second: Pruning, tokens: int) -> Arrays:

@@ -90,13 +90,7 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
 
 def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
     """The empty prefix, with all mass; in the arrays of a search that is over, if there are any."""
-    s: Arrays | None = None
-    try:  # another thread may be faster
-        made_for, spare = fusion.spare.pop()
-        s = spare if made_for == limits else None
-    except IndexError:
-        pass
-    s = s or _allocate(limits, fusion)
+    s: Arrays = fusion.spare(limits) or _allocate(limits, fusion)
     ts, ws, wh = (array[0] for array in fusion.begin(1))
     _restart(s, ts, ws, np.int32(fusion.arrays.hot.start), wh)
     return s
@@ -105,7 +99,7 @@ def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
 def give_back(s: Arrays, limits: Pruning, fusion: Fusion) -> None:
     """The search is over: another one of this fusion may have its arrays, answers included."""
     if len(s.parent) <= SPARE:
-        fusion.spare.append((limits, s))
+        fusion.keep(limits, s)
 
 
 def _allocate(limits: Pruning, fusion: Fusion) -> Arrays:

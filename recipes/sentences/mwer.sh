@@ -15,9 +15,9 @@ stage novels-char "character 6-gram of text/ alone" asr lm train "$text" -o exp/
   --order 6 --unit token --tokenizer exp/ctc/model --prune "0 0 0 1"
 model=${1:-ctc}
 case $model in
-  ctc) lm="--lm exp/novels/word.lm --lm exp/novels/char.lm" beam=100 scale=0.4
+  ctc) lm="--lm exp/novels/word.lm --lm exp/novels/char.lm" beam=100
     list="--beam 100 --nbest 100 --lm-weight 0.5 --lm-weight 0.3 --length-bonus 1" ;;
-  las) lm="--lm exp/novels/word.lm" beam=8 scale=0.4
+  las) lm="--lm exp/novels/word.lm" beam=8
     list="--beam 20 --nbest 20 --lm-weight 0.5 --length-bonus 0.5" ;;
   *) echo "usage: ./mwer.sh [ctc|las]" >&2; exit 2 ;;
 esac
@@ -33,7 +33,7 @@ more=(--init "exp/$model" --set "data.train=[$train]" --set "data.dev=[$devs]" -
   --set train.learning_rate=2e-4 --threads 1)
 lms=${lm//--lm /} lms=${lms// /,}
 mwer=(--set mwer.nbest=8 --set "mwer.lm=[$lms]" --set "mwer.weights=exp/novels/$model.json"
-  --set "mwer.scale=$scale")
+  --set mwer.scale=0.4)
 trained() {  # trained NAME: three more epochs
   if [ "$1" = "$model-mwer" ]; then local loss=("${mwer[@]}"); else local loss=(); fi
   stage "mwer-train-$1" "three more epochs (5 minutes, LAS 12)" \
@@ -46,12 +46,12 @@ together trained "$model-plain" "$model-mwer"
 for set in speechocean762 arctic-kathleen; do
   manifest=$ASR_DATA/$set/manifest.test.jsonl out=exp/novels/$set
   for name in "$model" "$model-plain" "$model-mwer"; do
-    test="exp/$name $manifest --beam $beam"
-    stage "mwer-$set-$name" "$name: $set, without LM" asr decode $test -o "$out.$name.jsonl"
+    what="exp/$name $manifest --beam $beam"
+    stage "mwer-$set-$name" "$name: $set, without LM" asr decode $what -o "$out.$name.jsonl"
     stage "mwer-$set-$name-lm" "$name: $set, LMs with the weights of training" \
-      asr decode $test -o "$out.$name.lm.jsonl" $lm --weights "exp/novels/$model.json"
+      asr decode $what -o "$out.$name.lm.jsonl" $lm --weights "exp/novels/$model.json"
     stage "mwer-$set-$name-own" "$name: $set, LMs with weights of its own" \
-      asr decode $test -o "$out.$name.own.jsonl" $lm --weights "exp/novels/$name.json"
+      asr decode $what -o "$out.$name.own.jsonl" $lm --weights "exp/novels/$name.json"
   done
   for row in "" .lm .own; do
     echo "== $set${row:+, LMs with ${row#.}}"

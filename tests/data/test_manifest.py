@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import subprocess
 import sys
@@ -50,7 +49,6 @@ def test_utterances_are_those_of_the_lines(tmp_path: Path) -> None:
             manifest.by_id("d")
         with pytest.raises(IndexError):
             manifest[3]
-    assert pickle.loads(pickle.dumps(manifest))[2] == manifest[2]
 
 
 def test_split_key_goes_before_the_file_name(tmp_path: Path) -> None:

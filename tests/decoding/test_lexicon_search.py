@@ -203,6 +203,25 @@ def test_chunks_threads_and_growing_change_nothing(spoken, nbest: int, monkeypat
         assert same(finish(running), whole)
 
 
+@pytest.mark.parametrize("nbest", [1, 5])
+def test_searches_with_arrays_of_others_equal_those_with_new_ones(
+    spoken, nbest: int, monkeypatch
+) -> None:
+    batch, fusion = spoken
+    options = SearchOptions(nbest=nbest, beam=20, beam_threshold=6.0)
+    expected = []
+    for log_probs in batch:
+        fusion._spare.clear()
+        expected.append(search(log_probs, fusion, options))
+    monkeypatch.setattr(lexicon_tree, "HISTORIES_ROOM", 16)  # outgrown, and kept as they are then
+    fusion._spare.clear()
+    for number in np.random.default_rng(nbest).integers(0, len(batch), 60):
+        assert same(search(batch[number], fusion, options), expected[number])
+        search(batch[number], fusion, SearchOptions(beam=5))  # leaves arrays of another size
+        assert same(search(batch[number], fusion, options), expected[number])
+    assert len(fusion._spare[0][1].word) > 16
+
+
 def test_weight_zero_equals_no_lm_and_the_order_of_tokens_does_not_matter(spoken) -> None:
     batch, full = spoken
     lexicon: Spellings = {word: [(1.0, ())] for word in full.lexicon.words}
@@ -261,7 +280,7 @@ def test_words_that_the_lexicon_lacks_are_looked_at_twice() -> None:
             if not second:
                 running.second = running.limits
                 running.arrays = lexicon_tree.new_arrays(
-                    [], running.limits, running.second, fusion.model, len(tokens), 0
+                    running.limits, running.second, fusion, fusion.model
                 )
             step(running, log_probs)
             lost[second] += best - finish(running)[0].total

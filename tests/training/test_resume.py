@@ -133,7 +133,7 @@ def test_killed_and_continued_equals_never_stopped(
     tmp_path: Path,
     never_stopped: Callable[[Path], Path],
 ) -> None:
-    """At random moments; augmentation, dropout, a loader process and the moving average are on."""
+    """At random moments; augmentation, dropout, threads that read and the moving average are on."""
     config = experiment(model, checkpoint_minutes=0, epochs=3 + 2 * kills, ema=0.9)
     folder, random = tmp_path / "broken", np.random.default_rng(kills)
     hits = partial = 0
