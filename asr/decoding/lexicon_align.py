@@ -16,7 +16,7 @@ from asr.kernels import njit, njit_lean
 from asr.lm.lexicon import AFTER, START
 
 # Natural log; states that the search would have dropped by a threshold wider by this matter not.
-SAFE = 40.0
+SAFE = 26.0
 SMALL = 1e-60  # when masses are less, all are scaled up
 
 
@@ -115,74 +115,68 @@ def trace(probs: Any, trie: Any, words: Any, cut: Any) -> Any:
         for k in range(begin[c], begin[c + 1]):
             same[k] = token[origin[k]] == token[c]
             reach = max(reach, c - origin[k])
-    # Turn, then: B, B + N; and of the best alignment B, N. Only low .. high of a turn is defined.
-    sums, best = np.empty((2, 2, count)), np.empty((2, 2, count))
-    sums[0, :, 0], best[0, 0, 0], best[0, 1, 0] = 1.0, 1.0, 0.0
+    # Turn, state: B, N, and of the best alignment B, N. Beside low .. high as far as steps reach
+    # all is 0.
+    parts = np.zeros((2, count, 4))
+    parts[0, 0, 0] = parts[0, 0, 2] = 1.0
     low, high, log_scale = 0, 1, 0.0
     lows, starts = np.empty(frames, np.int32), np.empty(frames + 1, np.int64)
-    back = np.empty((2, 32 * (frames + 1)), np.int32)  # 2 · state + part, for blank and for token
+    back = np.empty((32 * (frames + 1), 2), np.int32)  # 2 · state + part, for blank and for token
     starts[0] = 0
     nothing = np.empty((2, 0), np.int32)
     for t in range(frames):
-        row = probs[t]
-        old, new, old_best, new_best = (
-            sums[t & 1],
-            sums[(t + 1) & 1],
-            best[t & 1],
-            best[(t + 1) & 1],
-        )
+        old, new = t & 1, (t + 1) & 1
         width = min(count, high + reach)
+        while width > high and origin[begin[width - 1]] >= high:  # it has no other way than later
+            width -= 1
         lows[t], starts[t + 1] = low, starts[t] + width - low
-        while starts[t + 1] > back.shape[1]:
-            back = np.concatenate((back, np.empty_like(back)), axis=1)
-        blank = row[0]
+        while starts[t + 1] > len(back):
+            back = np.concatenate((back, np.empty_like(back)))
+        at, blank = starts[t], probs[t, 0]
         total, largest = 0.0, 0.0
         for c in range(low, width):
-            mass, likely, source, both, likely_blank, source_blank = 0.0, 0.0, 0, 0.0, 0.0, 2 * c
-            if c < high:
-                both = old[1, c]
-                mass, likely, source = both - old[0, c], old_best[1, c], 2 * c + 1
-                likely_blank = old_best[0, c]
-                if likely > likely_blank:
-                    likely_blank, source_blank = likely, source
+            mass, likely, source = parts[old, c, 1], parts[old, c, 3], 2 * c + 1
+            both, likely_blank, source_blank = parts[old, c, 0] + mass, parts[old, c, 2], 2 * c
+            if likely > likely_blank:
+                likely_blank, source_blank = likely, source
             for k in range(begin[c], begin[c + 1]):
-                m = origin[k]
-                if low <= m < high:
-                    f, x, part = factor[k], old_best[0, m], 0
-                    if same[k]:
-                        mass += f * old[0, m]
-                    else:
-                        mass += f * old[1, m]
-                        if old_best[1, m] > x:
-                            x, part = old_best[1, m], 1
-                    if f * x > likely:
-                        likely, source = f * x, 2 * m + part
-            p = row[token[c]]
-            at = starts[t] + c - low
-            back[0, at], back[1, at] = source_blank, source
-            new[0, c] = both * blank
-            new[1, c] = new[0, c] + mass * p
-            new_best[0, c], new_best[1, c] = likely_blank * blank, likely * p
-            total += new[1, c]
-            largest = max(largest, new_best[0, c], new_best[1, c])
+                m, f = origin[k], factor[k]
+                came, x, part = parts[old, m, 0], parts[old, m, 2], 0
+                if not same[k]:
+                    came += parts[old, m, 1]
+                    if parts[old, m, 3] > x:
+                        x, part = parts[old, m, 3], 1
+                mass += f * came
+                if f * x > likely:
+                    likely, source = f * x, 2 * m + part
+            p = probs[t, token[c]]
+            back[at, 0], back[at, 1] = source_blank, source
+            at += 1
+            b, n, likely_blank, likely = both * blank, mass * p, likely_blank * blank, likely * p
+            parts[new, c, 0], parts[new, c, 1] = b, n
+            parts[new, c, 2], parts[new, c, 3] = likely_blank, likely
+            total += b + n
+            largest = max(largest, max(likely_blank, likely))
         if total == 0.0 or largest == 0.0:
             return -np.inf, nothing, nothing
         high = width
-        while new[1, low] <= cut * total:
+        while parts[new, low, 0] + parts[new, low, 1] <= cut * total:
             low += 1
-        while new[1, high - 1] <= cut * total:
+        while parts[new, high - 1, 0] + parts[new, high - 1, 1] <= cut * total:
             high -= 1
         if total < SMALL:
             log_scale += np.log(total)
-            new[:, low:high] /= total
+            parts[new, low:high, :2] /= total
         if largest < SMALL:
-            new_best[:, low:high] /= largest
+            parts[new, low:high, 2:] /= largest
+        parts[new, max(0, low - reach) : low] = 0.0
+        parts[new, high : high + 2 * reach] = 0.0
     total, likely, state = 0.0, 0.0, -1
     for c in range(low, high):
-        total += end[c] * sums[frames & 1, 1, c]
+        total += end[c] * (parts[frames & 1, c, 0] + parts[frames & 1, c, 1])
         for k in range(2):
-            if end[c] * best[frames & 1, k, c] > likely:
-                likely, state = end[c] * best[frames & 1, k, c], 2 * c + k
+            if end[c] * parts[frames & 1, c, 2 + k] > likely:
+                likely, state = end[c] * parts[frames & 1, c, 2 + k], 2 * c + k
     if state < 0:
         return -np.inf, nothing, nothing
     spans = np.empty((2, len(words)), np.int32)
@@ -222,5 +216,5 @@ def _trace_back(
                 spans[0, w] = t
             if probs[t, token[c]] > probs[found[1, u], token[c]]:
                 found[1, u] = t
-        state = back[state & 1, starts[t] + c - lows[t]]
+        state = back[starts[t] + c - lows[t], state & 1]
     return found[:, u:past].copy()

@@ -28,14 +28,14 @@ from asr.decoding.fusion import END
 from asr.decoding.hotwords import read_word
 from asr.decoding.lexicon_tree import (
     ALL_BLANK,
+    BEAMS,
     BLANK,
     CANDIDATES,
-    ENTRIES,
     FALL,
     FRAME,
     HISTORIES,
-    KEPT,
     LOOK_BACK,
+    PICKED,
     STAMP,
     TOKEN,
     WIDE,
@@ -44,14 +44,14 @@ from asr.decoding.lexicon_tree import (
     longer_history,
 )
 from asr.decoding.prefix_beam import kth_largest
-from asr.kernels import njit, njit_lean
+from asr.kernels import njit, njit_inline, njit_lean
 from asr.lm.lexicon import AFTER, START
 from asr.lm.ngram import advance as lm_advance
 
 SMALL = 1e-60  # when the best mass is less, all are scaled up
 
 
-@njit_lean
+@njit_inline
 def _push(s: Any, history: Any, node: Any, mass: Any) -> Any:
     """Add to N of a candidate, a new one where there is none; its whole mass."""
     mask = np.uint64(len(s.places) - 1)
@@ -72,93 +72,127 @@ def _push(s: Any, history: Any, node: Any, mass: Any) -> Any:
         place = (place + np.uint64(1)) & mask
 
 
-@njit_lean
+@njit_inline
 def _clear(s: Any) -> None:
     """No candidates."""
     s.counts[STAMP] += len(s.new_node)
     s.counts[CANDIDATES] = 0
 
 
-@njit_lean
+@njit_inline
 def _pick_tokens(s: Any, model: Any, limits: Any, row: Any) -> Any:
-    """Fill s.p with the probabilities of the tokens worth trying: (how many, the largest)."""
+    """Fill s.picked, s.p with the tokens worth trying and their probabilities, which are 0 of the
+    others: (how many, the largest, whether a word may end)."""
     top = row[0]
-    for v in model.tokens:
-        top = max(top, row[v])
+    if top < 0.6:  # else none is more probable
+        for v in model.tokens:
+            top = max(top, row[v])
+    for k in range(s.counts[PICKED]):
+        s.p[s.picked[k]] = 0.0
     least, count, best = max(top * limits.token_cut, 1e-300), 0, 0.0
     for v in model.tokens:
-        p = row[v]
-        if p >= least:
-            s.order[count] = p
+        if row[v] >= least:
+            s.picked[count], s.order[count], s.p[v] = v, row[v], row[v]
             count += 1
-            best = max(best, p)
-        else:
-            p = 0.0
-        s.p[v] = p
+            best = max(best, row[v])
+    s.counts[PICKED] = count
     if count > limits.tokens_per_frame:
         least = kth_largest(s.order, count, limits.tokens_per_frame)
-        for v in model.tokens:
-            if s.p[v] < least:
-                s.p[v] = 0.0
-    return count, best
+        for k in range(count):
+            if s.p[s.picked[k]] < least:
+                s.p[s.picked[k]] = 0.0
+    may_end = False
+    if count:
+        for a in range(model.nodes[AFTER].arcs, model.nodes[AFTER + 1].arcs):
+            may_end |= s.p[model.arcs[a].token] > 0.0
+    return count, best, may_end
 
 
-@njit_lean
-def _room_needed(s: Any, trie: Any, count: Any) -> Any:
-    """At most so many candidates, and histories, will a frame with `count` tokens make."""
-    after = max(1, min(count, trie.arcs[AFTER + 1] - trie.arcs[AFTER]))
-    needed = s.counts[ENTRIES]
-    for i in range(s.counts[ENTRIES]):
-        n = s.node[i]
-        needed += trie.arcs[n + 1] - trie.arcs[n] + after * (trie.ends[n + 1] - trie.ends[n])
-    return needed
+@njit_inline
+def _has_room(s: Any, candidates: Any, histories: Any) -> Any:
+    """Is there room for so many more?"""
+    enough = s.counts[CANDIDATES] + candidates <= len(s.new_node)
+    return enough and s.counts[HISTORIES] + histories <= len(s.word)
 
 
-@njit_lean
-def _stay(s: Any, trie: Any, row: Any) -> Any:
-    """The first candidates: the beam one frame later; the largest mass."""
+@njit_inline
+def _stay(s: Any, model: Any, row: Any, at: Any, alone: Any) -> Any:
+    """The first candidates: the beam one frame later; the largest mass. Where they stay alone
+    nothing need find them."""
     _clear(s)
-    best = 0.0
-    blank = row[0]
-    for i in range(s.counts[ENTRIES]):
-        n = s.node[i]
-        b, t = (s.mass[i, BLANK] + s.mass[i, TOKEN]) * blank, s.mass[i, TOKEN] * row[trie.token[n]]
-        best = max(best, _push(s, s.history[i], n, t) + b)
+    best, blank = 0.0, row[0]
+    for i in range(s.entries[at]):
+        n, history = s.node[at, i], s.history[at, i]
+        token = s.mass[at, i, TOKEN]
+        b, t = (s.mass[at, i, BLANK] + token) * blank, token * row[model.nodes[n].token]
+        best = max(best, b + t)
+        if alone:
+            s.new_history[i], s.new_node[i], s.new_mass[i, TOKEN] = history, n, t
+        else:
+            _push(s, history, n, t)
         s.new_mass[i, BLANK] = b
+    s.counts[CANDIDATES] = s.entries[at]
     return best
 
 
-@njit_lean
-def _extend(s: Any, model: Any, limits: Any, best: Any, p_best: Any) -> Any:
-    """More candidates: the beam's hypotheses and one token more; the largest mass of all."""
-    trie = model.trie
-    for i in range(s.counts[ENTRIES]):
-        n, history = s.node[i], s.history[i]
-        blank, both = s.mass[i, BLANK], s.mass[i, BLANK] + s.mass[i, TOKEN]
-        last = trie.token[n]
+@njit_inline
+def _extend_within(
+    s: Any, model: Any, history: Any, first: Any, past: Any, last: Any, b: Any, both: Any, cut: Any
+) -> Any:
+    """Candidates by the arcs first .. past - 1 from a hypothesis whose masses are b, both; the
+    largest mass that came of it."""
+    best = 0.0
+    for a in range(first, past):
+        v = model.arcs[a].token
+        if s.p[v] > 0.0:
+            mass = (b if v == last else both) * s.p[v] * model.arcs[a].gain
+            if mass > cut:
+                best = max(best, _push(s, history, model.arcs[a].node, mass))
+    return best
+
+
+@njit_inline
+def _extend(
+    s: Any, model: Any, limits: Any, at: Any, best: Any, count: Any, p_best: Any, may_end: Any
+) -> Any:
+    """More candidates: the beam's hypotheses and one token more; the largest mass of all, -1 where
+    the arrays have no room."""
+    after, past_after = model.nodes[AFTER].arcs, model.nodes[AFTER + 1].arcs
+    for i in range(s.entries[at]):
+        n, history = s.node[at, i], s.history[at, i]
+        b, both = s.mass[at, i, BLANK], s.mass[at, i, BLANK] + s.mass[at, i, TOKEN]
         cut = best * limits.beam_cut
         if both * p_best > cut:
-            for a in range(trie.arcs[n], trie.arcs[n + 1]):
-                v = trie.arc_token[a]
-                if s.p[v] > 0.0:
-                    mass = (blank if v == last else both) * s.p[v] * model.arc_gain[a]
-                    if mass > cut:
-                        best = max(best, _push(s, history, trie.arc[a], mass))
-        for e in range(trie.ends[n], trie.ends[n + 1]):
-            out = trie.prob[e] / model.ahead[n]
-            for a in range(trie.arcs[AFTER], trie.arcs[AFTER + 1]):
-                v = trie.arc_token[a]
-                if s.p[v] > 0.0:
-                    mass = (blank if v == last else both) * s.p[v] * out * model.arc_gain[a]
-                    if mass * model.most_gain > cut:
-                        longer = longer_history(s, model, history, trie.word[e])
+            first, past, last = model.nodes[n].arcs, model.nodes[n + 1].arcs, model.nodes[n].token
+            if not _has_room(s, past - first, 0):
+                return -1.0
+            if model.nodes[n].between:  # many arcs, from all such nodes the same
+                for k in range(count):
+                    v = s.picked[k]
+                    from_v, to_v = first + model.opening[v], first + model.opening[v + 1]
+                    mass = _extend_within(s, model, history, from_v, to_v, last, b, both, cut)
+                    best = max(best, mass)
+            else:
+                mass = _extend_within(s, model, history, first, past, last, b, both, cut)
+                best = max(best, mass)
+        if may_end:
+            last, words = model.nodes[n].token, model.nodes[n + 1].ends - model.nodes[n].ends
+            if not _has_room(s, words * (past_after - after), words):
+                return -1.0
+            for e in range(model.nodes[n].ends, model.nodes[n + 1].ends):
+                out = model.ends[e].gain
+                for a in range(after, past_after):
+                    v = model.arcs[a].token
+                    mass = (b if v == last else both) * s.p[v] * out * model.arcs[a].gain
+                    if mass > 0.0 and mass * model.most_gain > cut:
+                        longer = longer_history(s, model, history, model.ends[e].word)
                         mass *= s.gain[longer]
                         if mass > cut:
-                            best = max(best, _push(s, longer, trie.arc[a], mass))
+                            best = max(best, _push(s, longer, model.arcs[a].node, mass))
     return best
 
 
-@njit_lean
+@njit_inline
 def _merge(s: Any, c: Any) -> None:
     """Of candidate c and an earlier one drop the worse if what can follow is the same for both.
 
@@ -183,23 +217,24 @@ def _merge(s: Any, c: Any) -> None:
     s.alike[place] = stamp + c
 
 
-@njit_lean
-def _select(s: Any, limits: Any, best: Any, scale: Any) -> None:
-    """Make the best of the candidates the beam, the very best first; masses are multiplied by
-    `scale`."""
-    least, kept = max(best * limits.beam_cut, 1e-300), 0
-    count = s.counts[CANDIDATES]
-    if limits.merge:
+@njit_inline
+def _select(s: Any, limits: Any, at: Any, old: Any, best: Any, scale: Any) -> None:
+    """Make the best of the candidates, of which the first `old` are no new ones, the beam `at`,
+    the very best first; masses are multiplied by `scale`."""
+    least, count = max(best * limits.beam_cut, 1e-300), s.counts[CANDIDATES]
+    if limits.merge and count > old:
         for i in range(count):
             if s.new_mass[i, BLANK] + s.new_mass[i, TOKEN] >= least:
                 _merge(s, i)
-    for i in range(count):
-        mass = s.new_mass[i, BLANK] + s.new_mass[i, TOKEN]
-        if mass >= least:
-            s.order[kept] = mass
-            kept += 1
-    if kept > limits.beam:
-        least = kth_largest(s.order, kept, limits.beam)
+    if count > limits.beam:
+        kept = 0
+        for i in range(count):
+            mass = s.new_mass[i, BLANK] + s.new_mass[i, TOKEN]
+            if mass >= least:
+                s.order[kept] = mass
+                kept += 1
+        if kept > limits.beam:
+            least = kth_largest(s.order, kept, limits.beam)
     if best * scale < SMALL:
         s.log_scale[0] += np.log(best * scale)
         scale = 1.0 / best
@@ -209,18 +244,18 @@ def _select(s: Any, limits: Any, best: Any, scale: Any) -> None:
         if mass >= least and active < limits.beam:
             if mass > top:
                 top, first = mass, active
-            s.history[active], s.node[active] = s.new_history[i], s.new_node[i]
-            s.mass[active, BLANK] = s.new_mass[i, BLANK] * scale
-            s.mass[active, TOKEN] = s.new_mass[i, TOKEN] * scale
+            s.history[at, active], s.node[at, active] = s.new_history[i], s.new_node[i]
+            s.mass[at, active, BLANK] = s.new_mass[i, BLANK] * scale
+            s.mass[at, active, TOKEN] = s.new_mass[i, TOKEN] * scale
             active += 1
     for array in (s.history, s.node):
-        array[0], array[first] = array[first], array[0]
+        array[at, 0], array[at, first] = array[at, first], array[at, 0]
     for k in range(2):
-        s.mass[0, k], s.mass[first, k] = s.mass[first, k], s.mass[0, k]
-    s.counts[ENTRIES] = active
+        s.mass[at, 0, k], s.mass[at, first, k] = s.mass[at, first, k], s.mass[at, 0, k]
+    s.entries[at] = active
 
 
-@njit_lean
+@njit_inline
 def _fit(s: Any, history: Any, mass: Any) -> Any:
     """log of a hypothesis' CTC score relative to the most probable token of each frame; mass
     without `ahead`."""
@@ -228,30 +263,15 @@ def _fit(s: Any, history: Any, mass: Any) -> Any:
 
 
 @njit_lean
-def _keep(s: Any, model: Any, frame: Any) -> None:
-    """Remember the beam after a frame."""
-    place = s.counts[KEPT] % len(s.fit)
-    s.counts[KEPT] += 1
-    s.past_frame[place], s.past_count[place] = frame, s.counts[ENTRIES]
-    s.past_scale[place] = s.log_scale[0]
-    for i in range(s.counts[ENTRIES]):
-        s.past_history[place, i], s.past_node[place, i] = s.history[i], s.node[i]
-        for k in range(2):
-            s.past_mass[place, i, k] = s.mass[i, k]
-    mass = (s.mass[0, BLANK] + s.mass[0, TOKEN]) / model.ahead[s.node[0]]
-    s.fit[place] = _fit(s, s.history[0], mass)
-
-
-@njit_lean
 def _begin_again(s: Any) -> Any:
-    """Which of the beams kept a second look begins with."""
-    return max(s.counts[KEPT] - LOOK_BACK, s.counts[WIDE], 1) - 1
+    """Which of the beams so far a second look begins with."""
+    return max(s.counts[BEAMS] - LOOK_BACK, s.counts[WIDE], 1) - 1
 
 
 @njit_lean
-def has_fallen(s: Any, fit: Any) -> Any:
+def _has_fallen(s: Any, fit: Any) -> Any:
     """Is a best hypothesis of this fit in want of a second look?"""
-    if len(s.fit) == 1 or s.counts[KEPT] < s.counts[WIDE]:
+    if len(s.fit) == 1 or s.counts[BEAMS] < s.counts[WIDE]:
         return False
     return s.fit[_begin_again(s) % len(s.fit)] - fit > FALL
 
@@ -260,46 +280,65 @@ def has_fallen(s: Any, fit: Any) -> Any:
 def go_back(s: Any) -> None:
     """Begin a second look."""
     first = _begin_again(s)
-    place = first % len(s.fit)
-    s.counts[WIDE] = s.counts[KEPT] + LOOK_BACK // 2
-    s.counts[KEPT], s.counts[ALL_BLANK] = first + 1, 0
-    s.counts[FRAME], s.counts[ENTRIES] = s.past_frame[place] + 1, s.past_count[place]
-    s.log_scale[0] = s.past_scale[place]
-    for i in range(s.counts[ENTRIES]):
-        s.history[i], s.node[i] = s.past_history[place, i], s.past_node[place, i]
-        for k in range(2):
-            s.mass[i, k] = s.past_mass[place, i, k]
+    s.counts[WIDE] = s.counts[BEAMS] + LOOK_BACK // 2
+    s.counts[BEAMS], s.counts[ALL_BLANK] = first + 1, 0
+    s.counts[FRAME] = s.frame[first % len(s.fit)] + 1
+    s.log_scale[0] = s.scale[first % len(s.fit)]
+
+
+@njit_inline
+def _begin(s: Any, model: Any) -> None:
+    """The first beam: nothing said yet, with all mass."""
+    s.table[:] = 0
+    s.before[0], s.word[0], s.state[0], s.hot[0] = 0, 0, model.lm_start, model.hot.start
+    s.gain[0], s.total[0], s.log_scale[0] = 1.0, 0.0, 0.0
+    s.history[0, 0], s.node[0, 0] = 0, START
+    s.mass[0, 0, BLANK], s.mass[0, 0, TOKEN] = model.nodes[START].ahead, 0.0
+    s.entries[0], s.frame[0], s.scale[0], s.fit[0] = 1, -1, 0.0, 0.0
+    for place in (ALL_BLANK, CANDIDATES, FRAME, WIDE):  # STAMP goes on
+        s.counts[place] = 0
+    s.counts[HISTORIES] = s.counts[BEAMS] = 1
 
 
 @njit_lean
 def advance(s: Any, model: Any, first: Any, second: Any, probs: Any) -> Any:
     """Consume the frames that are not yet, of all so far (T, V), probabilities; False where the
     arrays have no more room. A frame in which every hypothesis is impossible is passed over."""
+    if s.counts[BEAMS] == 0:
+        _begin(s, model)
     while s.counts[FRAME] < len(probs):
         t = s.counts[FRAME]
-        row = probs[t]
-        limits = second if s.counts[KEPT] < s.counts[WIDE] else first
+        at, row = (s.counts[BEAMS] - 1) % len(s.fit), probs[t]
+        limits = second if s.counts[BEAMS] < s.counts[WIDE] else first
         if row[0] > limits.skip:
             if s.counts[ALL_BLANK] == 0:
                 s.counts[ALL_BLANK] = 1
-                for i in range(s.counts[ENTRIES]):
-                    s.mass[i, BLANK] += s.mass[i, TOKEN]
-                    s.mass[i, TOKEN] = 0.0
+                for i in range(s.entries[at]):
+                    s.mass[at, i, BLANK] += s.mass[at, i, TOKEN]
+                    s.mass[at, i, TOKEN] = 0.0
             s.counts[FRAME] = t + 1
             continue
-        count, p_best = _pick_tokens(s, model, limits, row)
-        room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
-        if _room_needed(s, model.trie, count) > room:
+        count, p_best, may_end = _pick_tokens(s, model, limits, row)
+        if s.entries[at] > len(s.new_node):
             return False
+        best = _stay(s, model, row, at, count == 0)
+        if count:
+            best = _extend(s, model, limits, at, best, count, p_best, may_end)
+            if best < 0.0:
+                return False
         s.counts[FRAME] = t + 1
-        best = _stay(s, model.trie, row)
-        best = _extend(s, model, limits, best, p_best)
         if best > 1e-300:
-            _select(s, limits, best, 1.0 / max(row[0], p_best))
+            old, scale = s.entries[at], 1.0 / max(row[0], p_best)
+            at = s.counts[BEAMS] % len(s.fit)
+            _select(s, limits, at, old, best, scale)
+            s.counts[BEAMS] += 1
             s.counts[ALL_BLANK] = 0
             if len(s.fit) > 1:
-                _keep(s, model, t)
-                if has_fallen(s, s.fit[(s.counts[KEPT] - 1) % len(s.fit)]):
+                mass = s.mass[at, 0, BLANK] + s.mass[at, 0, TOKEN]
+                mass /= model.nodes[s.node[at, 0]].ahead
+                s.frame[at], s.scale[at] = t, s.log_scale[0]
+                s.fit[at] = _fit(s, s.history[at, 0], mass)
+                if _has_fallen(s, s.fit[at]):
                     go_back(s)
     return True
 
@@ -309,20 +348,20 @@ def _finals(s: Any, model: Any) -> Any:
     """Make the candidates the word sequences that may end here, with their final masses in N;
     (False where the arrays have no room, the fit of the best). Where no word is complete, those
     before it."""
-    trie = model.trie
-    room = min(len(s.new_node), len(s.word) - s.counts[HISTORIES])
-    if _room_needed(s, trie, 1) > room:
-        return False, 0.0
+    at = (s.counts[BEAMS] - 1) % len(s.fit)
     _clear(s)
     for complete in (True, False):
-        for i in range(s.counts[ENTRIES]):
-            n, history = s.node[i], s.history[i]
-            mass = (s.mass[i, BLANK] + s.mass[i, TOKEN]) / model.ahead[n]
-            if trie.between[n] or not complete:
-                _push(s, history, START, mass)
-            for e in range(trie.ends[n], trie.ends[n + 1]):
-                longer = longer_history(s, model, history, trie.word[e])
-                _push(s, longer, START, mass * trie.prob[e] * s.gain[longer])
+        for i in range(s.entries[at]):
+            n, history = s.node[at, i], s.history[at, i]
+            mass = s.mass[at, i, BLANK] + s.mass[at, i, TOKEN]
+            words = model.nodes[n + 1].ends - model.nodes[n].ends
+            if not _has_room(s, 1 + words, words):
+                return False, 0.0
+            if model.nodes[n].between or not complete:
+                _push(s, history, START, mass / model.nodes[n].ahead)
+            for e in range(model.nodes[n].ends, model.nodes[n + 1].ends):
+                longer = longer_history(s, model, history, model.ends[e].word)
+                _push(s, longer, START, mass * model.ends[e].gain * s.gain[longer])
         if s.counts[CANDIDATES]:
             break
     top, fit = 0.0, -np.inf
@@ -357,11 +396,11 @@ def _raw_scores(s: Any, model: Any, words: Any, scores: Any) -> None:
 @njit
 def best_texts(s: Any, model: Any, nbest: Any) -> Any:
     """The word sequences of the best `nbest` hypotheses, one after the other, where each begins,
-    their raw scores (n, 2), and the fit of the best; nothing begins where the arrays have no
-    room."""
+    their raw scores (n, 2), and whether the best is in want of a second look; nothing begins where
+    the arrays have no room."""
     enough, fit = _finals(s, model)
     if not enough:
-        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 2)), fit
+        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 2)), False
     order = np.argsort(-s.new_mass[: s.counts[CANDIDATES], TOKEN], kind="mergesort")[:nbest]
     begin, scores = np.zeros(len(order) + 1, np.int64), np.empty((len(order), 2))
     for k in range(len(order)):
@@ -374,4 +413,4 @@ def best_texts(s: Any, model: Any, nbest: Any) -> Any:
         for i in range(begin[k + 1] - 1, begin[k] - 1, -1):
             words[i], h = s.word[h], s.before[h]
         _raw_scores(s, model, words[begin[k] : begin[k + 1]], scores[k])
-    return words, begin, scores, fit
+    return words, begin, scores, _has_fallen(s, fit)

@@ -10,6 +10,7 @@ The loops are in `lexicon_beam`; scores of what is returned are summed anew (`le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from asr.decoding import lexicon_beam, lexicon_tree
 from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import NO_HOT_WORDS, HotWords
 from asr.decoding.lexicon_align import SAFE, trace
-from asr.decoding.lexicon_tree import Arrays, Model
+from asr.decoding.lexicon_tree import ARC, END, NODE, Arrays, Model
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
 from asr.decoding.trellis import exponentials
@@ -82,12 +83,16 @@ class LexiconFusion(Fusion):
             best += [gains.get(word, 0.0) for word in words]
         spelling = [word.encode() for word in words]
         ahead = np.exp(_best_below(trie, sharpness * best))
-        first = np.repeat(ahead, np.diff(trie.arcs))
-        first[trie.arcs[AFTER] : trie.arcs[AFTER + 1]] = 1.0  # a complete word leaves its own
+        nodes, arcs, ends = _records(trie, ahead)
+        opens = trie.arc_token[trie.arcs[START] : trie.arcs[START + 1]]
         return Model(
-            trie=trie,
+            nodes=nodes,
+            arcs=arcs,
+            ends=ends,
+            opening=np.searchsorted(opens, np.arange(len(self.tokens) + 1)).astype(np.int32),
             word_lm=a.word_lm,
             has_lm=a.has_word,
+            lm_start=lm.start() if lm else 0,
             lm_weight=a.word_weight,
             word_bonus=a.word_bonus,
             unk_penalty=a.unk_penalty,
@@ -95,8 +100,6 @@ class LexiconFusion(Fusion):
             letters=np.frombuffer(b"".join(spelling), np.uint8).copy(),
             letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
             lm_word=ids,
-            ahead=ahead,
-            arc_gain=ahead[trie.arc] / first,
             tokens=np.unique(trie.arc_token),
             sharpness=sharpness,
             most_gain=float(
@@ -153,6 +156,20 @@ def _best_below(trie: Trie, word_value: Doubles) -> Doubles:
     return value
 
 
+def _records(trie: Trie, ahead: Doubles) -> tuple[NDArray[np.void], ...]:
+    """The nodes, arcs and ends of a Model."""
+    nodes = np.zeros(len(ahead) + 1, NODE)
+    nodes["arcs"], nodes["ends"] = trie.arcs, trie.ends
+    for name, values in (("token", trie.token), ("between", trie.between), ("ahead", ahead)):
+        nodes[name][:-1] = values
+    arcs, ends = np.zeros(len(trie.arc), ARC), np.zeros(len(trie.word), END)
+    before = ahead[_owners(trie.arcs)]
+    before[trie.arcs[AFTER] : trie.arcs[AFTER + 1]] = 1.0  # a complete word leaves its own
+    arcs["token"], arcs["node"], arcs["gain"] = trie.arc_token, trie.arc, ahead[trie.arc] / before
+    ends["word"], ends["gain"] = trie.word, trie.prob / ahead[_owners(trie.ends)]
+    return nodes, arcs, ends
+
+
 def _owners(bounds: Ints) -> NDArray[np.int64]:
     """Of each item of a grouped list, its group."""
     return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
@@ -163,15 +180,14 @@ class LexiconSearch:
 
     def __init__(self, fusion: LexiconFusion, options: SearchOptions) -> None:
         self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
-        self.limits = lexicon_tree.pruning(options, fusion.model.sharpness)
-        self.second = lexicon_tree.second_look(options, fusion.model.sharpness)
-        self.arrays = lexicon_tree.new_arrays(self.limits, self.second, fusion, self.model)
+        self.looks = lexicon_tree.two_looks(options, fusion.model.sharpness)
+        self.arrays = lexicon_tree.new_arrays(self.looks, fusion)
         self.probs = np.empty((0, len(fusion.tokens)))  # (≥ T, V)
         self.frames = 0  # T, all so far
 
     def give_back(self) -> None:
         """The search is over: another one may have its arrays."""
-        lexicon_tree.give_back(self.arrays, self.limits, self.second, self.fusion)
+        lexicon_tree.give_back(self.arrays, self.looks, self.fusion)
 
     def step(self, log_probs: Floats) -> None:
         """Consume the next frames (T, V)."""
@@ -179,22 +195,23 @@ class LexiconSearch:
         before, self.frames = self.frames, self.frames + len(probs)
         if before == 0:
             self.probs = probs
-        elif self.frames > len(self.probs):
-            grown = np.empty((2 * self.frames, probs.shape[1]))
-            grown[:before] = self.probs[:before]
-            self.probs = grown
-        self.probs[before : self.frames] = probs
+        else:
+            if self.frames > len(self.probs):
+                grown = np.empty((2 * self.frames, probs.shape[1]))
+                grown[:before] = self.probs[:before]
+                self.probs = grown
+            self.probs[before : self.frames] = probs
         self._advance()
 
     def _advance(self) -> None:
-        probs, limits = self.probs[: self.frames], (self.limits, self.second)
-        while not lexicon_beam.advance(self.arrays, self.model, *limits, probs):
+        probs = self.probs[: self.frames]
+        while not lexicon_beam.advance(self.arrays, self.model, *self.looks, probs):
             self.arrays = lexicon_tree.with_more_room(self.arrays)
 
-    def _texts(self) -> tuple[Ints, Ints, Doubles, float]:
+    def _texts(self) -> tuple[Ints, Ints, Doubles, bool]:
         """See best_texts."""
         while True:
-            found: tuple[Ints, Ints, Doubles, float]
+            found: tuple[Ints, Ints, Doubles, bool]
             found = lexicon_beam.best_texts(self.arrays, self.model, self.nbest)
             if len(found[1]):
                 return found
@@ -202,8 +219,10 @@ class LexiconSearch:
 
     def finish(self, frame_shift: float | None) -> list[Hypothesis]:
         """The n best hypotheses, best first."""
-        words, begin, raw, fit = self._texts()
-        if lexicon_beam.has_fallen(self.arrays, fit):  # to look again must not disturb what follows
+        if not self.frames:
+            self._advance()  # it makes the first beam
+        words, begin, raw, fallen = self._texts()
+        if fallen:  # to look again must not disturb what follows
             arrays, self.arrays = self.arrays, Arrays._make(np.array(a) for a in self.arrays)
             lexicon_beam.go_back(self.arrays)
             self._advance()
@@ -222,8 +241,8 @@ class LexiconSearch:
         self, probs: Doubles, words: Ints, lm: float, hot: float, frame_shift: float | None
     ) -> Hypothesis:
         fusion = self.fusion
-        cut = self.limits.beam_cut * np.exp(-SAFE)
-        ctc, (tokens, peak), spans = trace(probs, self.model.trie, words, cut)
+        cut = self.looks[0].beam_cut * math.exp(-SAFE)
+        ctc, (tokens, peak), spans = trace(probs, fusion.lexicon.trie, words, cut)
         names = [fusion.lexicon.words[w] for w in words.tolist()]
         scores: dict[str, Any] = {
             "ctc": float(ctc),

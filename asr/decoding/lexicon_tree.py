@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import HotArrays, read_word
 from asr.decoding.options import SearchOptions
-from asr.kernels import njit_lean, njit_short
-from asr.lm.lexicon import START, Trie
+from asr.kernels import njit_lean
 from asr.lm.ngram import NGramArrays, advance
 
 Ints = NDArray[np.int32]
@@ -26,23 +25,35 @@ Doubles = NDArray[np.float64]
 ROOM, HISTORIES_ROOM = 512, 4096  # candidates of a frame, histories: a new search's room
 SPARE = 65536  # most histories of arrays that are kept for the next search
 BLANK, TOKEN = 0, 1  # columns of masses: B, N
-# Places of counts. FRAME: the next one; KEPT: beams so far, of which the last are in past_*;
-# WIDE: how many of them are of a second look at the least.
-HISTORIES, ENTRIES, ALL_BLANK, CANDIDATES, STAMP, FRAME, KEPT, WIDE = range(8)
+# Places of counts. FRAME: the next one; BEAMS: so far, one a frame that was not skipped, 0 before
+# the search begins; WIDE: up to how many of them a second look goes on; PICKED: tokens.
+HISTORIES, ALL_BLANK, CANDIDATES, STAMP, FRAME, BEAMS, WIDE, PICKED = range(8)
 
 # The second look, see lexicon_beam: it begins so many frames back (skipped ones do not count), goes
 # on for half as many after the one where the best hypothesis has become less likely by FALL
 # (natural log), and is so wide.
-LOOK_BACK, FALL = 40, 5.0
+LOOK_BACK, FALL = 20, 4.0
 SECOND = {"beam": 150, "beam_threshold": 16.0, "token_threshold": 10.0}
 
 
-class Model(NamedTuple):
-    """What a search reads: N nodes, A arcs, W words."""
+# What a search reads of a trie, side by side in memory: where it looks next is seldom in a cache.
+NODE = np.dtype(
+    [("token", "i4"), ("arcs", "i4"), ("ends", "i4"), ("between", "i4"), ("ahead", "f8")]
+)
+ARC = np.dtype([("token", "i4"), ("node", "i4"), ("gain", "f8")])
+END = np.dtype([("gain", "f8"), ("word", "i8")])
 
-    trie: Trie
+
+class Model(NamedTuple):
+    """What a search reads: N nodes, A arcs, E ends of words, W words, V tokens; see Trie."""
+
+    nodes: NDArray[np.void]  # (N + 1,) NODE: the last but for where arcs and ends end
+    arcs: NDArray[np.void]  # (A,) ARC; gain: ahead of the arc's end / ahead of its beginning
+    ends: NDArray[np.void]  # (E,) END; gain: probability of the spelling / ahead of the node
+    opening: Ints  # (V + 1,) of a node between words, token v has the arcs opening[v] ..
     word_lm: NGramArrays
     has_lm: bool
+    lm_start: int  # the state before the first word
     lm_weight: float
     word_bonus: float
     unk_penalty: float  # added to the raw score of an unknown word
@@ -50,8 +61,6 @@ class Model(NamedTuple):
     letters: NDArray[np.uint8]  # UTF-8 bytes of all words
     letters_begin: Ints  # (W + 1,)
     lm_word: Ints  # (W,) the words' ids in the word LM
-    ahead: Doubles  # (N,)
-    arc_gain: Doubles  # (A,) ahead of the arc's end / ahead of its beginning
     tokens: Ints  # those that occur in the trie
     sharpness: float  # 1 / w_ctc
     most_gain: float  # a completed word multiplies a mass by at most this
@@ -59,7 +68,7 @@ class Model(NamedTuple):
 
 class Arrays(NamedTuple):
     """All that a search changes: R histories and C candidates of room, K beam, V tokens, P beams
-    of frames past, by turns.
+    of the last frames, by turns.
 
     History 0 has no words.
     """
@@ -71,9 +80,13 @@ class Arrays(NamedTuple):
     gain: Doubles  # (R,) what the last word multiplied the mass by
     total: Doubles  # (R,) natural log of what all its words did
     table: Ints  # (2R,) histories by open addressing; 0 is empty
-    history: Ints  # (K,) the beam
-    node: Ints  # (K,)
-    mass: Doubles  # (K, 2) relative to the scale
+    history: Ints  # (P, K) the beams
+    node: Ints  # (P, K)
+    mass: Doubles  # (P, K, 2) relative to the scale
+    entries: NDArray[np.int64]  # (P,) how many there are
+    frame: NDArray[np.int64]  # (P,) after which they are
+    scale: Doubles  # (P,) log_scale then
+    fit: Doubles  # (P,) of the best hypothesis
     new_history: Ints  # (C,) what a frame makes of it
     new_node: Ints  # (C,)
     new_mass: Doubles  # (C, 2)
@@ -81,15 +94,9 @@ class Arrays(NamedTuple):
     alike: NDArray[np.int64]  # (2C,) the same, by what decides a candidate's future
     order: Doubles  # (max(C, V),) scratch of the selections
     p: Doubles  # (V,) probabilities of the tokens worth trying, else 0
+    picked: Ints  # (V,) those tokens
     counts: NDArray[np.int64]  # (8,)
     log_scale: Doubles  # (1,)
-    past_history: Ints  # (P, K)
-    past_node: Ints  # (P, K)
-    past_mass: Doubles  # (P, K, 2)
-    past_count: NDArray[np.int64]  # (P,) entries
-    past_frame: NDArray[np.int64]  # (P,) after which it was
-    past_scale: Doubles  # (P,)
-    fit: Doubles  # (P,) of the best hypothesis
 
 
 PER_HISTORY = Arrays._fields[:6]
@@ -106,7 +113,6 @@ class Pruning(NamedTuple):
     merge: bool  # of candidates that can go on alike only the best is kept
 
 
-@functools.lru_cache
 def pruning(options: SearchOptions, sharpness: float) -> Pruning:
     """The options in terms of masses."""
     return Pruning(
@@ -120,25 +126,26 @@ def pruning(options: SearchOptions, sharpness: float) -> Pruning:
 
 
 @functools.lru_cache
-def second_look(options: SearchOptions, sharpness: float) -> Pruning:
-    """The same at a second look; equal where the first is as wide already."""
+def two_looks(options: SearchOptions, sharpness: float) -> tuple[Pruning, Pruning]:
+    """The options in terms of masses, and the same at a second look; equal where the first is as
+    wide already."""
     wider: dict[str, Any] = {
         name: max(value, getattr(options, name)) for name, value in SECOND.items()
     }
-    return pruning(replace(options, **wider), sharpness)
+    return pruning(options, sharpness), pruning(replace(options, **wider), sharpness)
 
 
-def new_arrays(limits: Pruning, second: Pruning, fusion: Fusion, model: Model) -> Arrays:
-    """Nothing said yet, with all mass; in the arrays of a search that is over, if there are any."""
-    s: Arrays = fusion.spare((limits, second)) or _allocate(limits, second, len(fusion.tokens))
-    _restart(s, fusion.begin(1).word[0], model.hot.start, model.ahead[START])
+def new_arrays(looks: tuple[Pruning, Pruning], fusion: Fusion) -> Arrays:
+    """Those of a search that begins; of one that is over, if there are any."""
+    s: Arrays = fusion.spare(looks) or _allocate(*looks, len(fusion.tokens))
+    s.counts[BEAMS] = 0
     return s
 
 
-def give_back(s: Arrays, limits: Pruning, second: Pruning, fusion: Fusion) -> None:
+def give_back(s: Arrays, looks: tuple[Pruning, Pruning], fusion: Fusion) -> None:
     """The search is over: another one of this fusion may have its arrays."""
     if len(s.word) <= SPARE:
-        fusion.keep((limits, second), s)
+        fusion.keep(looks, s)
 
 
 def _allocate(limits: Pruning, second: Pruning, tokens: int) -> Arrays:
@@ -151,9 +158,13 @@ def _allocate(limits: Pruning, second: Pruning, tokens: int) -> Arrays:
         gain=np.ones(HISTORIES_ROOM),
         total=np.zeros(HISTORIES_ROOM),
         table=np.zeros(2 * HISTORIES_ROOM, np.int32),
-        history=np.zeros(beam, np.int32),
-        node=np.zeros(beam, np.int32),
-        mass=np.zeros((beam, 2)),
+        history=np.zeros((past, beam), np.int32),
+        node=np.zeros((past, beam), np.int32),
+        mass=np.zeros((past, beam, 2)),
+        entries=np.zeros(past, np.int64),
+        frame=np.zeros(past, np.int64),
+        scale=np.zeros(past),
+        fit=np.zeros(past),
         new_history=np.empty(ROOM, np.int32),
         new_node=np.empty(ROOM, np.int32),
         new_mass=np.empty((ROOM, 2)),
@@ -161,31 +172,10 @@ def _allocate(limits: Pruning, second: Pruning, tokens: int) -> Arrays:
         alike=np.zeros(2 * ROOM, np.int64),
         order=np.empty(max(ROOM, tokens)),
         p=np.zeros(tokens),
+        picked=np.zeros(tokens, np.int32),
         counts=np.zeros(8, np.int64),
         log_scale=np.zeros(1),
-        past_history=np.zeros((past, beam), np.int32),
-        past_node=np.zeros((past, beam), np.int32),
-        past_mass=np.zeros((past, beam, 2)),
-        past_count=np.zeros(past, np.int64),
-        past_frame=np.zeros(past, np.int64),
-        past_scale=np.zeros(past),
-        fit=np.zeros(past),
     )
-
-
-@njit_short
-def _restart(s: Any, lm_state: Any, hot: Any, ahead: Any) -> None:
-    s.table[:] = 0
-    s.before[0], s.word[0], s.state[0], s.hot[0] = 0, 0, lm_state, hot
-    s.gain[0], s.total[0], s.log_scale[0] = 1.0, 0.0, 0.0
-    s.history[0], s.node[0], s.mass[0, BLANK], s.mass[0, TOKEN] = 0, START, ahead, 0.0
-    s.past_history[0, 0], s.past_node[0, 0] = 0, START
-    s.past_mass[0, 0, BLANK], s.past_mass[0, 0, TOKEN] = ahead, 0.0
-    s.past_count[0], s.past_frame[0], s.past_scale[0], s.fit[0] = 1, -1, 0.0, 0.0
-    for place in (ALL_BLANK, CANDIDATES, FRAME, WIDE):  # STAMP goes on
-        s.counts[place] = 0
-    for place in (HISTORIES, ENTRIES, KEPT):
-        s.counts[place] = 1
 
 
 def with_more_room(s: Arrays) -> Arrays:

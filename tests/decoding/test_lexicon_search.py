@@ -243,9 +243,9 @@ def test_weight_zero_equals_no_lm_and_the_order_of_tokens_does_not_matter(spoken
 
 def test_look_ahead_prunes_only_and_thresholds_lose_little(spoken) -> None:
     batch, fusion = spoken
-    flat = fusion.model._replace(
-        ahead=np.ones_like(fusion.model.ahead), arc_gain=np.ones_like(fusion.model.arc_gain)
-    )
+    nodes, arcs, ends = (records.copy() for records in fusion.model[:3])
+    nodes["ahead"], arcs["gain"], ends["gain"] = 1.0, 1.0, fusion.lexicon.trie.prob
+    flat = fusion.model._replace(nodes=nodes, arcs=arcs, ends=ends)
     wide = SearchOptions(beam=1000, beam_threshold=50, token_threshold=50)
     all_texts = replace(EXHAUSTIVE, nbest=100)
     for log_probs in batch:
@@ -278,10 +278,8 @@ def test_words_that_the_lexicon_lacks_are_looked_at_twice() -> None:
         for second in lost:
             running = begin(fusion, narrow)
             if not second:
-                running.second = running.limits
-                running.arrays = lexicon_tree.new_arrays(
-                    running.limits, running.second, fusion, fusion.model
-                )
+                running.looks = (running.looks[0],) * 2
+                running.arrays = lexicon_tree.new_arrays(running.looks, fusion)
             step(running, log_probs)
             lost[second] += best - finish(running)[0].total
     assert lost[True] < 0.1 * lost[False]
