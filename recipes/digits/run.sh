@@ -11,11 +11,10 @@ stage data "manifests, and strings joined from single digits (a few seconds)" \
 stage lm "bigram of the training strings" \
   asr lm train data/manifest.train.jsonl data/manifest.train-strings.jsonl -o exp/word.lm --order 2
 
-dev=data/manifest.dev-strings.jsonl lm="--lm exp/word.lm"
+dev=data/manifest.dev-strings.jsonl lm="--lm exp/word.lm" one="--threads 1"
 models() {  # models FRONT-END: LAS, CTC from its listener, and the weights of their searches
-  local front=$1 set="--set model.frontend.type=$1" one="--threads 1"
-  local las=exp/las-$front ctc=exp/ctc-$front
-  stage train-las-$front "LAS model (12 minutes)" asr train conf/las.yaml -o $las $set $one
+  local front=$1 set="--set model.frontend.type=$1" las=exp/las-$1 ctc=exp/ctc-$1
+  stage train-las-$front "LAS model (8 minutes)" asr train conf/las.yaml -o $las $set $one
   stage train-ctc-$front "CTC model (2 minutes)" asr train conf/ctc.yaml -o $ctc $set $one --init $las
   stage dev-las-$front "20-best lists of the dev strings, for tuning" \
     asr decode $las $dev -o $las.dev.jsonl --beam 20 --nbest 20 $lm $one
@@ -30,22 +29,29 @@ models() {  # models FRONT-END: LAS, CTC from its listener, and the weights of t
 }
 together models conv logmel
 
-for set in test test-strings unseen unseen-strings; do
-  manifest=data/manifest.$set.jsonl files=() labels=""
-  for front in conv logmel; do
-    ctc=exp/ctc-$front las=exp/las-$front out=exp/$set-$front
-    stage $set-$front-1 "$set: CTC greedy" asr decode $ctc $manifest -o $out.1.jsonl --beam 1
-    stage $set-$front-2 "$set: CTC beam" asr decode $ctc $manifest -o $out.2.jsonl --beam 100 --nbest 100
-    stage $set-$front-3 "$set: CTC + n-gram" asr decode $ctc $manifest -o $out.3.jsonl --beam 100 $lm --weights $ctc.json
-    stage $set-$front-4 "$set: CTC rescored" asr rescore $out.2.jsonl $lm --weights exp/rescoring-$front.json -o $out.4.jsonl
-    stage $set-$front-5 "$set: LAS greedy" asr decode $las $manifest -o $out.5.jsonl --beam 1
-    stage $set-$front-6 "$set: LAS beam" asr decode $las $manifest -o $out.6.jsonl --beam 8
-    stage $set-$front-7 "$set: LAS + n-gram" asr decode $las $manifest -o $out.7.jsonl --beam 8 $lm --weights $las.json
-    files+=($out.{1,2,3,4,5,6,7}.jsonl)
-    for row in "CTC greedy" "CTC beam" "CTC + n-gram" "CTC n-best rescored" "LAS greedy" "LAS beam" "LAS + n-gram"; do
-      labels+="${labels:+,}$row ($front)"
-    done
+tests="test test-strings unseen unseen-strings"
+rows="CTC greedy,CTC beam,CTC + n-gram,CTC n-best rescored,LAS greedy,LAS beam,LAS + n-gram"
+decoded() {  # decoded FRONT-END: the rows of all tables
+  local front=$1 set manifest ctc=exp/ctc-$1 las=exp/las-$1 out
+  for set in $tests; do
+    manifest=data/manifest.$set.jsonl out=exp/$set-$front
+    stage $set-$front-1 "$set: CTC greedy" asr decode $ctc $manifest -o $out.1.jsonl --beam 1 $one
+    stage $set-$front-2 "$set: CTC beam" \
+      asr decode $ctc $manifest -o $out.2.jsonl --beam 100 --nbest 100 $one
+    stage $set-$front-3 "$set: CTC + n-gram" \
+      asr decode $ctc $manifest -o $out.3.jsonl --beam 100 $lm --weights $ctc.json $one
+    stage $set-$front-4 "$set: CTC rescored" \
+      asr rescore $out.2.jsonl $lm --weights exp/rescoring-$front.json -o $out.4.jsonl
+    stage $set-$front-5 "$set: LAS greedy" asr decode $las $manifest -o $out.5.jsonl --beam 1 $one
+    stage $set-$front-6 "$set: LAS beam" asr decode $las $manifest -o $out.6.jsonl --beam 8 $one
+    stage $set-$front-7 "$set: LAS + n-gram" \
+      asr decode $las $manifest -o $out.7.jsonl --beam 8 $lm --weights $las.json $one
   done
+}
+together decoded conv logmel
+
+for set in $tests; do
   echo "== $set"
-  asr score $manifest "${files[@]}" --labels "$labels" --compare exp/$set-conv.2.jsonl
+  asr score data/manifest.$set.jsonl exp/$set-{conv,logmel}.[1-7].jsonl --compare exp/$set-conv.2.jsonl \
+    --labels "${rows//,/ (conv),} (conv),${rows//,/ (logmel),} (logmel)"
 done
