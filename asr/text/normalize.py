@@ -98,6 +98,9 @@ class Normalizer:
     def _functions(self) -> list[Callable[[str], str]]:
         return [_rule(name) for name in self.rules]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rules": self.rules}  # torchrun: the functions are made again in each process
+
     @property
     def name(self) -> str:
         named = {rules: name for name, rules in NAMED.items()}

@@ -1,3 +1,4 @@
+import pickle
 import unicodedata
 
 import pytest
@@ -30,6 +31,9 @@ def test_round_trip_and_identity() -> None:
     assert own("abcd cab") == "abc cab"
     for normalizer in (own, get_normalizer("english")):
         assert Normalizer.from_dict(normalizer.to_dict()) == normalizer
+        again = pickle.loads(pickle.dumps(normalizer))
+        assert again("A b") == normalizer("A b")
+        assert again.hash == normalizer.hash
     assert get_normalizer("english").name == "english"
     assert own.hash != get_normalizer("none").hash
 

@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_saved_and_loaded(kind: str, tmp_path: Path) -> None:
         assert loaded == tokenizer
         assert loaded.hash == tokenizer.hash
         assert loaded.encode("the red cat") == tokenizer.encode("the red cat")
+    assert pickle.loads(pickle.dumps(tokenizer)).encode("cat") == tokenizer.encode("cat")
     assert not list(tmp_path.rglob("*.part"))
 
 
