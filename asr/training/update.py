@@ -45,7 +45,8 @@ class Updater:
     """The optimiser (AdamW) of a model and, with `ema` above 0, the average of its weights.
 
     names: of what `losses` returns, a tensor (B,) each, "total" among them. `splits` counts the
-    batches that did not fit into memory in one piece.
+    batches that did not fit into memory in one piece. Raises InputError for bfloat16 on a CPU that
+    has none.
     """
 
     def __init__(
@@ -72,6 +73,9 @@ class Updater:
         self.average = MovingAverage(model, options.ema) if options.ema else None
         kind = options.precision
         self.half = kind == "bfloat16" or (kind == "auto" and self.device.type == "cuda")
+        if self.half and self.device.type == "cpu" and not cpu_has_bfloat16():
+            what = "this processor cannot train in bfloat16"
+            raise InputError(what, "train.precision", "`auto` is float32 on CPUs.")
 
     def state(self) -> dict[str, Any]:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -191,6 +195,11 @@ class Updater:
         finally:
             del moments
             self.optimizer.zero_grad()
+
+
+def cpu_has_bfloat16() -> bool:
+    """torch's LSTM in bfloat16 is oneDNN's, which asks for AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def out_of_memory(error: RuntimeError) -> bool:
