@@ -182,7 +182,7 @@ class Transcriber:
 
     def word_times(self, tokens: Sequence[int], log_probs: Samples, pauses: Pauses) -> list[Word]:
         """Words of known tokens with their times, by the CTC outputs (T, V) and the pauses."""
-        return word_times(tokens, self.tokenizer.pieces, log_probs, self.frame_shift, pauses)
+        return word_times(tokens, self.fusion.inventory, log_probs, self.frame_shift, pauses)
 
     @property
     def has_ctc(self) -> bool:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decoding.inventory import Inventory
 from asr.decoding.pauses import Pauses
 from asr.decoding.trellis import align, min_frames
 from asr.errors import InputError
-from asr.hypothesis import UNSPACED, Word, split_words
-from asr.text.pieces import is_boundary, letters
+from asr.hypothesis import Word
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -38,7 +37,7 @@ def viterbi(log_probs: Floats, tokens: Sequence[int]) -> tuple[Ints, Ints]:
 
 def word_times(
     tokens: Sequence[int],
-    pieces: Sequence[str],
+    inventory: Inventory,
     log_probs: Floats,
     frame_shift: float,
     pauses: Pauses | None = None,
@@ -46,42 +45,11 @@ def word_times(
     """The words that `tokens` spell with their times (seconds if `frame_shift` is in seconds).
 
     A word begins with the first frame of its first token and ends after the last of its last one,
-    or at the `pauses` beside it. log_probs (T, V); `pieces` are the token inventory, `|` or a
-    leading "▁" the word boundary.
+    or at the `pauses` beside it. log_probs (T, V).
     """
     start, end = viterbi(log_probs, tokens)
-    spelt = [pieces[token] for token in tokens]
-    words = group_words(spelt, start, end, frame_shift)
+    words = inventory.words(tokens, start, end, frame_shift)
     if pauses is not None:
-        pauses.place(words, [word.end for word in group_words(spelt, start, start, frame_shift)])
+        last = inventory.words(tokens, start, start, frame_shift)
+        pauses.place(words, [word.end for word in last])
     return words
-
-
-def group_words(pieces: Sequence[str], start: Ints, end: Ints, frame_shift: float) -> list[Word]:
-    """Words from the pieces of a text and the first and last + 1 frame of each piece; in scripts
-    without spaces each character is one, and shares the time of its piece equally."""
-    words: list[str] = []
-    spans: list[tuple[float, float]] = []
-    inside = False
-    for piece, first, last in zip(pieces, start.tolist(), end.tolist(), strict=True):
-        ends_word, parts, unspaced = _parts(piece)
-        if inside and parts and not (ends_word or unspaced):
-            words[-1] += parts[0]
-            spans[-1] = spans[-1][0], last
-            continue
-        inside = inside and not ends_word
-        if parts:
-            step = (last - first) / len(parts)
-            words += parts
-            spans += [(first + n * step, first + (n + 1) * step) for n in range(len(parts))]
-            inside = not unspaced
-    times = np.round(np.array(spans) * frame_shift, 4).tolist()
-    return [Word(word, *span) for word, span in zip(words, times, strict=True)]
-
-
-@lru_cache(100_000)
-def _parts(piece: str) -> tuple[bool, list[str], bool]:
-    """(does a piece end the word before it, its words or parts of one, are they words?)"""
-    text = letters(piece)
-    unspaced = UNSPACED.search(text) is not None
-    return is_boundary(piece), split_words(text) if unspaced else [text] * bool(text), unspaced

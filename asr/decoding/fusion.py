@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.hotwords import NO_HOT_WORDS, SPACE, HotArrays, HotWords
+from asr.decoding.inventory import Inventory
 from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.kernels import njit_lean
@@ -253,6 +254,7 @@ class Fusion:
         hotwords: HotWords | None = None,
     ) -> None:
         lms, self.tokens = dict(lms or {}), list(tokens)
+        self.inventory = Inventory(self.tokens)
         self.weights = weights or Weights(ctc=1.0)
         self.unk_penalty = unk_penalty
         names: dict[str, str] = {}
@@ -316,11 +318,6 @@ class Fusion:
             hot=hot,
             hot_gain=float(max(rise.max(), 0.0)) * (max(map(len, spelling)) + 1),
         )
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text that token ids spell, its words separated by single spaces."""
-        pieces = (" " if self.tokens[t] == "|" else self.tokens[t] for t in tokens)
-        return " ".join("".join(pieces).replace("▁", " ").split())
 
     def keep(self, made_for: Any, arrays: Any) -> None:
         """A search is over: another one with the same fusion may have its arrays."""

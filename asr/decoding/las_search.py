@@ -26,7 +26,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.align import group_words
 from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, PrefixStates
 from asr.decoding.fusion import Fusion, Increments, States
 from asr.decoding.options import SearchOptions
@@ -316,10 +315,9 @@ class Search:
             }
             if self.options.coverage:
                 scores["coverage"] = raw[4]
-            pieces = [self.fusion.tokens[token] for token in tokens]
             attended = np.maximum.accumulate(np.array(frames, np.int64))
-            words = group_words(pieces, attended, attended + 1, frame_shift)
-            text = self.fusion.text(tokens)
+            words = self.fusion.inventory.words(tokens, attended, attended + 1, frame_shift)
+            text = self.fusion.inventory.text(tokens)
             nbest.append(Hypothesis(text, tokens, scores, words, frames))
         return nbest
 

@@ -25,13 +25,11 @@ from asr.decoding.lexicon_align import SAFE, trace
 from asr.decoding.lexicon_tree import ARC, END, NODE, Arrays, Model
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
-from asr.decoding.trellis import exponentials
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word
 from asr.lm.lexicon import AFTER, START, Lexicon, Pronunciations, Trie
 from asr.lm.ngram import RESERVED, NGram
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
@@ -189,9 +187,8 @@ class LexiconSearch:
         """The search is over: another one may have its arrays."""
         lexicon_tree.give_back(self.arrays, self.looks, self.fusion)
 
-    def step(self, log_probs: Floats) -> None:
-        """Consume the next frames (T, V)."""
-        probs = exponentials(np.maximum(log_probs, -700.0).ravel()).reshape(log_probs.shape)
+    def step(self, probs: Doubles) -> None:
+        """Consume the probabilities (T, V) of the next frames."""
         before, self.frames = self.frames, self.frames + len(probs)
         if before == 0:
             self.probs = probs

@@ -37,16 +37,19 @@ def min_frames(tokens: Any) -> Any:
 
 @njit
 def exponentials(x: Any) -> Any:
-    """exp(x) of an array of at least -700, as float64; several at once in the processor.
+    """exp(x) of an array as float64, x kept within -700 and 600; several at once in the processor.
 
     2^k · e^r with |r| ≤ ln 2 / 2, the series to r^12; relative error below 4e-16.
     """
     shifted, result = np.empty(x.size), np.empty(x.size)
     for i in range(x.size):
-        shifted[i] = np.float64(x[i]) * LOG2_E + ROUND
+        y = float(x[i])
+        y = -700.0 if y < -700.0 else y
+        result[i] = y = 600.0 if y > 600.0 else y
+        shifted[i] = y * LOG2_E + ROUND
     for i in range(x.size):
         k = shifted[i] - ROUND
-        r = (np.float64(x[i]) - k * LN2_HIGH) - k * LN2_LOW
+        r = (result[i] - k * LN2_HIGH) - k * LN2_LOW
         y = 1.0 / 479001600.0
         y = y * r + 1.0 / 39916800.0
         y = y * r + 1.0 / 3628800.0
@@ -79,7 +82,7 @@ def _columns(log_probs: Any, texts: Any) -> Any:
     logs = np.empty(frames * count, np.float32)
     for t in range(frames):
         for c in range(count):
-            logs[t * count + c] = max(log_probs[t, used[c]], np.float32(-700.0))
+            logs[t * count + c] = log_probs[t, used[c]]
     where = np.empty(len(texts), np.int32)
     for i in range(len(texts)):
         where[i] = column[texts[i]]

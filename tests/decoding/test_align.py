@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from asr.decoding.align import group_words, viterbi, word_times
+from asr.decoding.align import viterbi, word_times
+from asr.decoding.inventory import Inventory
 from asr.decoding.trellis import align, exponentials, min_frames
 from asr.errors import InputError
 
@@ -120,13 +122,13 @@ def test_texts_that_the_network_rules_out_are_still_scored_exactly() -> None:
 
 
 def test_words_exclude_the_boundary_and_take_its_place_in_pieces() -> None:
-    pieces = ["<blank>", "|", "a", "b"]
+    pieces = Inventory(["<blank>", "|", "a", "b"])
     path = [1, 0, 2, 2, 0, 3, 0, 1, 1, 0, 3, 0]
     log_probs = np.full((12, 4), -5.0, np.float32)
     log_probs[np.arange(12), path] = -0.02
     words = word_times([1, 2, 3, 1, 3], pieces, log_probs, 0.04)
     assert [(w.word, w.start, w.end) for w in words] == [("ab", 0.08, 0.24), ("b", 0.4, 0.44)]
-    words = word_times([1, 2, 3, 1, 3], ["<blank>", "x", "▁a", "▁"], log_probs, 1.0)
+    words = word_times([1, 2, 3, 1, 3], Inventory(["<blank>", "x", "▁a", "▁"]), log_probs, 1.0)
     assert [(w.word, w.start, w.end) for w in words] == [("x", 0, 1), ("a", 2, 4), ("x", 7, 9)]
     assert word_times([], pieces, np.zeros((0, 4), np.float32), 1.0) == []
 
@@ -140,10 +142,24 @@ def test_no_alignment_of_positive_probability() -> None:
 
 def test_characters_of_scripts_without_spaces_are_words() -> None:
     start, end = np.array([0, 2, 4, 5, 8]), np.array([2, 4, 5, 8, 9])
-    words = group_words(["一", "会儿", "|", "ok", "a"], start, end, 0.5)
+    words = Inventory(["一", "会儿", "|", "ok", "a"]).words(range(5), start, end, 0.5)
     assert [(w.word, w.start, w.end) for w in words] == [
         ("一", 0.0, 1.0),
         ("会", 1.0, 1.5),
         ("儿", 1.5, 2.0),
         ("oka", 2.5, 4.5),
     ]
+
+
+@pytest.mark.parametrize("boundary", ["|", " ", "▁"])
+def test_words_are_those_of_the_text(boundary) -> None:
+    rng = np.random.default_rng(0)
+    inventory = Inventory(["<blank>", boundary, "a", "bc", "▁d"])
+    for _ in range(200):
+        ids = rng.integers(1, 5, rng.integers(0, 12)).tolist()
+        start = np.arange(len(ids)) * 3
+        words = inventory.words(ids, start, start + 2, 1.0)
+        assert [w.word for w in words] == inventory.text(ids).split()
+        letters = [i for i, token in enumerate(ids) if token > 1]
+        assert not words or (words[0].start, words[-1].end) == (3 * letters[0], 3 * letters[-1] + 2)
+        assert all(a.end <= b.start for a, b in pairwise(words))

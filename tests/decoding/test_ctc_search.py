@@ -304,7 +304,7 @@ BAD = {
     "sum": (np.log(np.full((3, 4), 0.2)), "sum to 0.8"),
     "nan": (np.full((3, 4), np.nan), "NaN or infinity"),
     "inf": (np.full((3, 4), np.inf), "NaN or infinity"),
-    "logits": (np.full((3, 4), 700.0), "sum to inf"),
+    "logits": (np.full((3, 4), 700.0), "sum to 1.509e"),
     "shape": (np.log(np.full((3, 5), 0.2)), "4 tokens"),
     "one dimension": (np.log(np.full(4, 0.25)), "shape"),
 }

@@ -51,7 +51,7 @@ def test_sentence_scores_equal_kenlm(kind, random_lm) -> None:
     end = fusion.finish_all(*states)
     for n, sentence in enumerate(sentences):
         text = [pieces[t] for t in sentence]
-        assert fusion.text(sentence.tolist()) == " ".join(words_of(text))
+        assert fusion.inventory.text(sentence.tolist()) == " ".join(words_of(text))
         in_tokens = token.score([names[t] for t in sentence])
         in_words = word.score(words_of(text), -2.5)
         assert raw[0, n] + end.token[n] == pytest.approx(in_tokens, abs=1e-4)

@@ -66,7 +66,7 @@ def test_open_search_with_hot_words_equals_brute_force(name: str, random_lm) -> 
         log_probs = (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
         best: dict[str, float] = {}
         for tokens, ctc in zip(sequences, align(log_probs, flat, begin)[2], strict=True):
-            text = fusion.text(tokens.tolist())
+            text = fusion.inventory.text(tokens.tolist())
             words = text.split()
             total = weights.ctc * ctc + weights.bonus * len(words) + bonuses(phrases, words)
             if model:
