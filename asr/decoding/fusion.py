@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from asr.decoding.hotwords import NO_HOT_WORDS, SPACE, HotArrays, HotWords
 from asr.decoding.inventory import Inventory
+from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.kernels import njit_lean
@@ -272,6 +273,15 @@ class Fusion:
         self.arrays = self._arrays()
         self._spare: list[tuple[Any, Any]] = []
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
+
+    def threshold(self, options: SearchOptions) -> float:
+        """The beam threshold; wider where a language model weighs more than twice the network.
+
+        What such a model charges for a word begun, it takes from all the others later on.
+        """
+        network = self.weights.ctc + self.weights.att
+        heaviest = max(self.weights.lm.values(), default=0.0)
+        return options.beam_threshold * max(1.0, heaviest / (2 * network))
 
     def can_spell(self) -> Callable[[str], bool]:
         """Can a word be output?"""

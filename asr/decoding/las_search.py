@@ -122,7 +122,7 @@ class Search:
         assert recognizer.speller is not None
         self.speller, self.fusion, self.options = recognizer.speller, fusion, options
         self.lengths = lengths
-        self.beam = max(options.beam, options.nbest)
+        self.beam, self.threshold = max(options.beam, options.nbest), fusion.threshold(options)
         self.wanted = options.nbest  # finished hypotheses of an utterance that are sought
         self.ctc = None
         if ctc_log_probs is not None and fusion.weights.ctc > 0:
@@ -169,7 +169,7 @@ class Search:
         scores, credit = self.sums(beams, log_probs, ending.weighted, prefix, step)  # (N, V)
         vocabulary = scores.shape[1]
         best, index = (scores + credit).view(len(beams.owner), -1).topk(2 * self.beam)  # (B, 2K)
-        floor = torch.maximum(best[:, :1], beams.finished[:, :1]) - self.options.beam_threshold
+        floor = torch.maximum(best[:, :1], beams.finished[:, :1]) - self.threshold
         best = best.masked_fill(best < floor, -torch.inf)
         first = torch.arange(len(beams.owner), device=best.device)[:, None] * self.beam
         parent, token = first + index // vocabulary, index % vocabulary  # (B, 2K)

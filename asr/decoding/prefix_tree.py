@@ -79,7 +79,7 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
     """The options with the weight of the CTC score."""
     return Pruning(
         max(options.beam, options.nbest),
-        float(np.exp(-options.beam_threshold / fusion.weights.ctc)),
+        float(np.exp(-fusion.threshold(options) / fusion.weights.ctc)),
         float(options.token_threshold),
         min(options.tokens_per_frame, len(fusion.tokens)),
         float(np.log(options.blank_skip)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -162,4 +161,4 @@ def test_words_are_those_of_the_text(boundary) -> None:
         assert [w.word for w in words] == inventory.text(ids).split()
         letters = [i for i, token in enumerate(ids) if token > 1]
         assert not words or (words[0].start, words[-1].end) == (3 * letters[0], 3 * letters[-1] + 2)
-        assert all(a.end <= b.start for a, b in pairwise(words))
+        assert all(a.end <= b.start for a, b in itertools.pairwise(words))
