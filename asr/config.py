@@ -26,7 +26,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from asr.data.loader import DataOptions
 from asr.errors import InputError, nearest
-from asr.files import whole_file
+from asr.files import cannot_read, whole_file
 from asr.models.recognizer import RecognizerOptions
 from asr.training.mwer import MWEROptions
 from asr.training.options import TrainOptions
@@ -93,7 +93,7 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise InputError(f"cannot be read ({error})", path, "Give a YAML file.") from error
+        raise cannot_read(path, error, "Give a YAML file.") from error
     known = OmegaConf.structured(Experiment)
     where: object = path
     try:

@@ -128,7 +128,11 @@ def curves(
     title: str, lines: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, scale: str
 ) -> bytes:
     """SVG of one line a name, given as (x, y), with marks where its points are few; `scale` of y
-    is "linear" or "log"."""
+    is "linear" or "log" (linear, too, within a decade: it would have no marks)."""
+    every = np.concatenate([np.asarray(y, np.float64) for _, y in lines.values()])
+    every = every[np.isfinite(every) & (every > 0)]
+    if every.size and every.max() < 10 * every.min():
+        scale = "linear"
     with drawing(3.6, 2.6) as picture:
         axis = picture.figure.subplots()
         for x, y in lines.values():

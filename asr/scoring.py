@@ -40,8 +40,10 @@ class Transcripts:
 def read_transcripts(path: Path, format: str | None = None) -> Transcripts:
     """Read trn, kaldi, manifest or nbest; the suffixes .trn and .jsonl decide for themselves.
 
-    Raises InputError for a file that cannot be read, and for an id that comes twice.
+    Raises InputError for a file that cannot be read or is none, and for an id that comes twice.
     """
+    if path.suffix == ".json":
+        raise InputError("holds no transcripts", path, "Give .jsonl, .trn or a Kaldi text file.")
     if path.suffix == ".trn":
         format = "trn"
     elif path.suffix == ".jsonl":

@@ -306,6 +306,20 @@ def test_model_folders_that_cannot_be_used(
     assert_matches(said(command.format(other)), message)
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("score good.jsonl model/config.json --json OUT/x.json", r"config\.json: holds no trans"),
+        ("report list.jsonl -o OUT/report.pdf", r"report\.pdf: is no name of a page.*\.html"),
+        ("lm train good.jsonl --unit token -o OUT/x.lm", r"need a tokenizer\. Give the model"),
+        ("transcribe model good.wav model/../good.wav -o OUT/new", r"written over the outputs of good"),
+        ("train none.yaml -o OUT/exp", r"none\.yaml: cannot be read \(No such file or dir"),
+    ],
+)
+def test_what_a_newcomer_tried(command: str, message: str, said: Callable[[str], str]) -> None:
+    assert_matches(said(command), message)
+
+
 def test_no_id_in_common(
     tmp_path_factory: pytest.TempPathFactory, said: Callable[[str], str]
 ) -> None:

@@ -36,8 +36,12 @@ def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
     from asr.text.tokenizer import Tokenizer
 
     if (unit == "token") != (tokenizer is not None):
-        what = "tokens need a tokenizer" if unit == "token" else "words need no tokenizer"
-        raise InputError(what, "--tokenizer", "Give it with --unit token, and only then.")
+        tokens = unit == "token"
+        raise InputError(
+            "tokens need a tokenizer" if tokens else "words need no tokenizer",
+            "--tokenizer",
+            "Give the model or experiment whose tokens they are." if tokens else "Leave it away.",
+        )
     if tokenizer is None:
         return Units(get_normalizer(normalizer or "basic"))
     loaded = Tokenizer.load(tokenizer)

@@ -63,7 +63,11 @@ def write_sets(
         reason = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         raise InputError(f"no usable utterance{reason}", None, "Nothing was written.")
     fractions = {key: value for key, value in (("dev", dev), ("test", test)) if value}
-    write(split_utterances(good, fractions, name), output)
+    sets = split_utterances(good, fractions, name)
+    write(sets, output)
+    for key, fraction in fractions.items():
+        if (got := len(sets[key]) / len(good)) > 1.5 * fraction + 1 / len(good):
+            say(f"warning: {key} got {got:.0%}, not {fraction:.0%}: it takes whole speakers")
     end_with_skipped(skipped, len(good) + len(skipped))
 
 

@@ -9,6 +9,7 @@ import click
 
 from asr.commands.options import FILE
 from asr.console import end_with_skipped, say, track
+from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.report.experiment import Experiment
@@ -52,6 +53,8 @@ def command(
     from asr.report.systems import find_lists, group_by_set
     from asr.report.utterances import load_models
 
+    if output.suffix not in (".html", ".htm"):
+        raise InputError("is no name of a page", output, "Give one that ends in .html.")
     if threads:
         torch.set_num_threads(threads)
     folders = [path for path in paths if path.suffix != ".jsonl"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from asr.console import end_with_skipped, say
 from asr.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from asr.config import Experiment
     from asr.data.loader import DevSet, TrainingSet
     from asr.models.recognizer import Recognizer
@@ -213,7 +216,10 @@ def open_sets(
 
 
 def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
-    """Copy the weights of the same name and shape from a model folder; say which were left."""
+    """Copy the weights of the same name and shape from a model folder; say which were left.
+
+    Raises InputError where that is less than half of both models.
+    """
     from asr.models.recognizer import Recognizer as Saved
     from asr.text.tokenizer import Tokenizer as SavedTokenizer
 
@@ -224,8 +230,19 @@ def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
     same = SavedTokenizer.load(source).hash == tokenizer.hash
     if not same and not left:
         raise InputError("its tokenizer is another one", source, "Set tokenizer.path to its own.")
-    model.load_state_dict({n: w for n, w in weights.items() if n in own and n not in left}, False)
+    taken = {n: w for n, w in weights.items() if n in own and n not in left}
+    if all(2 * size_of(taken) < size_of(all_of) for all_of in (weights, own)):
+        raise InputError(
+            f"is another model: {len(taken)} of its {len(weights)} weights would be taken",
+            source,
+            "Copy `model:` from its config.yaml into the configuration.",
+        )
+    model.load_state_dict(taken, False)
     say(f"weights from {source}" + (f"; new ones: {', '.join(left)}" if left else ""))
+
+
+def size_of(weights: Mapping[str, Tensor]) -> int:
+    return sum(w.numel() for w in weights.values())
 
 
 def write_left_out(path: Path, left_out: list[tuple[str, str]]) -> None:

@@ -132,12 +132,6 @@ def check_output(files: Sequence[Path], output: Path | None) -> None:
 
     if output is None:
         return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise cannot_write(output, error) from error
     taken: dict[str, Path] = {}
     for file in files:
         if taken.setdefault(stem(file), file) != file:
@@ -146,6 +140,12 @@ def check_output(files: Sequence[Path], output: Path | None) -> None:
                 file,
                 "Transcribe files of the same name into different folders.",
             )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise cannot_write(output, error) from error
 
 
 def stem(file: Path) -> str:

@@ -75,7 +75,10 @@ def command(
     if len(table.errors) < len(said):
         say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
     for axis in tuned.edges:
-        say(f"warning: the best {axis} lies at the end of the range searched")
+        what = {"bonus": "length bonus", "ratio": "weight of ctc"}.get(axis, f"weight of LM {axis}")
+        say(f"warning: the best {what} lies at the end of the range searched; the set may be small")
+    if table.first >= table.words:
+        say("warning: hardly a word of these lists is right; decode again, without these weights")
     parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]
     if "ratio" in tuned.space.names:
         parts.insert(0, f"ctc {tuned.weights.ctc:g}, att {tuned.weights.att:g}")

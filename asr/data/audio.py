@@ -109,7 +109,7 @@ def read_native(
             f"truncated: breaks off at {(begin + len(samples)) / rate:.2f} s", where, AGAIN
         )
     if not samples.size:
-        raise AudioError("empty: no samples", where, "Remove this utterance")
+        raise AudioError("empty: no samples", where, "Remove it")
     if not np.isfinite(samples).all():
         raise AudioError("has samples that are not numbers (NaN or infinite)", where, AGAIN)
     return Recording(samples, rate, frames / rate)
@@ -223,7 +223,7 @@ def _members(archive: str, size: int, mtime: int) -> dict[str, tuple[int, int]]:
 def _through_ffmpeg(path: str, stored: io.BytesIO | None, where: str) -> io.BytesIO:
     """A WAV made by ffmpeg of a file, or of a member's bytes. Raises AudioError."""
     if os.path.getsize(path) == 0 or (stored and not stored.getbuffer().nbytes):
-        raise AudioError("empty file", where, "Remove this utterance")
+        raise AudioError("empty file", where, "Remove it")
     with tempfile.NamedTemporaryFile(suffix=".audio") as copy:  # some formats need to seek
         if stored:
             copy.write(stored.getbuffer())

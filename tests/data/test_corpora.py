@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -62,6 +63,15 @@ def test_folder(recordings: Path, tmp_path: Path, run_asr: Run) -> None:
     assert manifest.by_id("anna/y").duration == 0.5
     assert all(len(load(u, RATE)) == RATE // 2 for u in manifest)
     assert "5 utterances, 2 speakers" in done.stdout
+
+
+def test_whole_speakers_are_more_than_was_asked_for(tmp_path: Path, run_asr: Run) -> None:
+    for speaker, number in itertools.product("abcd", range(4)):
+        sound(tmp_path / "in" / speaker / f"{number}.wav")
+        (tmp_path / "in" / speaker / f"{number}.txt").write_text("said")
+    done = run_asr("prepare", "folder", tmp_path / "in", "-o", tmp_path / "out", "--dev", "0.1")
+    assert "warning: dev got 25%, not 10%: it takes whole speakers" in done.stderr
+    assert done.returncode == 0
 
 
 def test_folder_skips_and_lists_single_bad_items(

@@ -16,6 +16,7 @@ from asr.decoding.fusion import Fusion, look_ahead
 from asr.decoding.options import EXHAUSTIVE, SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights
+from asr.lm.ngram import NGram
 
 CHARACTERS = ["<blank>", "|", "a", "b"]
 SUBWORDS = ["<blank>", "<unk>", "▁a", "b", "▁", "a"]  # "▁a" and "▁", "a" spell the same
@@ -282,6 +283,24 @@ def test_greedy_and_beam_one() -> None:
     assert hypothesis.text == "aa b"
     assert [(w.word, w.start, w.end) for w in hypothesis.words] == [("aa", 0, 2), ("b", 2.5, 4)]
     assert search(log_probs, fusion, SearchOptions(beam=1), 0.5) == [hypothesis]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_heavy_language_model_does_not_mislead(tmp_path, word) -> None:
+    """What it charges for the first letter of a word is more than the threshold."""
+    lines = ["\\data\\", f"ngram 1={len(WORDS) + 3}", f"ngram 2={2 * len(WORDS)}", "", "\\1-grams:"]
+    lines += ["-5\t<unk>", "-99\t<s>\t0", "-5\t</s>", *(f"-1\t{w}\t0" for w in WORDS)]
+    lines += ["", "\\2-grams:", *(f"-0.7\t<s> {w}" for w in WORDS)]
+    lines += [*(f"-0.01\t{w} </s>" for w in WORDS), "", "\\end\\", ""]
+    path = tmp_path / "one.arpa"
+    path.write_text("\n".join(lines))
+    fusion = Fusion(CHARACTERS, {"w": NGram.open(path, "word")}, Weights(ctc=1.0, lm={"w": 12.0}))
+    probs = np.full((2 * len(word), 4), 1e-4)
+    probs[::2, 0] = 0.9997
+    probs[np.arange(1, len(probs), 2), [CHARACTERS.index(letter) for letter in word]] = 0.9997
+    found = search(np.log(probs), fusion, SearchOptions())[0]
+    best = search(np.log(probs), fusion, EXHAUSTIVE)[0]
+    assert (found.text, best.text, found.total) == (word, word, pytest.approx(best.total))
 
 
 def test_no_frames_give_the_empty_text(random_lm) -> None:

@@ -145,6 +145,9 @@ def test_init_takes_weights_that_fit(
     got = Recognizer.load(tmp_path / "third" / "model").state_dict()
     kept = [n for n in source if n.startswith("encoder.")]
     assert kept
+    other = ("--set", "model.encoder.size=24", "--set", "model.frontend.channels=16")
+    with pytest.raises(InputError, match=r"another model.*Copy `model:`"):
+        train(config, tmp_path / "fourth", *still, *other)
     assert all(torch.allclose(got[n], source[n], atol=1e-6) for n in kept)
 
 
