@@ -77,7 +77,7 @@ def command(
     for axis in tuned.edges:
         what = {"bonus": "length bonus", "ratio": "weight of ctc"}.get(axis, f"weight of LM {axis}")
         say(f"warning: the best {what} lies at the end of the range searched; the set may be small")
-    if table.first >= table.words:
+    if table.words and table.first >= table.words:
         say("warning: hardly a word of these lists is right; decode again, without these weights")
     parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]
     if "ratio" in tuned.space.names:

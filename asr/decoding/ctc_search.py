@@ -181,9 +181,8 @@ def greedy(log_probs: LogProbs, fusion: Fusion, frame_shift: float | None = None
     best = np.where(fusion.usable, frames, -np.inf).argmax(1)
     tokens = best[np.diff(best, prepend=0) != 0]
     tokens = tokens[tokens > 0].astype(np.int32)
-    return describe(frames, fusion, {fusion.inventory.text(tokens.tolist()): tokens}, frame_shift)[
-        0
-    ]
+    text = fusion.inventory.text(tokens.tolist())
+    return describe(frames, fusion, {text: tokens}, frame_shift)[0]
 
 
 def search(

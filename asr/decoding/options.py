@@ -14,7 +14,8 @@ class SearchOptions:
 
     beam: int = 20  # hypotheses kept after each frame (CTC) or token (LAS); at least nbest are
     nbest: int = 1  # hypotheses returned, of distinct texts; CTC: with 1 a beam reaches further
-    beam_threshold: float = 12.0  # a hypothesis this far below the best one's total is dropped
+    # a hypothesis this far below the best one's total is dropped; see Fusion.threshold
+    beam_threshold: float = 12.0
     token_threshold: float = 8.0  # a token this far below the frame's most likely one is not tried
     tokens_per_frame: int = 40  # most tokens tried in a frame
     blank_skip: float = 0.9999  # a frame whose blank is more probable than this extends nothing

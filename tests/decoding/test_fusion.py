@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from asr.decoding.fusion import FNV_START, Fusion, look_ahead
+from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.lm.ngram import fnv
@@ -105,3 +106,16 @@ def test_mistakes_are_named(random_lm) -> None:
     for weight in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match=f"x is {weight}"):
             Fusion(["<blank>", "a"], {"x": one}, Weights(lm={"x": weight}))
+
+
+def test_the_threshold_widens_with_heavy_language_models_only() -> None:
+    options = SearchOptions(beam_threshold=10.0)
+    for weights, expected in (
+        (Weights(ctc=1.0), 10.0),
+        (Weights(ctc=0.3, att=0.7, lm={"w": 2.0}), 10.0),
+        (Weights(ctc=0.3, att=0.7, lm={"t": 1.0, "w": 6.0}), 30.0),
+        (Weights(ctc=0.5, lm={"w": 2.0}), 20.0),
+    ):
+        assert Fusion(["<blank>", "a"], weights=weights).threshold(options) == pytest.approx(
+            expected
+        )
