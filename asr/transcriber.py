@@ -269,6 +269,9 @@ class Transcriber:
                 what = f"samples of the shape {samples.shape}, not finite numbers (N,)"
                 raise AudioError(what, None, "Give one channel without NaN.")
             return Recording(lambda begin: [samples[begin:]], place or Place())
+        if not isinstance(source, str | Path):
+            what = f"{type(source).__name__} is neither a path nor a numpy array of samples (N,)"
+            raise AudioError(what, None, f"Give numpy samples at {self.sample_rate} Hz.")
         return Recording(partial(read_blocks, source, self.sample_rate), place or Place())
 
     def decode_recordings(self, recordings: Iterable[Recording]) -> Iterator[Event]:

@@ -22,6 +22,7 @@ from asr.data.manifest import Utterance
 from asr.errors import InputError
 
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
+FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence around it
 KNOTS = 6  # frequencies at which a channel's response is drawn
 DIRECT = (0.0, 15.0)  # dB by which the direct sound in a synthetic room exceeds all of its echoes
 
@@ -84,7 +85,22 @@ class Reverb:
             raise InputError("data.reverb.decay needs the shortest and the longest, up to 10 s")
 
 
-def _check(name: str, share: float, folder: str | None) -> None:
+@dataclass
+class Silence:
+    """Silence around the speech. Who trains on closely cut recordings transcribes others."""
+
+    # share of utterances that get it (0 to 1)
+    share: float = 0.5
+    # before and after the speech, each drawn from 0 to this (seconds): faint noise of any colour
+    seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check("silence", self.share)
+        if not 0 <= self.seconds <= 10:
+            raise InputError(f"data.silence.seconds={self.seconds:g} is outside 0 to 10")
+
+
+def _check(name: str, share: float, folder: str | None = None) -> None:
     if not 0 <= share <= 1:
         raise InputError(f"data.{name}.share={share:g} must lie between 0 and 1")
     if folder is not None and not sounds(folder):
@@ -97,6 +113,7 @@ class Variations(Protocol):
     speed: list[float]
     gain: float
     channel: float
+    silence: Silence
     noise: Noise
     reverb: Reverb
 
@@ -169,6 +186,19 @@ def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Sample
     return np.concatenate([[1.0], echo]).astype(np.float32)
 
 
+def add_noise(samples: Samples, noise: Samples, level: float) -> Samples:
+    """(N,) and noise (N,) brought to an RMS of `level`."""
+    return samples + noise * np.float32(level / max(rms(noise), 1e-9))
+
+
+def surround(samples: Samples, rate: int, seconds: float, random: np.random.Generator) -> Samples:
+    """(N,) with up to `seconds` before and after it, and one faint noise in and between them."""
+    around = (random.uniform(0, seconds, 2) * rate).astype(int)
+    level = rms(samples) * 10 ** (-random.uniform(*FAINT) / 20)
+    samples = np.pad(samples - samples.mean(), around)  # an offset would end in a click
+    return add_noise(samples, draw_noise(len(samples), rate, None, random), level)
+
+
 def reverberate(samples: Samples, response: Samples) -> Samples:
     """(N,) convolved with a response (K,): as long and as loud as before."""
     size = fast_size(len(samples) + len(response) - 1)
@@ -184,8 +214,8 @@ def augment(
     random: np.random.Generator,
     fits: Callable[[int], bool],
 ) -> Samples:
-    """Samples (N,) said at another speed (pitch and formants change too), in a room, with noise,
-    through a microphone, louder or softer.
+    """Samples (N,) said at another speed (pitch and formants change too), amid silence, in a room,
+    with noise, through a microphone, louder or softer.
 
     Only speeds are drawn at which `fits(number of samples)` is still true, so that CTC keeps
     enough frames for the tokens; if there are none the speed stays. Raises AudioError where a
@@ -193,13 +223,15 @@ def augment(
     """
     speeds = [factor for factor in options.speed if fits(int(len(samples) / factor))] or [1.0]
     samples = change_speed(samples, speeds[random.integers(len(speeds))])
+    if options.silence.share and random.random() < options.silence.share:
+        samples = surround(samples, rate, options.silence.seconds, random)
     if random.random() < options.reverb.share:
         samples = reverberate(samples, draw_room(rate, options.reverb, random))
     if random.random() < options.noise.share:
         noise = draw_noise(len(samples), rate, options.noise.folder, random)
         low, high = options.noise.snr
         level = rms(samples) * 10 ** (-random.uniform(low, high) / 20)
-        samples = samples + noise * np.float32(level / max(rms(noise), 1e-9))
+        samples = add_noise(samples, noise, level)
     if options.channel:
         samples = change_channel(samples, options.channel, random)
     decibels = random.uniform(-options.gain, options.gain)

@@ -20,7 +20,7 @@ from omegaconf import MISSING
 
 from asr.console import track
 from asr.data.audio import audio_info, load
-from asr.data.augment import Noise, Reverb, SpecAugment, augment, draw_masks, generator
+from asr.data.augment import Noise, Reverb, Silence, SpecAugment, augment, draw_masks, generator
 from asr.data.manifest import Utterance
 from asr.data.sampler import Sampler
 from asr.errors import AudioError, InputError
@@ -61,6 +61,7 @@ class DataOptions:
     gain: float = 6.0
     # microphones: a random filter of up to so many dB more or less at any frequency; 0: none
     channel: float = 0.0
+    silence: Silence = field(default_factory=Silence)
     noise: Noise = field(default_factory=Noise)
     reverb: Reverb = field(default_factory=Reverb)
     specaugment: SpecAugment = field(default_factory=SpecAugment)
@@ -317,16 +318,18 @@ class TrainingSet:
 
     def largest(self, share: slice = ALL) -> Batch:
         """The batch of the first epoch with most audio, padding counted, as long as if the lowest
-        speed had been drawn for all of it."""
+        speed and the longest silence had been drawn for all of it."""
         seconds = self.sampler.durations
         batches = self.sampler.batches(0)
         rows = max(batches, key=lambda batch: float(seconds[batch].max()) * len(batch))
         batch = self.maker.make((-1, self._utterances(rows[share])))  # -1: before all variation
-        assert self.maker.options is not None
-        longer = max(1.0, 1 / min(self.maker.options.speed))
-        width = int(batch.samples.shape[1] * longer) - batch.samples.shape[1]
+        options = self.maker.options
+        assert options is not None
+        slower = max(1.0, 1 / min(options.speed))
+        silence = 2 * options.silence.seconds * (options.silence.share > 0) * self.maker.sample_rate
+        batch.lengths = (batch.lengths * slower + silence).astype(np.int64)
+        width = int(batch.lengths.max(initial=0)) - batch.samples.shape[1]
         batch.samples = np.pad(batch.samples, ((0, 0), (0, width)))
-        batch.lengths = (batch.lengths * longer).astype(np.int64)
         return batch
 
 

@@ -7,7 +7,9 @@ A frame of 10 ms is speech where its level (dB, after pre-emphasis, smoothed) is
 but at least floor + STEP and at most the loudest - STEP.
 
 `top` is the highest level within NEAR seconds, so that a quiet speaker beside a loud one counts;
-`floor` the level that a tenth of the frames of about half a minute is below.
+`floor` the level that a tenth of the frames of about half a minute is below. A part of a recording
+is looked at together with what came before it: alone, the noise behind the last word is the loudest
+that there is.
 The longer a segment has become, the shorter a pause ends it. Where there is no pause for LONGEST
 seconds, segments overlap; `asr.decoding.recording` joins their words.
 """
@@ -27,6 +29,7 @@ Levels = NDArray[np.float32]
 FRAME = 0.01  # seconds
 RISE, DEPTH, STEP = 0.25, 40.0, 6.0  # of the threshold, see above; the latter two in dB
 NEAR = 1.5  # seconds
+BEFORE = 10.0  # seconds
 SILENCE = -75.0  # dB below full scale: never speech
 CLICK = 0.08  # seconds; what is shorter is no speech
 MARGIN = 0.5  # seconds of a pause that stay with the speech before and after it
@@ -53,34 +56,43 @@ class Segment(NamedTuple):
     after: Place
 
 
+def beginning(place: Place, rate: int) -> int:
+    """The first sample that finding segments from `place` on has to see."""
+    return max(0, place.sample - round(BEFORE * rate))
+
+
 def segments(
     blocks: Iterable[Samples], rate: int, overlap: float = OVERLAP, place: Place | None = None
 ) -> Iterator[Segment]:
     """The parts with speech of a recording that comes in blocks (N,) of any lengths.
 
-    blocks begin at `place`, by default the recording's beginning. Without overlap a segment that
-    no pause ends is cut where it is quietest.
+    blocks start at `beginning(place)`; place: by default the recording's first sample. Without
+    overlap a segment that no pause ends is cut where it is quietest.
     """
     hop = round(FRAME * rate)
     look = round((LONGEST + 2 * NEAR) / FRAME) * hop  # samples that a decision looks at
     held, place = np.empty(0, np.float32), place or Place()
+    past = place.sample - beginning(place, rate)  # samples of `held` that are done
     for block in _with_end(blocks):
         held = held if block is None else np.concatenate([held, block])
-        while len(held) > look or (block is None and len(held)):
-            level = levels(held[:look], hop)
-            (begin, first, last, end), cut = first_segment(level, len(held) <= look)
+        while len(held) - past > look or (block is None and len(held) > past):
+            level = levels(held[past % hop : past + look], hop)
+            speech = find_speech(level)[past // hop :]
+            level, rest = level[past // hop :], held[past:]
+            (begin, first, last, end), cut = first_segment(level, speech, len(rest) <= look)
             if cut and not overlap:
                 late = end - round(OVERLAP / FRAME)
                 end = late + int(level[late:end].argmin())
-            used = min(len(held), end * hop) - (round(overlap * rate) if cut else 0)
+            used = min(len(rest), end * hop) - (round(overlap * rate) if cut else 0)
             after = Place(place.sample + used, cut and overlap > 0)
             if end > begin:
                 own = float(np.percentile(level[first:last], 10))
                 least = min(own, noise_floor(level)) - DROP
-                lead, samples = trimmed(held[begin * hop : end * hop], least, hop)
+                lead, samples = trimmed(rest[begin * hop : end * hop], least, hop)
                 start = place.sample + begin * hop + lead
                 yield Segment(start, samples, place.overlaps, after)
-            held, place = held[used:], after
+            held = held[beginning(after, rate) - beginning(place, rate) :]
+            place, past = after, after.sample - beginning(after, rate)
 
 
 def _with_end(blocks: Iterable[Samples]) -> Iterator[Samples | None]:
@@ -136,11 +148,13 @@ def runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
 
 
-def first_segment(level: Levels, ended: bool) -> tuple[tuple[int, int, int, int], bool]:
+def first_segment(
+    level: Levels, speech: NDArray[np.bool_], ended: bool
+) -> tuple[tuple[int, int, int, int], bool]:
     """Frames where the first segment begins, its speech begins and ends, it ends; and whether no
     pause ends it. The search goes on at its end; without speech all four are the same."""
     total, margin, longest = len(level), round(MARGIN / FRAME), round(LONGEST / FRAME)
-    found = runs(find_speech(level))
+    found = runs(speech)
     if not len(found):
         nothing = total if ended else total - margin
         return (nothing,) * 4, False

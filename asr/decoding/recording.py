@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.segment import OVERLAP, Place, Segment, segments
+from asr.data.segment import OVERLAP, Place, Segment, beginning, segments
 from asr.errors import AudioError, InputError
 from asr.hypothesis import Hypothesis, Word, hypothesis_from, join_words
 
@@ -128,7 +128,7 @@ def decode_recordings(
     for number, recording in enumerate(recordings):
         error = None
         try:
-            blocks = recording.read(recording.place.sample)
+            blocks = recording.read(beginning(recording.place, rate))
             for segment in segments(blocks, rate, overlap, recording.place):
                 window.append((Event(number), segment))
                 size += len(segment.samples) / rate

@@ -243,6 +243,8 @@ def test_from_python(place: Path) -> None:
     for wrong in (np.full(999, np.nan, np.float32), np.zeros((2, 999), np.float32)):
         with pytest.raises(AudioError, match="not finite numbers"):
             transcriber.transcribe(wrong)
+    with pytest.raises(AudioError, match="tuple is neither a path nor a numpy array"):
+        transcriber.transcribe((samples, 44_100))  # type: ignore[call-overload]
 
 
 def test_align(place: Path) -> None:

@@ -12,6 +12,7 @@ import soundfile
 from asr.data.augment import (
     Noise,
     Reverb,
+    Silence,
     SpecAugment,
     augment,
     change_channel,
@@ -27,7 +28,8 @@ from asr.data.loader import DataOptions
 from asr.errors import AudioError, InputError
 
 RATE = 16000
-PLAIN: dict[str, Any] = {"speed": [1.0], "gain": 0.0}
+SILENT = Silence(0)  # none
+PLAIN: dict[str, Any] = {"speed": [1.0], "gain": 0.0, "silence": SILENT}
 
 
 def options(**changed: Any) -> DataOptions:
@@ -55,7 +57,13 @@ def test_speed_changes_length_and_pitch_by_the_factor(factor: float) -> None:
 def test_draws_depend_on_seed_epoch_and_id_only() -> None:
     wave = np.random.default_rng(0).normal(size=4000).astype(np.float32)
 
-    given = options(speed=[0.9, 1.0, 1.1], channel=6, noise=Noise(0.5), reverb=Reverb(0.5))
+    given = options(
+        speed=[0.9, 1.0, 1.1],
+        channel=6,
+        noise=Noise(0.5),
+        reverb=Reverb(0.5),
+        silence=Silence(0.5),
+    )
 
     def draw(*key: object) -> np.ndarray:
         return augment(wave, RATE, given, generator(*key), lambda n: True)  # type: ignore[arg-type]
@@ -107,6 +115,31 @@ def test_noise_stands_at_the_drawn_ratio_in_its_share_of_utterances(
                 np.testing.assert_allclose(part, noise, atol=1e-4)
     assert 70 < len(ratios) < 130
     assert 10 - 0.01 <= min(ratios) < 11 < 19 < max(ratios) <= 20 + 0.01
+
+
+def test_silence_of_faint_noise_surrounds_its_share_of_utterances() -> None:
+    wave = tone(1000, RATE // 4)
+    given = options(silence=Silence(0.5, 0.3))
+    around, below = [], []
+    for epoch in range(300):
+        made = augment(wave, RATE, given, generator(1, epoch, "a"), lambda n: True)
+        if len(made) == len(wave):
+            np.testing.assert_array_equal(made, wave)
+            continue
+        loud = np.flatnonzero(np.abs(made) > 0.5)  # of 16 samples a period the third is the first
+        before = int(loud[0]) - int(np.flatnonzero(np.abs(wave) > 0.5)[0])
+        after = len(made) - before - len(wave)
+        around += [before / RATE, after / RATE]
+        noise = made.copy()
+        noise[before : before + len(wave)] -= wave
+        below.append(20 * np.log10(rms(wave) / rms(noise)))
+        parts = [rms(p) for p in np.split(noise, [before, before + len(wave)]) if len(p) > 800]
+        assert max(parts) < 10 * min(parts)  # behind the speech as beside it
+    assert 120 < len(below) < 180
+    assert 0 <= min(around) < 0.01
+    assert 0.29 < max(around) <= 0.3
+    assert 30 - 0.01 <= min(below) < 32
+    assert 68 < max(below) <= 70 + 0.01
 
 
 def test_recorded_noise_comes_from_random_places(tmp_path: Path) -> None:
@@ -190,6 +223,10 @@ def test_impossible_values_are_the_users_mistake() -> None:
         SpecAugment(time_masks=-1)
     with pytest.raises(InputError, match="share=2"):
         Noise(2)
+    with pytest.raises(InputError, match=r"silence\.share=-1"):
+        Silence(-1)
+    with pytest.raises(InputError, match=r"silence\.seconds=11"):
+        Silence(1, 11)
     with pytest.raises(InputError, match="lowest and the highest"):
         Noise(snr=[20, 10])
     with pytest.raises(InputError, match="shortest and the longest"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr.data.augment import Silence
 from asr.data.loader import BatchMaker, DataOptions, DevSet, Fit, TrainingSet
 from asr.data.manifest import Manifest
 from asr.errors import InputError
@@ -129,6 +130,17 @@ def test_headers_that_cannot_be_read_are_skipped_too(tmp_path: Path) -> None:
     train = training_set(utterances, options())
     assert [name for name, _ in train.unreadable] == ["u3"]
     assert len(train.kept) == len(MIXED) - 1
+
+
+def test_no_variation_makes_a_batch_longer_than_the_largest(tmp_path: Path) -> None:
+    rows = [(f"u{i}", 1.0, "ab") for i in range(6)]  # one batch
+    given = options()
+    given.speed, given.silence = [0.8, 1.25], Silence(0.5, 0.4)
+    train = training_set(manifest(tmp_path, rows), given)
+    largest = train.largest()
+    assert largest.samples.shape == (6, largest.lengths.max()) == (6, (1 / 0.8 + 0.8) * RATE)
+    lengths = [int(batch.lengths.max()) for batch in train.batches(0, 0, 40)]
+    assert 0.8 * largest.lengths.max() < max(lengths) <= largest.lengths.max()
 
 
 def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:

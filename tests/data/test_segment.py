@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from asr.data.manifest import Manifest
-from asr.data.segment import LONGEST, MARGIN, OVERLAP, Place, Samples, Segment, segments
+from asr.data.segment import (
+    LONGEST,
+    MARGIN,
+    OVERLAP,
+    Place,
+    Samples,
+    Segment,
+    beginning,
+    segments,
+)
 from asr.data.stream import read_blocks
 
 RATE = 8000
@@ -57,8 +66,20 @@ def test_blocks_and_places_change_nothing() -> None:
     assert same(list(segments(blocks, RATE)), whole)
     for number in (0, 7, len(whole) - 1):
         place = whole[number].after
-        rest = segments([samples[place.sample :]], RATE, place=place)
+        rest = segments([samples[beginning(place, RATE) :]], RATE, place=place)
         assert same(list(rest), whole[number + 1 :])
+
+
+def test_noise_behind_the_last_word_is_no_speech() -> None:
+    draw = np.random.default_rng(4)
+    for _ in range(50):
+        before, size, after = (int(RATE * s) for s in draw.uniform([0, 0.3, 0.2], [2, 2, 9]))
+        samples = draw.standard_normal(before + size + after) * 10 ** draw.uniform(-3.7, -2.5)
+        samples[before : before + size] += 0.05 * draw.standard_normal(size)
+        (found,) = segments([samples.astype(np.float32)], RATE)
+        assert abs(found.start - max(0, before - MARGIN * RATE)) <= 0.04 * RATE
+        end = min(len(samples), before + size + MARGIN * RATE)
+        assert abs(found.start + len(found.samples) - end) <= 0.04 * RATE
 
 
 def same(one: list[Segment], other: list[Segment]) -> bool:

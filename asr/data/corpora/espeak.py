@@ -11,6 +11,7 @@ import ctypes
 import random
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,14 +154,30 @@ class Espeak:
 def synthesise(
     grammar: Grammar, counts: dict[str, int], folder: Path, seed: int, sample_rate: int
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Speak `counts[split]` sentences a set into `folder/audio`; yields (split, manifest record).
+    """Speak `counts[split]` sentences a set into `folder/audio`: (split, manifest record) each."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(1) as pool:  # writes one while the next is spoken
+        written: Future[None] | None = None
+        for split, samples, record in _spoken(grammar, counts, seed, sample_rate):
+            if written:
+                written.result()  # raises what went wrong
+            path = folder / str(record["audio"])
+            written = pool.submit(soundfile.write, path, samples, sample_rate)
+            yield split, record
+        if written:
+            written.result()
+
+
+def _spoken(
+    grammar: Grammar, counts: dict[str, int], seed: int, sample_rate: int
+) -> Iterator[tuple[str, np.ndarray, dict[str, object]]]:
+    """(split, samples (N,), manifest record) of each sentence.
 
     A little white noise, 30 to 45 dB below the speech, stands in for a room.
     """
     espeak = Espeak()
     sentences = grammar.sentences(f"sentences {seed}")
     voices = split_voices(seed)
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
     # the test set first: its sentences do not depend on how many are trained on
     for split in ("test", "dev", "train"):
         draw = random.Random(f"{split} {seed}")
@@ -179,9 +196,9 @@ def synthesise(
             samples = samples + level * noise.standard_normal(len(samples)).astype(np.float32)
             samples *= 0.9 / max(0.9, float(np.abs(samples).max()))
             name = f"{split}-{i:05d}"
-            soundfile.write(folder / "audio" / f"{name}.flac", samples, sample_rate)
             yield (
                 split,
+                samples,
                 {
                     "id": name,
                     "audio": f"audio/{name}.flac",
