@@ -92,7 +92,7 @@ class Silence:
     # share of utterances that get it (0 to 1)
     share: float = 0.5
     # before and after the speech, each drawn from 0 to this (seconds): faint noise of any colour
-    seconds: float = 0.5
+    seconds: float = 0.3
 
     def __post_init__(self) -> None:
         _check("silence", self.share)
