@@ -32,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.3,
 }
 BINS = 40  # of a histogram
+FAINT = -30.0  # dB in a spectrogram: hardly heard
 
 
 class Picture:
@@ -175,9 +176,10 @@ def bars(title: str, values: Mapping[str, Sequence[float]], names: Sequence[str]
 
 
 def spectrogram(samples: Floats, sample_rate: int) -> bytes:
-    """PNG without margins: 25 ms Hann windows every 10 ms, 0 Hz to half the rate, 70 dB of range.
+    """PNG without margins: 25 ms Hann windows every 10 ms, 0 Hz to half the rate, 70 dB of range
+    below the loudest, or below what is hardly heard: silence stays light.
 
-    samples (N,)."""
+    samples (N,) in [-1, 1]."""
     from matplotlib.image import imsave
 
     size, shift = round(0.025 * sample_rate), round(0.01 * sample_rate)
@@ -185,6 +187,6 @@ def spectrogram(samples: Floats, sample_rate: int) -> bytes:
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::shift]
     power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
     decibels = 10 * np.log10(power + 1e-10).T
-    buffer, top = io.BytesIO(), float(decibels.max())
+    buffer, top = io.BytesIO(), max(float(decibels.max()), FAINT)
     imsave(buffer, decibels, vmin=top - 70, vmax=top, cmap="magma_r", origin="lower", format="png")
     return buffer.getvalue()

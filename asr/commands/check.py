@@ -22,6 +22,7 @@ SHOWN = 10
 @click.command()
 @click.argument("manifests", nargs=-1, required=True, type=PATH)
 @click.option("--model", type=PATH, help="Also: what its tokenizer lacks, what CTC cannot align.")
+@click.option("--config", type=PATH, help="The same for a model that `asr train` would make of it.")
 @click.option("--tokenizer", type=PATH, help="Also: characters that it lacks.")
 @click.option("--lm", type=PATH, multiple=True, help="Also: words it lacks; may be repeated.")
 @click.option("--html", type=PATH, help="Also write a page with histograms and audio.")
@@ -30,6 +31,7 @@ SHOWN = 10
 def command(
     manifests: tuple[Path, ...],
     model: Path | None,
+    config: Path | None,
     tokenizer: Path | None,
     lm: tuple[Path, ...],
     html: Path | None,
@@ -44,6 +46,7 @@ def command(
     \b
     Examples:
       asr check data/manifest.train.jsonl data/manifest.test.jsonl
+      asr check data/manifest.train.jsonl --config my.yaml
       asr check data/manifest.train.jsonl --model exp/ctc --all
       asr check data/manifest.*.jsonl --lm word.lm --html check.html
     """
@@ -52,7 +55,7 @@ def command(
     from asr.lm.unknown import open_word_lm, unknown_words
 
     opened = [Manifest.open(path) for path in manifests]
-    fit, lms = load_fit(model, tokenizer), [open_word_lm(path) for path in lm]
+    fit, lms = load_fit(model, config, tokenizer), [open_word_lm(path) for path in lm]
     if html:
         from asr.report.data import write_check  # needs jinja2 and matplotlib
     gathered = [
@@ -76,15 +79,15 @@ def command(
         leave(SKIPPED)
 
 
-def load_fit(model: Path | None, tokenizer: Path | None) -> Fit:
-    """What the model and the tokenizer ask of utterances."""
+def load_fit(model: Path | None, config: Path | None, tokenizer: Path | None) -> Fit:
+    """What the model, or the one of a configuration, and the tokenizer ask of utterances."""
     from asr.data.check import Fit
 
-    if model is None and tokenizer is None:
+    if model is None and config is None and tokenizer is None:
         return Fit()
     from asr.text.tokenizer import Tokenizer
 
-    if model is None:
+    if model is None and config is None:
         assert tokenizer is not None
         pieces = Tokenizer.load(tokenizer)
         return Fit(pieces.normalizer, pieces.unknown)
@@ -92,10 +95,21 @@ def load_fit(model: Path | None, tokenizer: Path | None) -> Fit:
     from asr.models.recognizer import Recognizer
     from asr.transcriber import model_folder
 
-    folder = model_folder(model)
-    recognizer = Recognizer.load(folder)
-    pieces = Tokenizer.load(tokenizer or folder)
-    pieces.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, tokenizer or folder)
+    if config is not None:
+        from asr.commands.train import new_tokenizer
+        from asr.config import load_experiment
+
+        if model is not None:
+            raise InputError("--model and --config exclude each other", None, "Leave one away.")
+        experiment = load_experiment(config)
+        pieces = Tokenizer.load(tokenizer) if tokenizer else new_tokenizer(experiment)
+        recognizer = Recognizer(experiment.model, pieces.size)
+    else:
+        assert model is not None
+        folder = model_folder(model)
+        recognizer = Recognizer.load(folder)
+        pieces = Tokenizer.load(tokenizer or folder)
+        pieces.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, tokenizer or folder)
     return Fit(
         pieces.normalizer,
         pieces.unknown,

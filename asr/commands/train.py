@@ -173,14 +173,21 @@ def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None
 
 
 def find_tokenizer(experiment: Experiment, folder: Path) -> Tokenizer:
-    """The experiment's own when it is continued; else a given one, or one made from the texts."""
+    """The experiment's own when it is continued; else a new one."""
+    from asr.text.tokenizer import Tokenizer
+
+    if (folder / "tokenizer" / "tokenizer.json").exists():
+        return Tokenizer.load(folder / "tokenizer")
+    return new_tokenizer(experiment)
+
+
+def new_tokenizer(experiment: Experiment) -> Tokenizer:
+    """The given one, or one made from the training texts."""
     from asr.data.manifest import open_manifests
     from asr.text.normalize import get_normalizer
     from asr.text.tokenizer import Tokenizer
 
     options = experiment.tokenizer
-    if (folder / "tokenizer" / "tokenizer.json").exists():
-        return Tokenizer.load(folder / "tokenizer")
     if options.path:
         return Tokenizer.load(options.path)
     normalizer = get_normalizer(options.normalizer)

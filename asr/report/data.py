@@ -181,7 +181,7 @@ def tables(all_facts: Sequence[Facts], unknown: Sequence[Unknown]) -> dict[str, 
     ]
     rest = f"{MOST_ROWS} of {len(findings):,}." if len(findings) > MOST_ROWS else ""
     return {
-        "sets": Table("Sets", head, sets),
+        "sets": Table("Recordings and speakers", head, sets),
         "characters": Table("Characters", ["", "name", *counts], letters),
         "overlaps": Table("In two sets", ["A", "B", "what", "number", "examples"], overlaps),
         "lacking": Table("Unknown words", ["LM", "text", "unknown", "of all words"], lacking),

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from asr.config import load_experiment
 from asr.data.check import Facts, Fit, examine_all
 from asr.data.manifest import Manifest, Utterance, write_manifest
 from asr.models.recognizer import Recognizer, RecognizerOptions
@@ -158,6 +159,16 @@ def test_tokenizer_and_model(good: list[Utterance], tmp_path: Path, run_asr: Run
     needed = len("good morning good night") + 2  # "oo" twice: a blank between
     assert f"  short: {frames} frames available, {needed} needed: Good morn" in done.stdout
     assert "odd: ü ж in" in done.stdout
+    # of a configuration the tokenizer is that of its own training texts
+    config = tmp_path / "my.yaml"
+    sets = "{train: [manifest.train.jsonl], dev: [manifest.train.jsonl]}"
+    config.write_text(f"data: {sets}\nmodel: {{encoder: {{subsampling: 2}}}}\n")
+    done = run_asr("check", path, "--config", config)
+    finer = Recognizer(load_experiment(config).model, 10).output_lengths(RATE // 5)
+    assert finer > frames
+    assert f"  short: {finer} frames available, {needed} needed: Good morn" in done.stdout
+    assert "odd: " not in done.stdout
+    assert "exclude" in run_asr("check", path, "--config", config, "--model", config).stderr
 
 
 def test_real_recordings_are_sound(asr_data: Path, run_asr: Run) -> None:
