@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
 from typing import NoReturn, TypeVar
 
 from rich.console import Console
@@ -38,6 +39,18 @@ stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 def say(message: str) -> None:
     """One line on stderr; results go to stdout."""
     stderr.print(message)
+
+
+@contextmanager
+def compiling(seconds: float = 2.0) -> Iterator[None]:
+    """Say that the search is compiled, if this block takes so long: it was not cached then."""
+    later = Timer(seconds, say, ["compiling the search: half a minute, once"])
+    later.daemon = True
+    later.start()
+    try:
+        yield
+    finally:
+        later.cancel()
 
 
 def count(number: int, unit: str) -> str:

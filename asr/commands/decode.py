@@ -19,7 +19,7 @@ from asr.commands.options import (
     open_transcriber,
     search_options,
 )
-from asr.console import Stopwatch, end_with_skipped, say, track
+from asr.console import Stopwatch, compiling, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def decode_manifest(
     if save_outputs and not transcriber.recognizer.has_ctc:
         what = "the model has no CTC head, so there are no outputs"
         raise InputError(what, "--save-outputs", "Leave the option away.")
-    say("loading the search (its first use compiles it: half a minute)")
-    transcriber.warm_up()
+    with compiling():
+        transcriber.warm_up()
     skipped: list[tuple[str, str]] = []
     stopwatch = Stopwatch()
     meta: dict[str, Any] = {

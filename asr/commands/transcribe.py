@@ -22,7 +22,7 @@ from asr.commands.options import (
     open_transcriber,
     search_options,
 )
-from asr.console import count, end_with_skipped, progress, say
+from asr.console import compiling, count, end_with_skipped, progress, say
 from asr.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def command(
         check_output(files, output)
         check_usable(missing(files), files)
         transcriber = open_transcriber(model, device, threads, 1, arguments)
-        say("loading the search (its first use compiles it: half a minute)")
-        transcriber.warm_up()
+        with compiling():
+            transcriber.warm_up()
         search = describe_search(transcriber.fusion, transcriber.lms)
         share = files[group.rank :: group.size]
         command = [model_hash(model_folder(model)), search, arguments, names, share]

@@ -1,0 +1,21 @@
+"""What commands say while they work."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from asr.console import compiling
+
+
+def test_compiling_is_said_only_where_it_takes_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with compiling(seconds=60):
+        pass
+    with pytest.raises(KeyError), compiling(seconds=0.05):
+        raise KeyError
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+    with compiling(seconds=0.01):
+        time.sleep(0.3)
+    assert capsys.readouterr().err == "compiling the search: half a minute, once\n"
