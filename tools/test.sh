@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up, then lint, types and tests; ends non-zero if any of them fails.
 #
-#   tools/test.sh                       everything but the tests marked slow
+#   tools/test.sh                       everything but the tests marked slow, two files at a time
 #   tools/test.sh -m slow               pytest's arguments, as given
 #   tools/test.sh tests/test_wer.py -x
 set -uo pipefail
@@ -19,7 +19,7 @@ check() {
 check ruff check .
 check ruff format --check .
 check mypy
-if [ $# -eq 0 ]; then set -- -m "not slow"; fi
+if [ $# -eq 0 ]; then set -- -m "not slow" -n 2 --dist loadfile; fi
 check pytest "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
