@@ -178,7 +178,8 @@ class LexiconSearch:
 
     def __init__(self, fusion: LexiconFusion, options: SearchOptions) -> None:
         self.fusion, self.model, self.nbest = fusion, fusion.model, options.nbest
-        self.looks = lexicon_tree.two_looks(options, fusion.model.sharpness)
+        threshold, sharpness = fusion.threshold(options), fusion.model.sharpness
+        self.looks = lexicon_tree.two_looks(options, threshold, sharpness)
         self.arrays = lexicon_tree.new_arrays(self.looks, fusion)
         self.probs = np.empty((0, len(fusion.tokens)))  # (≥ T, V)
         self.frames = 0  # T, all so far

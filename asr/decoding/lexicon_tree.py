@@ -126,9 +126,12 @@ def pruning(options: SearchOptions, sharpness: float) -> Pruning:
 
 
 @functools.lru_cache
-def two_looks(options: SearchOptions, sharpness: float) -> tuple[Pruning, Pruning]:
-    """The options in terms of masses, and the same at a second look; equal where the first is as
-    wide already."""
+def two_looks(
+    options: SearchOptions, threshold: float, sharpness: float
+) -> tuple[Pruning, Pruning]:
+    """The options, with this beam threshold, in terms of masses, and the same at a second look;
+    equal where the first is as wide already."""
+    options = replace(options, beam_threshold=threshold)
     wider: dict[str, Any] = {
         name: max(value, getattr(options, name)) for name, value in SECOND.items()
     }

@@ -258,6 +258,18 @@ def test_look_ahead_prunes_only_and_thresholds_lose_little(spoken) -> None:
         assert best - 0.02 * abs(best) <= total
 
 
+def test_a_heavy_language_model_loses_less_by_its_wider_threshold(spoken, monkeypatch) -> None:
+    batch, light = spoken
+    heavy = Weights(ctc=1.0, lm={"w": 6.0}, bonus=0.5)
+    fusion = LexiconFusion(light.lexicon, light.tokens, light.lms, heavy, -1.0)
+    wide = SearchOptions(beam=1000, beam_threshold=1e9, token_threshold=50)
+    best = sum(search(log_probs, fusion, wide)[0].total for log_probs in batch)
+    lost = best - sum(search(log_probs, fusion, SearchOptions())[0].total for log_probs in batch)
+    monkeypatch.setattr(LexiconFusion, "threshold", lambda self, options: options.beam_threshold)
+    plain = best - sum(search(log_probs, fusion, SearchOptions())[0].total for log_probs in batch)
+    assert 0 <= lost < 0.5 * plain
+
+
 def test_words_that_the_lexicon_lacks_are_looked_at_twice() -> None:
     tokens = ["<blank>", "|", *"abcdefgh"]
     rng = np.random.default_rng(0)
