@@ -9,7 +9,7 @@ but at least floor + STEP and at most the loudest - STEP.
 `top` is the highest level within NEAR seconds, so that a quiet speaker beside a loud one counts;
 `floor` the level that a tenth of the frames of about half a minute is below. A part of a recording
 is looked at together with what came before it: alone, the noise behind the last word is the loudest
-that there is.
+that there is. Where STEADY seconds or more vary by less than STEP there is no speech at all.
 The longer a segment has become, the shorter a pause ends it. Where there is no pause for LONGEST
 seconds, segments overlap; `asr.decoding.recording` joins their words.
 """
@@ -29,6 +29,7 @@ Levels = NDArray[np.float32]
 FRAME = 0.01  # seconds
 RISE, DEPTH, STEP = 0.25, 40.0, 6.0  # of the threshold, see above; the latter two in dB
 NEAR = 1.5  # seconds
+STEADY = 3.0  # seconds
 BEFORE = 10.0  # seconds
 SILENCE = -75.0  # dB below full scale: never speech
 CLICK = 0.08  # seconds; what is shorter is no speech
@@ -115,6 +116,8 @@ def find_speech(level: Levels) -> NDArray[np.bool_]:
         return np.zeros(len(level), np.bool_)
     floor = max(float(np.percentile(level, 10)), SILENCE)
     smooth = 10 * np.log10(np.convolve(10 ** (level / 10), np.full(5, 0.2))[2:-2])
+    if len(level) >= STEADY / FRAME and smooth.max() < floor + STEP:
+        return np.zeros(len(level), np.bool_)
     reach = round(NEAR / FRAME)
     around = np.pad(smooth, reach, mode="edge")
     top = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1).max(1)

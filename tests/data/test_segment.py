@@ -70,6 +70,16 @@ def test_blocks_and_places_change_nothing() -> None:
         assert same(list(rest), whole[number + 1 :])
 
 
+def test_steady_noise_is_no_speech_however_long() -> None:
+    draw = np.random.default_rng(5)
+    samples = 1e-3 * draw.standard_normal(200 * RATE)
+    assert not list(segments([samples.astype(np.float32)], RATE))
+    samples[100 * RATE : 101 * RATE] += 0.05 * draw.standard_normal(RATE)
+    (found,) = segments([samples.astype(np.float32)], RATE)
+    assert abs(found.start - (100 - MARGIN) * RATE) < 0.04 * RATE
+    assert len(found.samples) == pytest.approx((1 + 2 * MARGIN) * RATE, abs=0.08 * RATE)
+
+
 def test_noise_behind_the_last_word_is_no_speech() -> None:
     draw = np.random.default_rng(4)
     for _ in range(50):
@@ -92,13 +102,14 @@ def same(one: list[Segment], other: list[Segment]) -> bool:
 def test_without_a_pause() -> None:
     """Segments overlap, or without overlap meet where it is quietest."""
     samples = np.random.default_rng(3).standard_normal(100 * RATE).astype(np.float32) * 0.1
+    samples *= 10 ** (0.5 * np.sin(np.arange(len(samples)) * (2 * np.pi * 5 / RATE)))  # syllables
     found = list(segments([samples], RATE))
     assert [one.overlaps for one in found] == [False] + [True] * (len(found) - 1)
     for left, right in pairwise(found):
         overlap = left.start + len(left.samples) - right.start
         assert overlap == pytest.approx(OVERLAP * RATE, abs=5)  # edges may be trimmed
-    quiet = slice(18 * RATE, 18 * RATE + 400)
-    samples[quiet] *= 0.3
+    quiet = slice(18 * RATE + 200, 18 * RATE + 600)  # where a syllable is loudest
+    samples[quiet] *= 0.05
     found = list(segments([samples], RATE, overlap=0))
     assert quiet.start <= len(found[0].samples) <= quiet.stop
     assert sum(len(one.samples) for one in found) == pytest.approx(len(samples), abs=5 * len(found))
