@@ -43,8 +43,8 @@ def say(message: str) -> None:
 
 @contextmanager
 def compiling(seconds: float = 2.0) -> Iterator[None]:
-    """Say that the search is compiled, if this block takes so long: it was not cached then."""
-    later = Timer(seconds, say, ["compiling the search: half a minute, once"])
+    """Say why it takes long, if this block does: a search is compiled at its first use."""
+    later = Timer(seconds, say, ["preparing the search (its first use compiles it: half a minute)"])
     later.daemon = True
     later.start()
     try:

@@ -223,6 +223,7 @@ def augment(
     """
     speeds = [factor for factor in options.speed if fits(int(len(samples) / factor))] or [1.0]
     samples = change_speed(samples, speeds[random.integers(len(speeds))])
+    # share 0 draws nothing: what comes after it is then the same as before there was silence
     if options.silence.share and random.random() < options.silence.share:
         samples = surround(samples, rate, options.silence.seconds, random)
     if random.random() < options.reverb.share:
