@@ -144,14 +144,20 @@ class Transcriber:
 
     @torch.inference_mode()
     def search(self, outputs: Outputs) -> list[list[Hypothesis]]:
-        """n-best hypotheses of each utterance, best first, with word times and confidences."""
+        """n-best hypotheses of each utterance, best first, with word times and confidences.
+
+        The list of an utterance whose outputs are NaN is empty.
+        """
         rows, beam, nbest = range(len(outputs.lengths)), self.options.beam, self.options.nbest
         options = replace(self.options, nbest=enough(nbest, beam))
         if self.head == "ctc":
-            batch = [p for row in rows if (p := outputs.log_probs(row)) is not None]
-            found = ctc_search.search_batch(
-                batch, self.fusion, options, self.threads, self.frame_shift
+            every = {row: p for row in rows if (p := outputs.log_probs(row)) is not None}
+            usable = {row: p for row, p in every.items() if not np.isnan(p).any()}
+            lists = ctc_search.search_batch(
+                usable.values(), self.fusion, options, self.threads, self.frame_shift
             )
+            by_row = dict(zip(usable, lists, strict=True))
+            found = [by_row.get(row, []) for row in rows]
         else:
             found = las_search.search(
                 self.recognizer,
@@ -292,7 +298,8 @@ class Transcriber:
     ) -> Iterator[tuple[NBest, Samples | None]]:
         """NBest of every utterance in the order given, and its CTC outputs where there are any.
 
-        Unusable audio gives an NBest with an error. `stopwatch` adds up audio and decoding time.
+        Unusable audio or outputs give an NBest with an error. `stopwatch` adds up audio and
+        decoding time.
         """
         for begin in range(0, len(utterances), WINDOW):
             window = [utterances[i] for i in range(begin, min(begin + WINDOW, len(utterances)))]

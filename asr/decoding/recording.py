@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.data.segment import OVERLAP, Place, Segment, beginning, segments
-from asr.errors import AudioError, InputError
+from asr.errors import AudioError
 from asr.hypothesis import Hypothesis, Word, hypothesis_from, join_words
 
 Samples = NDArray[np.float32]
@@ -121,10 +121,12 @@ def decode_recordings(
 ) -> Iterator[Event]:
     """The parts of all recordings in order, each recording followed by an Event of its end.
 
-    decode: n-best lists of waveforms; words without times get a share of their segment's.
+    decode: n-best lists of waveforms, an empty one where outputs are not numbers, which fails the
+    recording; words without times get a share of their segment's.
     """
     window: list[tuple[Event, Segment | None]] = []
     size = 0.0
+    failed: set[int] = set()  # recordings with a segment that cannot be decoded
     for number, recording in enumerate(recordings):
         error = None
         try:
@@ -133,28 +135,34 @@ def decode_recordings(
                 window.append((Event(number), segment))
                 size += len(segment.samples) / rate
                 if size > WINDOW_SECONDS or len(window) >= WINDOW_SIZE:
-                    yield from _decode_window(window, decode, rate)
+                    yield from _decode_window(window, decode, rate, failed)
                     window, size = [], 0.0
         except AudioError as caught:
             error = caught
         window.append((Event(number, error=error), None))
-    yield from _decode_window(window, decode, rate)
+    yield from _decode_window(window, decode, rate, failed)
 
 
 def _decode_window(
     window: Sequence[tuple[Event, Segment | None]],
     decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
     rate: int,
+    failed: set[int],
 ) -> Iterator[Event]:
     found = iter(decode([segment.samples for _, segment in window if segment is not None]))
     for event, segment in window:
         if segment is None:
+            if event.number in failed:
+                error = AudioError("the network's outputs are not numbers", None, "Leave it out.")
+                event = event._replace(error=event.error or error)
             yield event
             continue
         start, end = (segment.start + n for n in (0, len(segment.samples)))
         best = next(found)
         if not best:
-            raise InputError("the network's outputs are not numbers", remedy="Train it again.")
+            failed.add(event.number)
+        if event.number in failed:
+            continue
         hypothesis = best[0]
         hypothesis.words = shifted(hypothesis, start / rate, end / rate)
         yield event._replace(

@@ -13,7 +13,8 @@ import soundfile
 import torch
 
 import asr
-from asr.data.manifest import write_manifest
+from asr.console import Stopwatch
+from asr.data.manifest import Manifest, write_manifest
 from asr.errors import AudioError, InputError
 from asr.hypothesis import NBest, read_nbest
 from asr.lm.ngram import NGram
@@ -162,6 +163,26 @@ def test_broken_audio_is_listed_and_the_rest_decoded(
     assert done.returncode == 2
     assert not (tmp_path / "none.jsonl").exists()
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("head", ["ctc", "las"])
+def test_outputs_that_are_no_numbers_are_one_utterance_less(
+    place: Path, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcriber = asr.load(place / "model", head=head)
+    utterances = Manifest.open(place / "good.jsonl")
+    before = [result for result, _ in transcriber.decode_utterances(utterances, Stopwatch())]
+    encode = transcriber.recognizer.encode
+
+    def broken(samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        states, frames = encode(samples, lengths)
+        states[1] = torch.nan  # batches are sorted by length
+        return states, frames
+
+    monkeypatch.setattr(transcriber.recognizer, "encode", broken)
+    found = [result for result, _ in transcriber.decode_utterances(utterances, Stopwatch())]
+    assert (found[1].nbest, found[1].error) == ([], "the network's outputs are not numbers")
+    assert [found[i].text for i in (0, 2, 3)] == [before[i].text for i in (0, 2, 3)]
 
 
 def test_transcribe_writes_files_and_lists_the_broken(

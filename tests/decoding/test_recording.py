@@ -103,6 +103,21 @@ def test_a_fault_ends_its_recording_only() -> None:
     assert [event.number for event in events if event.part is None] == [0, 1, 2]
 
 
+def test_outputs_that_are_no_numbers_end_their_recording_only() -> None:
+    good, bad = spoken(20, (0.1, 0.5), seed=3), spoken(100, (0.1, 0.5), seed=4)
+
+    def sometimes(waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
+        return [[] if any(w.word == "50" for w in h.words) else [h] for [h] in decode(waveforms)]
+
+    given = [Recording(lambda begin, r=r: [r]) for r in (good, bad, good)]
+    events = list(decode_recordings(given, sometimes, RATE))
+    assert [event.number for event in events if event.part is None] == [0, 1, 2]
+    [failed] = [event for event in events if event.error]
+    assert (failed.number, failed.error.what) == (1, "the network's outputs are not numbers")
+    reached = [event.part.end for event in events if event.number == 1 and event.part]
+    assert 0 < max(reached) < len(bad) / RATE / 2 + LONGEST  # nothing after the failure is kept
+
+
 def stopped(folder: Path, file: Path, parts: Sequence[Part | None]) -> None:
     """A command that is stopped after these parts."""
     with suppress(KeyboardInterrupt), Journal(folder, "command") as journal:
