@@ -243,7 +243,7 @@ class Fusion:
     `lms` holds at most one language model of tokens and one of words; `weights.lm` their weights.
     An unknown word scores the LM's <unk> plus `unk_penalty` (a natural log, usually negative).
     hotwords: the CTC search knows them.
-    Raises InputError for an LM of another unit than it says.
+    Raises InputError for an LM of another unit than it says, and for numbers that are not finite.
     """
 
     def __init__(
@@ -258,6 +258,10 @@ class Fusion:
         self.inventory = Inventory(self.tokens)
         self.weights = weights or Weights(ctc=1.0)
         self.unk_penalty = unk_penalty
+        for where, number in (("length-bonus", self.weights.bonus), ("unk-penalty", unk_penalty)):
+            if not math.isfinite(number):
+                remedy = "It must be finite; a lexicon keeps unknown words out."
+                raise InputError(f"is {number}", where, remedy)
         names: dict[str, str] = {}
         for name, lm in lms.items():
             if lm.unit in names:

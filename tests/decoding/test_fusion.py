@@ -106,6 +106,11 @@ def test_mistakes_are_named(random_lm) -> None:
     for weight in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match=f"x is {weight}"):
             Fusion(["<blank>", "a"], {"x": one}, Weights(lm={"x": weight}))
+    for number in (float("nan"), float("inf"), float("-inf")):
+        with pytest.raises(InputError, match=f"length-bonus: is {number}"):
+            Fusion(["<blank>", "a"], {"x": one}, Weights(bonus=number))
+        with pytest.raises(InputError, match=f"unk-penalty: is {number}"):
+            Fusion(["<blank>", "a"], {"x": one}, unk_penalty=number)
 
 
 def test_the_threshold_widens_with_heavy_language_models_only() -> None:
