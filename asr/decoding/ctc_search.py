@@ -75,8 +75,9 @@ def step(search: Search | LexiconSearch, log_probs: LogProbs) -> None:
         search.step(probs)
         return
     search.chunks.append(frames)
+    arrays = search.fusion.search_arrays
     while len(frames):
-        done = prefix_beam.advance(search.arrays, search.fusion.arrays, search.limits, frames)
+        done = prefix_beam.advance(search.arrays, arrays, search.limits, frames)
         frames = frames[done:]
         if len(frames):
             search.arrays = prefix_tree.with_more_room(search.arrays)
@@ -91,7 +92,7 @@ def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> 
     if isinstance(search, LexiconSearch):
         return search.finish(frame_shift)
     fusion = search.fusion
-    totals = prefix_beam.totals(search.arrays, fusion.arrays, search.limits)
+    totals = prefix_beam.totals(search.arrays, fusion.search_arrays, search.limits)
     found: dict[str, Ints] = {}
     for entry in np.argsort(-totals, kind="stable"):
         if len(found) == search.nbest:

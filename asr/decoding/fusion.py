@@ -275,6 +275,11 @@ class Fusion:
         if hotwords:
             hotwords.check(self.can_spell())
         self.arrays = self._arrays()
+        # What the CTC search reads: states of an LM of weight 0 would keep prefixes apart that can
+        # go on alike.
+        self.search_arrays = self.arrays._replace(
+            has_token=self.arrays.token_weight > 0, has_word=self.arrays.word_weight > 0
+        )
         self._spare: list[tuple[Any, Any]] = []
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
 

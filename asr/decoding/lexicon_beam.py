@@ -368,7 +368,7 @@ def _finals(s: Any, model: Any) -> Any:
     for i in range(s.counts[CANDIDATES]):
         h = s.new_history[i]
         end = -model.hot.ahead[s.hot[h]]  # phrases begun are not completed
-        if model.has_lm:
+        if model.lm_weight > 0.0:
             end += model.lm_weight * lm_advance(model.word_lm, s.state[h], END)[0]
         mass = s.new_mass[i, TOKEN]
         s.new_mass[i, TOKEN] *= np.exp(model.sharpness * end)

@@ -244,7 +244,7 @@ def longer_history(s: Any, model: Any, history: Any, word: Any) -> Any:
         s.counts[HISTORIES] += 1
         s.table[place] = h
         score, state = model.word_bonus, s.state[history]
-        if model.has_lm:
+        if model.lm_weight > 0.0:  # states of no weight would keep apart what can go on alike
             logp, state = lm_score(model, state, word)
             score += model.lm_weight * logp
         hot = s.hot[history]

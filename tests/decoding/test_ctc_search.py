@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -225,9 +226,12 @@ def test_weight_zero_equals_no_language_model(spoken) -> None:
     without = Fusion(fusion.tokens, weights=Weights(ctc=1.0, bonus=0.5))
     zero = Weights(ctc=1.0, lm={"token": 0.0, "word": 0.0}, bonus=0.5)
     silent = Fusion(fusion.tokens, fusion.lms, zero, -1.0)
-    for log_probs in batch:
-        a, b = (search(log_probs, f, SearchOptions(nbest=5)) for f in (without, silent))
+    for log_probs, options in product(batch, (SearchOptions(beam=4), SearchOptions(nbest=5))):
+        a, b = (search(log_probs, f, options) for f in (without, silent))
         assert [(h.text, h.total) for h in a] == [(h.text, h.total) for h in b]
+        expected = fusion.lms["word"].score(b[0].text.split())
+        penalty = -1.0 * sum(not fusion.lms["word"].id(word) for word in b[0].text.split())
+        assert b[0].scores["lm"]["word"] == pytest.approx(expected + penalty)
 
 
 def test_order_of_tokens_does_not_matter(spoken) -> None:

@@ -239,6 +239,10 @@ def test_weight_zero_equals_no_lm_and_the_order_of_tokens_does_not_matter(spoken
         assert [(h.text, h.total) for h in a] == [(h.text, h.total) for h in b]
         assert [h.text for h in a] == [h.text for h in c]
         assert [h.total for h in a] == pytest.approx([h.total for h in c], abs=1e-9)
+        merged = [search(log_probs, f, SearchOptions(beam=4)) for f in (without, silent)]
+        assert len({(found[0].text, found[0].total) for found in merged}) == 1
+        score = full.lms["w"].score(merged[1][0].text.split())
+        assert merged[1][0].scores["lm"]["w"] == pytest.approx(score)
 
 
 def test_look_ahead_prunes_only_and_thresholds_lose_little(spoken) -> None:
