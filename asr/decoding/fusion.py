@@ -243,7 +243,8 @@ class Fusion:
     `lms` holds at most one language model of tokens and one of words; `weights.lm` their weights.
     An unknown word scores the LM's <unk> plus `unk_penalty` (a natural log, usually negative).
     hotwords: the CTC search knows them.
-    Raises InputError for an LM of another unit than it says, and for numbers that are not finite.
+    Raises InputError for an LM of another unit than it says or of no word to output, and for
+    numbers that are not finite.
     """
 
     def __init__(
@@ -274,6 +275,8 @@ class Fusion:
         self.lms, self.hotwords = lms, hotwords
         if hotwords:
             hotwords.check(self.can_spell())
+        if self.word_name:
+            self._check_words(lms[self.word_name])
         self.arrays = self._arrays()
         # What the CTC search reads: states of an LM of weight 0 would keep prefixes apart that can
         # go on alike.
@@ -295,6 +298,14 @@ class Fusion:
     def can_spell(self) -> Callable[[str], bool]:
         """Can a word be output?"""
         return spelling_by_letters(self.tokens)
+
+    def _check_words(self, lm: NGram) -> None:
+        words = lm.vocabulary[len(RESERVED) :]
+        if not any(map(self.can_spell(), words)):
+            shown = ", ".join([*words[:3], "..."])
+            what = f"none of its {len(words)} words ({shown}) can be output"
+            remedy = "Make it of text in the case and with the normaliser of the tokens."
+            raise InputError(what, lm.path, remedy)
 
     def _weight(self, name: str | None) -> float:
         weight = self.weights.lm.get(name, 0.0) if name else 0.0

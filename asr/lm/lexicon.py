@@ -162,7 +162,8 @@ def _entries_of(lexicon: Pronunciations) -> Iterator[Entry]:
 def spelling_by_letters(tokens: Sequence[str]) -> Callable[[str], bool]:
     """Can a word be written with the letters of the tokens?"""
     builder = _Builder(tokens)
-    return lambda word: bool(builder.by_letters_of(word, {}))
+    alphabet = set().union(*builder.by_letters)
+    return lambda word: alphabet.issuperset(word) and bool(builder.by_letters_of(word, {}))
 
 
 class _Builder:
