@@ -110,7 +110,11 @@ def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
 
     InputError says what is wrong.
     """
-    frames = np.ascontiguousarray(log_probs, np.float32)
+    try:
+        frames = np.ascontiguousarray(log_probs, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of torch
+        what = f"is no array of log-probabilities ({error})"
+        raise InputError(what, "log_probs", "Give a numpy array (frames, tokens).") from error
     size = len(fusion.tokens)
     if frames.ndim != 2 or frames.shape[1] != size:
         what = f"log-probabilities of the shape {frames.shape}, not (frames, {size} tokens)"
@@ -231,9 +235,10 @@ def search_batch(
     def work() -> None:  # one task a thread: a task an utterance would cost a tenth of the time
         while True:
             with lock:
-                index, log_probs = next(numbered, (-1, None))
-            if log_probs is None:
+                item = next(numbered, None)
+            if item is None:
                 return
+            index, log_probs = item
             try:
                 found[index] = search(log_probs, fusion, options, frame_shift)
             except InputError as error:

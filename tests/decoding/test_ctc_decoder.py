@@ -50,6 +50,12 @@ def test_nbest_and_batch(log_probs, arpa) -> None:
     assert decoder.decode(log_probs[:0]).text == ""
 
 
+@pytest.mark.parametrize("item", [None, "abc", [[0.0], [0.0, 1.0]]], ids=str)
+def test_what_is_no_array_is_named_by_its_place(log_probs, item) -> None:
+    with pytest.raises(InputError, match="utterance 1, log_probs: "):
+        asr.CTCDecoder(TOKENS).decode_batch([log_probs, item, log_probs], threads=1)
+
+
 def test_times_are_frames_unless_the_frame_shift_is_given(log_probs) -> None:
     frames = asr.CTCDecoder(TOKENS).decode(log_probs)
     seconds = asr.CTCDecoder(TOKENS, frame_shift=0.02).decode(log_probs)
