@@ -48,7 +48,8 @@ from asr.kernels import njit, njit_inline, njit_lean
 from asr.lm.lexicon import AFTER, START
 from asr.lm.ngram import advance as lm_advance
 
-SMALL = 1e-60  # when the best mass is less, all are scaled up
+SMALL = 1e-60  # when the best mass is less, or more than 1 / SMALL, all are scaled
+HUGE = 1e300  # no mass is larger
 
 
 @njit_inline
@@ -186,7 +187,7 @@ def _extend(
                     mass = (b if v == last else both) * s.p[v] * out * model.arcs[a].gain
                     if mass > 0.0 and mass * model.most_gain > cut:
                         longer = longer_history(s, model, history, model.ends[e].word)
-                        mass *= s.gain[longer]
+                        mass = min(mass * s.gain[longer], HUGE)
                         if mass > cut:
                             best = max(best, _push(s, longer, model.arcs[a].node, mass))
     return best
@@ -235,7 +236,7 @@ def _select(s: Any, limits: Any, at: Any, old: Any, best: Any, scale: Any) -> No
                 kept += 1
         if kept > limits.beam:
             least = kth_largest(s.order, kept, limits.beam)
-    if best * scale < SMALL:
+    if not SMALL < best * scale < 1 / SMALL:
         s.log_scale[0] += np.log(best * scale)
         scale = 1.0 / best
     active, first, top = 0, 0, 0.0

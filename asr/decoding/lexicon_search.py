@@ -25,6 +25,7 @@ from asr.decoding.lexicon_align import SAFE, trace
 from asr.decoding.lexicon_tree import ARC, END, NODE, Arrays, Model
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
+from asr.decoding.prefix_tree import LIMIT
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word
 from asr.lm.lexicon import AFTER, START, Lexicon, Pronunciations, Trie
@@ -80,7 +81,8 @@ class LexiconFusion(Fusion):
         if gains:
             best += [gains.get(word, 0.0) for word in words]
         spelling = [word.encode() for word in words]
-        ahead = np.exp(_best_below(trie, sharpness * best))
+        ahead = np.exp(np.clip(_best_below(trie, sharpness * best), -LIMIT, LIMIT))
+        most_gain = max(0.0, a.word_bonus) + max(gains.values(), default=0.0)
         nodes, arcs, ends = _records(trie, ahead)
         opens = trie.arc_token[trie.arcs[START] : trie.arcs[START + 1]]
         return Model(
@@ -100,9 +102,7 @@ class LexiconFusion(Fusion):
             lm_word=ids,
             tokens=np.unique(trie.arc_token),
             sharpness=sharpness,
-            most_gain=float(
-                np.exp(sharpness * (max(0.0, a.word_bonus) + max(gains.values(), default=0.0)))
-            ),
+            most_gain=float(np.exp(min(sharpness * most_gain, LIMIT))),
         )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import HotArrays, read_word
 from asr.decoding.options import SearchOptions
+from asr.decoding.prefix_tree import LIMIT
 from asr.kernels import njit_lean
 from asr.lm.ngram import NGramArrays, advance
 
@@ -254,6 +255,7 @@ def longer_history(s: Any, model: Any, history: Any, word: Any) -> Any:
             score += earned + model.hot.ahead[after] - model.hot.ahead[hot]
             hot = np.int32(after)
         s.before[h], s.word[h], s.state[h], s.hot[h] = history, word, state, hot
-        s.gain[h] = np.exp(model.sharpness * score)
-        s.total[h] = s.total[history] + model.sharpness * score
+        score = min(model.sharpness * score, LIMIT)
+        s.gain[h] = np.exp(score)
+        s.total[h] = s.total[history] + score
     return h

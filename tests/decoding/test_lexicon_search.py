@@ -321,6 +321,22 @@ def test_words_have_times_and_the_last_needs_no_boundary() -> None:
     assert [h.text for h in cut_off] == [""]  # "a" is no word
 
 
+@pytest.mark.parametrize("bonus", [300.0, 1e4])
+def test_bonuses_beyond_what_numbers_hold(spoken, bonus: float) -> None:
+    """The most words that fit, or the hot word wherever it fits, are better than all else."""
+    batch, full = spoken
+    lexicon = full.lexicon
+    few = LexiconFusion(lexicon, full.tokens, full.lms, Weights(lm={"w": 0.4}, ctc=1.0))
+    many = LexiconFusion(lexicon, full.tokens, full.lms, replace(full.weights, bonus=bonus))
+    word = max(lexicon.words, key=len)
+    hot = LexiconFusion(lexicon, full.tokens, full.lms, full.weights, 0.0, HotWords({word: bonus}))
+    for log_probs in batch:
+        found = [search(log_probs, f, SearchOptions())[0] for f in (few, many, hot)]
+        assert len(found[1].text.split()) > len(found[0].text.split())
+        assert word in found[2].text.split()
+        assert all(np.isfinite(h.total) for h in found)
+
+
 def test_what_cannot_be_spelt_is_named(tmp_path, random_lm) -> None:
     path = tmp_path / "lexicon.txt"
     path.write_text("ab\nba b a\nax\nbb 0.5 b b |\nq a q\n", encoding="utf-8")
