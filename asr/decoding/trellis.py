@@ -6,7 +6,8 @@ different tokens (Graves et al. 2006, "Connectionist Temporal Classification", s
 
 Of a frame's states a window is kept, outside of which the masses are next to nothing. As the
 probabilities of a state's successors sum to at most one, the mass that is dropped cannot grow: if
-all of it is small beside the result, the result is proved. Otherwise logarithms do it, in full.
+all of it is small beside the result, the result is proved. Otherwise logarithms do it, in full, in
+memory for √T frames of states.
 """
 
 from __future__ import annotations
@@ -193,13 +194,11 @@ def _forward_log(log_probs: Any, tokens: Any, alpha: Any) -> Any:
 
 
 @njit_lean
-def _best_log(log_probs: Any, tokens: Any, score: Any, back: Any) -> Any:
-    """The log probability of the best alignment and the state it ends in; back (T, 2U + 2)."""
-    frames, states = len(log_probs), 2 * len(tokens) + 1
-    score[:] = -np.inf
-    score[0] = 0.0
-    for t in range(frames):
-        for s in range(min(states, 2 * t + 2) - 1, -1, -1):
+def _best_log(log_probs: Any, tokens: Any, score: Any, back: Any) -> None:
+    """The log probabilities of the best alignments that end in each state, score (2U + 2,), so many
+    frames later; back (≥ T, 2U + 2): how many states before it the path came from."""
+    for t in range(len(log_probs)):
+        for s in range(2 * len(tokens), -1, -1):
             best, step, u = score[s], 0, s >> 1
             if s > 0 and score[s - 1] > best:
                 best, step = score[s - 1], 1
@@ -207,19 +206,24 @@ def _best_log(log_probs: Any, tokens: Any, score: Any, back: Any) -> Any:
                 best, step = score[s - 2], 2
             score[s] = best + log_probs[t, tokens[u] if s & 1 else 0]
             back[t, s] = step
-    state = states - 1
-    if state and score[state - 1] >= score[state]:
-        state -= 1
-    return score[state], state
 
 
 @njit_lean
-def _trace(log_probs: Any, tokens: Any, window: Any, back: Any, state: Any, found: Any) -> None:
-    """Fill found (3, U): see align. back: see _best, frame after frame."""
+def _trace(
+    log_probs: Any,
+    tokens: Any,
+    window: Any,
+    back: Any,
+    first: Any,
+    past: Any,
+    state: Any,
+    found: Any,
+) -> Any:
+    """Go back through the frames first .. past - 1 from a state after them to that before them, and
+    fill found (3, U), zeros at first: see align. back: of these frames, as _best makes it."""
     start, end, peak = found
-    end[:] = 0
     at = len(back)
-    for t in range(len(log_probs) - 1, -1, -1):
+    for t in range(past - 1, first - 1, -1):
         at -= 2 * (window[t, 1] - window[t, 0])
         if state & 1:
             u = state >> 1
@@ -229,6 +233,35 @@ def _trace(log_probs: Any, tokens: Any, window: Any, back: Any, state: Any, foun
             if log_probs[t, tokens[u]] > log_probs[peak[u], tokens[u]]:
                 peak[u] = t
         state -= back[at + state - 2 * window[t, 0]]
+    return state
+
+
+@njit
+def _align_log(log_probs: Any, tokens: Any, window: Any, found: Any) -> Any:
+    """The log probabilities of the best alignment and of all; fills found as _trace does.
+
+    Of the scores every √T-th frame's are kept; what lies between is found again on the way back.
+    """
+    frames, states = len(log_probs), 2 * len(tokens) + 2
+    window[:, 0], window[:, 1] = 0, len(tokens) + 1
+    block = int(np.sqrt(frames)) + 1
+    kept = np.empty(((frames + block - 1) // block, states))
+    score, back = np.full(states, -np.inf), np.empty((block, states), np.int8)
+    score[0] = 0.0
+    for b in range(len(kept)):
+        kept[b] = score
+        _best_log(log_probs[b * block : (b + 1) * block], tokens, score, back)
+    state = 2 * len(tokens)
+    if state and score[state - 1] >= score[state]:
+        state -= 1
+    best = score[state]
+    blocks = len(kept) if best > -np.inf else 0
+    for b in range(blocks - 1, -1, -1):
+        first, past = b * block, min((b + 1) * block, frames)
+        _best_log(log_probs[first:past], tokens, kept[b], back)
+        steps = back[: past - first].reshape(-1)
+        state = _trace(log_probs, tokens, window, steps, first, past, state, found)
+    return best, _forward_log(log_probs, tokens, score)
 
 
 @njit
@@ -253,7 +286,7 @@ def align(log_probs: Any, texts: Any, begin: Any) -> Any:
             continue
         for u in range(len(tokens)):
             skip[u] = 1.0 if u > 0 and tokens[u] != tokens[u - 1] else 0.0
-        drop, path, total, lost = DROP, 0.0, 0.0, 1.0
+        drop, path, total, lost, state = DROP, 0.0, 0.0, 1.0, 0
         for _ in range(2):
             sums[n], total, lost = _sum(rows, column, skip, old, new, window, scale, drop)
             if lost <= EXACT * total:
@@ -266,13 +299,9 @@ def align(log_probs: Any, texts: Any, begin: Any) -> Any:
             back = np.empty(size, np.int8)
             path, state = _best(rows, column, skip, old, new, window, scale, back)
             best[n] = np.log(path / total) + sums[n]
-        if not path > lost:  # no path that was dropped is better
-            score = np.empty(2 * len(tokens) + 2)
-            sums[n] = _forward_log(log_probs, tokens, score)
-            window[:, 0], window[:, 1] = 0, len(tokens) + 1
-            back = np.empty(2 * frames * (len(tokens) + 1), np.int8)
-            full = back.reshape((frames, 2 * len(tokens) + 2))
-            best[n], state = _best_log(log_probs, tokens, score, full)
-        if best[n] > -np.inf:
-            _trace(log_probs, tokens, window, back, state, found[:, begin[n] : begin[n + 1]])
+        times = found[:, begin[n] : begin[n + 1]]
+        if path > lost:  # no path that was dropped is better
+            _trace(log_probs, tokens, window, back, 0, frames, state, times)
+        else:
+            best[n], sums[n] = _align_log(log_probs, tokens, window, times)
     return found, best, sums

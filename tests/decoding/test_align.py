@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +120,23 @@ def test_texts_that_the_network_rules_out_are_still_scored_exactly() -> None:
     log_probs[:, 0] = 0.0
     ids = np.array([1, 2] * 30, np.int32)
     assert align(log_probs, ids, np.array([0, 60]))[2][0] == pytest.approx(-2400.0)
+
+
+def test_a_long_wrong_text_takes_little_memory() -> None:
+    """A byte for each frame and state would be 16 MB."""
+    log_probs = np.full((4000, 3), -40.0, np.float32)
+    log_probs[:, 0] = 0.0
+    ids = np.array([1, 2] * 1000, np.int32)
+    viterbi(log_probs[:60], ids[:60])  # compiles
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 8_000_000, limits[1]))
+    try:
+        start, end = viterbi(log_probs, ids)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert (end - start == 1).all()  # a frame more of a token costs e^-40
+    assert (start[1:] >= end[:-1]).all()
 
 
 def test_words_exclude_the_boundary_and_take_its_place_in_pieces() -> None:
