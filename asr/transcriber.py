@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,7 @@ from asr.data.segment import OVERLAP, Place
 from asr.data.stream import read_blocks
 from asr.decoding import ctc_search, las_search
 from asr.decoding.align import word_times
+from asr.decoding.hotwords import Phrases
 from asr.decoding.language_models import LanguageModels, open_lms
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
 from asr.decoding.options import SearchOptions
@@ -38,6 +39,7 @@ from asr.decoding.pauses import Pauses
 from asr.decoding.recording import Event, Recording, Transcript, decode_recordings
 from asr.errors import AudioError, InputError, nearest
 from asr.hypothesis import Hypothesis, NBest, Weights, Word
+from asr.lm.lexicon import Words
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 
@@ -95,8 +97,8 @@ class Transcriber:
         head: str | None = None,
         options: SearchOptions | None = None,
         lms: LanguageModels | None = None,
-        lexicon: Path | str | None = None,
-        hotwords: Path | str | Mapping[str, float] | None = None,
+        lexicon: Words | None = None,
+        hotwords: Phrases | None = None,
         threads: int | None = None,
     ) -> None:
         self.recognizer, self.tokenizer = recognizer, tokenizer
@@ -376,8 +378,8 @@ def load(
     length_bonus: float = 0.0,
     unk_penalty: float = 0.0,
     weights: Path | str | None = None,
-    lexicon: Path | str | None = None,
-    hotwords: Path | str | Mapping[str, float] | None = None,
+    lexicon: Words | None = None,
+    hotwords: Phrases | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> Transcriber:
@@ -386,7 +388,8 @@ def load(
     lm: files of `asr lm train`, or ARPA, whose lm_unit is "word" unless "token" is said; lm_weight
     one for each (default 0.5); length_bonus for each word; weights: a file of `asr tune` instead of
     these numbers.
-    lexicon: file of the only words to output; hotwords: file, or {phrase: bonus}.
+    lexicon: the only words to output, a file or a list; hotwords: a file, a list, or
+    {phrase: bonus}.
     Raises InputError where a file is missing, broken, or does not belong to the model.
     """
     path = model_folder(folder)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from asr.kernels import njit_lean
 
 DEFAULT_BONUS = 5.0  # natural log
 SPACE = 32
+
+Phrases: TypeAlias = Path | str | Mapping[str, float] | Sequence[str]  # see HotWords
 
 
 class HotArrays(NamedTuple):
@@ -46,17 +48,15 @@ def read_word(a: Any, state: Any, letters: Any, begin: Any, end: Any) -> Any:
 
 
 class HotWords:
-    """Phrases and their bonuses (natural logs): of a mapping, or of a file with one phrase a line,
-    optionally followed by a TAB and its bonus. normalize: applied to the phrases.
+    """Phrases and their bonuses (natural logs): of a mapping, of a list without bonuses, or of a
+    file with one phrase a line, optionally followed by a TAB and its bonus. Of equal phrases the
+    last counts. normalize: applied to the phrases.
     """
 
-    def __init__(
-        self, source: Path | str | Mapping[str, float], normalize: Callable[[str], str] = str
-    ) -> None:
-        self.where = "hotwords" if isinstance(source, Mapping) else str(source)
-        lines = source.items() if isinstance(source, Mapping) else _read(Path(source))
+    def __init__(self, source: Phrases, normalize: Callable[[str], str] = str) -> None:
+        self.where = str(source) if isinstance(source, (str, Path)) else "hotwords"
         self.phrases: dict[str, float] = {}
-        for phrase, bonus in lines:
+        for phrase, bonus in _lines_of(source):
             text = " ".join(normalize(phrase).split())
             if not text:
                 what = f"'{phrase}' has no words that the normaliser leaves"
@@ -90,9 +90,17 @@ class HotWords:
         return found
 
 
+def _lines_of(source: Phrases) -> list[tuple[str, float]]:
+    if isinstance(source, (str, Path)):
+        return _read(Path(source))
+    if isinstance(source, Mapping):
+        return list(source.items())
+    return [(phrase, DEFAULT_BONUS) for phrase in source]
+
+
 def _read(path: Path) -> list[tuple[str, float]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"cannot be read ({reason})", path, "One phrase a line.") from error

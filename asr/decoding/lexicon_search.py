@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from asr.decoding import lexicon_beam, lexicon_tree
 from asr.decoding.fusion import Fusion
-from asr.decoding.hotwords import NO_HOT_WORDS, HotWords
+from asr.decoding.hotwords import NO_HOT_WORDS, HotWords, Phrases
 from asr.decoding.lexicon_align import SAFE, trace
 from asr.decoding.lexicon_tree import ARC, END, NODE, Arrays, Model
 from asr.decoding.options import SearchOptions
@@ -28,7 +27,7 @@ from asr.decoding.pauses import Pauses
 from asr.decoding.prefix_tree import LIMIT
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word
-from asr.lm.lexicon import AFTER, START, Lexicon, Pronunciations, Trie
+from asr.lm.lexicon import AFTER, START, Lexicon, Trie, Words
 from asr.lm.ngram import RESERVED, NGram
 
 Doubles = NDArray[np.float64]
@@ -112,8 +111,8 @@ def make_fusion(
     weights: Weights,
     unk_penalty: float = 0.0,
     *,
-    lexicon: Path | str | Pronunciations | None = None,
-    hotwords: Path | str | Mapping[str, float] | None = None,
+    lexicon: Words | None = None,
+    hotwords: Phrases | None = None,
     normalize: Callable[[str], str] = str,
 ) -> Fusion:
     """What the search adds to the outputs of the network; with a lexicon it knows no other words.

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from asr.text.pieces import BOUNDARIES, SPECIAL, is_boundary, letters
 
 Ints = NDArray[np.int32]
 Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
+Words: TypeAlias = Path | str | Pronunciations | Sequence[str]  # see Lexicon
 
 START, AFTER = 0, 1  # nodes: nothing said yet; a word is complete (only its arcs are used)
 
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
 def read_entries(path: Path | str) -> Iterator[Entry]:
     """Read `word[(n)] [probability] [unit...]` lines; see read_lexicon. Raises InputError."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 content = line.split(" #")[0].split()
                 if content and not line.startswith(";;;"):
@@ -59,20 +60,21 @@ def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, tuple[str, ...
     """Read `word[(n)] [probability] unit...` lines: word -> [(probability, units)].
 
     `(n)` marks a further pronunciation (as cmudict). A probability is written with a decimal point
-    and lies in (0, 1]; a word without any gives each pronunciation the same. Lines that begin with
-    `;;;` and what follows ` #` are comments. Units are kept as they are (stress digits too).
-    Raises InputError with file and line.
+    and lies in (0, 1]; a word without any gives each pronunciation the same; of lines with the same
+    word and units the largest counts. Lines that begin with `;;;` and what follows ` #` are
+    comments. Units are kept as they are (stress digits too). Raises InputError with file and line.
     """
-    given: dict[str, dict[tuple[str, ...], float | None]] = {}
-    for word, units, probability, where in read_entries(path):
-        if not units:
-            raise InputError(f"'{word}' has no units", where, "A line is `word unit unit ...`.")
-        given.setdefault(word, {}).setdefault(units, probability)
+    given: dict[str, dict[tuple[str, ...], Entry]] = {}
+    for entry in read_entries(path):
+        if not entry.units:
+            what = f"'{entry.word}' has no units"
+            raise InputError(what, entry.where, "A line is `word unit unit ...`.")
+        _add(entry, given.setdefault(entry.word, {}))
     if not given:
         raise InputError("has no words", path, "A line is `word unit unit ...`.")
     return {
-        word: [(1 / len(entries) if p is None else p, units) for units, p in entries.items()]
-        for word, entries in given.items()
+        word: [(entry.probability or 1 / len(lines), units) for units, entry in lines.items()]
+        for word, lines in given.items()
     }
 
 
@@ -107,26 +109,25 @@ class Trie(NamedTuple):
 class Lexicon:
     """The words of a closed vocabulary and the trie of their spellings in `tokens` (0: blank).
 
-    source: a file (see read_lexicon; a line may also be a mere word, spelt by its letters), or
-    word -> [(probability, units)], with `()` for letters. normalize: applied to the words; those
-    that it leaves nothing of, or several words, are left out. Raises InputError, with file and
-    line, for what the tokens cannot spell.
+    source: a file (see read_lexicon; a line may also be a mere word, spelt by its letters),
+    word -> [(probability, units)], with `()` for letters, or a list of words. normalize: applied to
+    the words; those that it leaves nothing of, or several words, are left out. Raises InputError,
+    with file and line, for what the tokens cannot spell.
     """
 
     def __init__(
         self,
-        source: Path | str | Pronunciations,
+        source: Words,
         tokens: Sequence[str],
         normalize: Callable[[str], str] = str,
     ) -> None:
-        mapping = isinstance(source, Mapping)
-        self.path = "lexicon" if isinstance(source, Mapping) else str(source)
-        entries = _entries_of(source) if isinstance(source, Mapping) else read_entries(source)
+        file = isinstance(source, (str, Path))
+        self.path = str(source) if file else "lexicon"
         given: dict[str, dict[tuple[str, ...], Entry]] = {}
-        for entry in entries:
+        for entry in _entries_of(source):
             words = normalize(entry.word).split()
             if len(words) == 1:
-                given.setdefault(words[0], {}).setdefault(entry.units, entry)
+                _add(entry, given.setdefault(words[0], {}))
         if not given:
             raise InputError("has no words", self.path, "A line is `word [unit ...]`.")
         self.words = list(given)
@@ -143,14 +144,26 @@ class Lexicon:
             raise InputError(
                 f"{len(wrong)} of its spellings cannot be made of the tokens ({what})",
                 self.path,
-                "Mend or leave out those lines" + ("" if mapping else ", or give other tokens"),
+                "Mend or leave out those lines" + (", or give other tokens" if file else ""),
             )
         self.trie = builder.trie()
         digest = hashlib.sha256(repr([list(v.values()) for v in given.values()]).encode())
         self.hash = digest.hexdigest()[:12]
 
 
-def _entries_of(lexicon: Pronunciations) -> Iterator[Entry]:
+def _add(entry: Entry, spellings: dict[tuple[str, ...], Entry]) -> None:
+    """Of equal spellings of a word the most probable counts."""
+    known = spellings.setdefault(entry.units, entry)
+    if (entry.probability or 0.0) > (known.probability or 0.0):
+        spellings[entry.units] = entry
+
+
+def _entries_of(lexicon: Words) -> Iterator[Entry]:
+    if isinstance(lexicon, (str, Path)):
+        yield from read_entries(lexicon)
+        return
+    if not isinstance(lexicon, Mapping):
+        lexicon = {word: [(1.0, ())] for word in lexicon}
     for word, spellings in lexicon.items():
         for probability, units in spellings:
             if not 0 < probability <= 1:

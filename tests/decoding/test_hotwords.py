@@ -106,7 +106,7 @@ def test_a_bonus_brings_a_phrase_out_and_half_of_it_nothing() -> None:
 
 def test_files_and_mistakes(tmp_path: Path) -> None:
     path = tmp_path / "hot.txt"
-    path.write_text("New  York\nparis\t2.5\n\n")
+    path.write_text("\ufeffNew  York\nparis\t1\nparis\t2.5\n\n", encoding="utf-8")
     assert HotWords(path, str.lower).phrases == {"new york": DEFAULT_BONUS, "paris": 2.5}
     path.write_text("new york\nparis\ttwo\n")
     with pytest.raises(InputError, match="'two' is no number") as error:

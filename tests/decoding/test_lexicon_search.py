@@ -351,6 +351,10 @@ def test_what_cannot_be_spelt_is_named(tmp_path, random_lm) -> None:
     assert fusion.missing() == ["yy", "zz"]
     with pytest.raises(InputError, match="cannot be made of the tokens"):
         Lexicon({"ab": [(1.0, ("a", "b"))]}, ["<blank>", "▁a", "b", "a"])  # no boundary before it
+    twice = Lexicon({"ab": [(0.3, ("a", "b")), (0.7, ("a", "b"))]}, tokens)
+    assert twice.trie.prob.tolist() == [0.7]
+    path.write_text("\ufeffab\n", encoding="utf-8")
+    assert Lexicon(path, tokens).words == ["ab"]
     with pytest.raises(InputError, match="no words"):
         Lexicon({}, tokens)
     with pytest.raises(InputError, match="probability 0 is not in"):

@@ -187,7 +187,7 @@ def test_lexicon(tmp_path: Path, run_asr: Callable) -> None:
     path = tmp_path / "lexicon.txt"
     path.write_text(
         ";;; a comment\nread R EH1 D\nread(2)\tR IY1 D # a comment\n"
-        "the 0.7 DH AH0\nthe 0.3 DH IY0\none w 1 .n\n"
+        "the 0.2 DH AH0\nthe 0.3 DH IY0\none w 1 .n\nthe 0.7 DH AH0\n"
     )
     lexicon = read_lexicon(path)
     assert lexicon["read"] == [(0.5, ("R", "EH1", "D")), (0.5, ("R", "IY1", "D"))]
