@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,24 +18,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding import ctc_search
+from asr.decoding.hotwords import Phrases
 from asr.decoding.lexicon_search import make_fusion
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError, nearest
 from asr.hypothesis import Hypothesis, Weights
-from asr.lm.lexicon import Pronunciations
+from asr.lm.lexicon import Words
 from asr.lm.ngram import NGram
+from asr.text.pieces import is_boundary
+
+BLANKS = ("<blank>", "<blk>", "<eps>", "")  # how other toolkits name the blank
+PADDING = ("<pad>", "[PAD]")  # is the blank where token 0 is an ordinary one
 
 LogProbs = NDArray[np.floating[Any]]  # (T, V) natural logs of one utterance
 
 
 def read_tokens(path: Path | str) -> list[str]:
-    """The tokens of a tokens.txt, one a line in the network's order, the blank first."""
+    """The tokens of a tokens.txt, one a line in the network's order, the blank first.
+
+    As k2, icefall and WeNet write it, a line is `token number`; #0, #1, ... at the end, which
+    networks do not output, are left out. Raises InputError as `check_tokens`.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"cannot be read ({reason})", path, "One token a line.") from error
-    return text.removesuffix("\n").replace("\r\n", "\n").split("\n")
+    tokens = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
+    pairs = [line.split() for line in tokens]
+    by_number = {int(p[1]): p[0] for p in pairs if len(p) == 2 and p[1].isdecimal()}
+    if sorted(by_number) == list(range(len(tokens))):
+        tokens = [by_number[number] for number in range(len(tokens))]
+        while tokens and re.fullmatch(r"#\d+", tokens[-1]):
+            tokens.pop()
+    check_tokens(tokens, path)
+    return tokens
+
+
+def check_tokens(tokens: Sequence[str], where: object) -> None:
+    """Raise InputError unless tokens differ and the first may be the blank."""
+    if len(tokens) < 2:
+        raise InputError("holds no tokens besides the blank", where, "One token a line.")
+    token, times = Counter(tokens).most_common(1)[0]
+    if times > 1:
+        what = f"has the token '{token}' {times} times"
+        raise InputError(what, where, "Each output of the network has a token of its own.")
+    ordinary = is_boundary(tokens[0]) or tokens[0].isalnum()
+    blanks = BLANKS + PADDING if ordinary else BLANKS
+    place = next((i for i, token in enumerate(tokens) if token in blanks), 0)
+    if place:
+        what = f"'{tokens[place]}' is token {place}, but the blank must be token 0"
+        remedy = "Move it to the front, and its column of the network's outputs too."
+        raise InputError(what, where, remedy)
 
 
 class CTCDecoder:
@@ -43,13 +79,14 @@ class CTCDecoder:
     the word boundary; <unk>, <s>, </s> and <pad> are never output.
     lm: a language model (file of `asr lm train`, .arpa, .arpa.gz or NGram), or several in a list or
     under their names in a dict: at most one of words and one of tokens.
-    lm_unit: "word" (of ARPA files the default) or "token". lm_weight: natural logs; a list for
-    several.
+    lm_unit: "word" (of ARPA files the default) or "token". lm_weight: of natural logs; for several
+    a list, or a dict by their names.
     length_bonus: for every word (for every token where all LMs are of tokens).
     unk_penalty: natural log added to the score of an unknown word.
     lexicon: the only words that are output: a file (see asr.lm.lexicon.read_lexicon; a word alone
-    is spelt by its letters) or {word: [(probability, units)]}.
-    hotwords: phrases and their bonuses (natural logs), {phrase: bonus}, or a file with one a line.
+    is spelt by its letters), a list of words, or {word: [(probability, units)]}.
+    hotwords: phrases: {phrase: bonus (natural log)}, a list, or a file with one a line, optionally
+    TAB and bonus; without bonus each has 5.
     frame_shift: seconds a frame; without it times are in frames.
     options: how wide the search is; `beam` and other fields of SearchOptions may be given singly.
     """
@@ -60,32 +97,22 @@ class CTCDecoder:
         lm: NGram | Path | str | Sequence[NGram | Path | str] | Mapping[str, Any] | None = None,
         *,
         lm_unit: str | None = None,
-        lm_weight: float | Sequence[float] = 0.5,
+        lm_weight: float | Sequence[float] | Mapping[str, float] = 0.5,
         length_bonus: float = 0.0,
         unk_penalty: float = 0.0,
-        lexicon: Path | str | Pronunciations | None = None,
-        hotwords: Path | str | Mapping[str, float] | None = None,
+        lexicon: Words | None = None,
+        hotwords: Phrases | None = None,
         frame_shift: float = 1.0,
         options: SearchOptions | None = None,
         **settings: Any,
     ) -> None:
-        where = tokens if isinstance(tokens, (str, Path)) else "tokens"
         self.tokens = read_tokens(tokens) if isinstance(tokens, (str, Path)) else list(tokens)
-        if len(self.tokens) < 2:
-            raise InputError("holds no tokens besides the blank", where, "One token a line.")
+        check_tokens(self.tokens, "tokens")
         lms = _open(lm, lm_unit)
-        if isinstance(lm_weight, (int, float)):
-            weights = [float(lm_weight)] * len(lms)
-        else:
-            weights = list(lm_weight)
-        if len(weights) != len(lms):
-            what = f"{len(weights)} weights for {len(lms)} language models"
-            raise InputError(what, "lm_weight", "Give one number, or a list with one for each.")
-        by_name = dict(zip(lms, weights, strict=True))
         self.fusion = make_fusion(
             self.tokens,
             lms,
-            Weights(ctc=1.0, lm=by_name, bonus=length_bonus),
+            Weights(ctc=1.0, lm=_weigh(lms, lm_weight), bonus=length_bonus),
             unk_penalty,
             lexicon=lexicon,
             hotwords=hotwords,
@@ -98,7 +125,10 @@ class CTCDecoder:
         self.frame_shift = frame_shift
 
     def decode(self, log_probs: LogProbs) -> Hypothesis:
-        """The best hypothesis of one utterance, (T, V); the empty text where T is 0."""
+        """The best hypothesis of one utterance, (T, V); the empty text where T is 0.
+
+        The beam reaches further than that of `decode_nbest`, whose best may be another text.
+        """
         return self._search(log_probs, replace(self.options, nbest=1))[0]
 
     def decode_nbest(self, log_probs: LogProbs, nbest: int = 10) -> list[Hypothesis]:
@@ -134,6 +164,22 @@ def _open(lm: Any, unit: str | None) -> dict[str, NGram]:
     if len(names) < len(opened):
         raise InputError("two language models have one name", "lm", "Give a dict with names.")
     return names
+
+
+def _weigh(
+    lms: Mapping[str, NGram], given: float | Sequence[float] | Mapping[str, float]
+) -> dict[str, float]:
+    """The weight of each language model by its name."""
+    if isinstance(given, Mapping):
+        if given.keys() != lms.keys():
+            what = f"weights for {', '.join(given)}; the language models: {', '.join(lms)}"
+            raise InputError(what, "lm_weight", "Give one for each, under its name.")
+        return dict(given)
+    weights = [given] * len(lms) if isinstance(given, (int, float, np.number)) else list(given)
+    if len(weights) != len(lms):
+        what = f"{len(weights)} weights for {len(lms)} language models"
+        raise InputError(what, "lm_weight", "Give one number, or a list with one for each.")
+    return dict(zip(lms, weights, strict=True))
 
 
 def _open_one(lm: NGram | Path | str, unit: str | None) -> NGram:

@@ -40,6 +40,51 @@ def test_ways_to_give_tokens_and_lm_agree(tmp_path, log_probs, arpa) -> None:
     assert all(decoder.decode(log_probs) == first for decoder in decoders)
 
 
+def test_tokens_files_of_other_toolkits(tmp_path, log_probs) -> None:
+    path = tmp_path / "tokens.txt"
+    lines = [f"{token} {number}" for number, token in enumerate(TOKENS)]
+    for text in (
+        "\n".join([*lines[2:], *lines[:2], "#0 5", "#1 6", ""]),
+        "\r\n".join(lines).replace(" ", "\t"),
+        "\ufeff" + "\n".join(TOKENS),
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert asr.CTCDecoder(path).tokens == TOKENS
+    for text, message in (
+        ("-\na\nb\na\n", "the token 'a' 2 times"),
+        ("a\nb\n<blk>\n", "'<blk>' is token 2, but the blank must be token 0"),
+        ("|\na\n[PAD]\n", r"'\[PAD\]' is token 2"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=rf"{path}: .*{message}"):
+            asr.CTCDecoder(path)
+        with pytest.raises(InputError, match=f"tokens: .*{message}"):
+            asr.CTCDecoder(text.split())
+    for tokens in (["<s>", "<pad>", "a"], ["-", "<pad>", "a"], ["<pad>", "a", "|"]):
+        assert asr.CTCDecoder(tokens).tokens == tokens
+
+
+def test_lists_are_words_and_phrases_and_weights_have_names(log_probs, arpa, random_lm) -> None:
+    token = random_lm(TOKENS[1:], "token", np.random.default_rng(1)).lm
+    word = NGram.open(arpa, "word")
+    spelt = {w: [(1.0, ())] for w in ("a", "bc")}
+    lms = {"w": word, "t": token}
+    for one, two in (
+        (asr.CTCDecoder(TOKENS, lexicon=["a", "bc"]), asr.CTCDecoder(TOKENS, lexicon=spelt)),
+        (
+            asr.CTCDecoder(TOKENS, hotwords=["ab", "c a"]),
+            asr.CTCDecoder(TOKENS, hotwords={"ab": 5.0, "c a": 5.0}),
+        ),
+        (
+            asr.CTCDecoder(TOKENS, lms, lm_weight={"t": 0.2, "w": 0.9}),
+            asr.CTCDecoder(TOKENS, lms, lm_weight=[0.9, 0.2]),
+        ),
+    ):
+        assert one.decode(log_probs) == two.decode(log_probs)
+    with pytest.raises(InputError, match="weights for x; the language models: w, t"):
+        asr.CTCDecoder(TOKENS, lms, lm_weight={"x": 0.2})
+
+
 def test_nbest_and_batch(log_probs, arpa) -> None:
     decoder = asr.CTCDecoder(TOKENS, arpa, lm_weight=0.7, length_bonus=0.5, unk_penalty=-1.0)
     nbest = decoder.decode_nbest(log_probs, 8)
