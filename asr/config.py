@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,8 @@ class TokenizerOptions:
     lexicon: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.normalizer, (str, list)):
+        rules = self.normalizer if isinstance(self.normalizer, list) else [self.normalizer]
+        if not all(isinstance(rule, str) for rule in rules):
             raise InputError(f"tokenizer.normalizer={self.normalizer} is no name or list of rules")
 
 
@@ -104,6 +106,10 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
                 raise InputError("is not KEY=VALUE", where, "Write --set train.epochs=20.")
             config = OmegaConf.merge(config, _resolved(OmegaConf.from_dotlist([change]), Path()))
         where = path
+        for name, value in flat(OmegaConf.to_container(config)):
+            given = value if isinstance(value, list) else [value]
+            if any(isinstance(number, float) and math.isnan(number) for number in given):
+                raise InputError(f"{name}={value} is no number")
         experiment: Experiment = OmegaConf.to_object(config)  # type: ignore[assignment]
     except YAMLError as error:
         what = " ".join(str(error).split())
@@ -112,7 +118,8 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
         raise _told(error, where) from error
     except InputError as error:  # an option's own check
         if error.where is None:
-            raise InputError(error.what, where, error.remedy) from error
+            blamed = (f"--set {c}" for c in changes if c.partition("=")[0] in error.what)
+            raise InputError(error.what, next(blamed, where), error.remedy) from error
         raise
     return experiment
 
@@ -164,6 +171,7 @@ def option_names() -> list[str]:
 def nearest_option(key: str) -> str:
     """The known option most like `key`: by its whole name, or else by its last part."""
     names = option_names()
+    names += {name.rpartition(".")[0] for name in names} - {""}
     for name in names:
         if name.rpartition(".")[2] == key.rpartition(".")[2]:
             return f"Did you mean '{name}'?"
@@ -180,7 +188,13 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
 def differences(path: Path, experiment: Experiment) -> list[str]:
     """Options in which a saved configuration differs: "key: old -> new"; the machine's do not
     count."""
-    old = dict(flat(OmegaConf.to_container(OmegaConf.load(path))))
+    try:
+        old = dict(flat(OmegaConf.to_container(OmegaConf.load(path))))
+        if not old:
+            raise ValueError("no option in it")
+    except (OSError, ValueError, YAMLError, AttributeError) as error:
+        remedy = "Remove the folder, or put the file back."
+        raise InputError("is damaged", path, remedy) from error
     new = dict(flat(OmegaConf.to_container(OmegaConf.structured(experiment))))
     return [
         f"{key}: {old.get(key)} -> {new.get(key)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,6 +38,26 @@ def made_folder(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # others have put something there
                 place.rmdir()
         raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """`folder`, made if need be, is this process's alone within the block. Raises InputError where
+    another process has it."""
+    with made_folder(folder):
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(place)
+            what = "another process is at work in it"
+            raise InputError(what, folder, "Wait for it, or choose another folder.") from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(place)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def test_paths_start_at_the_file_or_at_the_current_folder(
     assert data.train == [str(tmp_path.parent / "a.jsonl"), "/corpus/b.jsonl"]
     assert data.dev == ["/c.jsonl"]
     (here / "noise.wav").touch()
-    changes = ["data.train=[x.jsonl]", "data.noise.folder=."]
+    changes = ["data.train=[x.jsonl]", "data.noise.folder=.", "data.noise.share=1"]
     data = load_experiment(path, changes).data
     assert (data.train, data.noise.folder) == ([str(here / "x.jsonl")], str(here))
 
@@ -83,7 +83,7 @@ def test_all_options_are_a_configuration_with_a_comment_each(tmp_path: Path) -> 
         ("data: {train: [a], dev: [b], speed: 1.0}", r"'data\.speed': must be a list"),
         ("train: {epochs: 0}", r"train\.epochs=0 must be above 0"),
         ("train: {warmup: -1}", r"train\.warmup=-1 must not be negative"),
-        ("train: {clip: .nan}", r"train\.clip=nan must be above 0"),
+        ("train: {clip: .inf}", r"train\.clip=inf must be above 0"),
         ("train: {schedule: cosin}", r"schedule='cosin' is unknown\. Did you mean 'cosine'"),
         ("data: {train: [], dev: [b]}", "at least one manifest"),
         ("data: {dev: [b]}", r"'data\.train' is missing"),
@@ -92,6 +92,13 @@ def test_all_options_are_a_configuration_with_a_comment_each(tmp_path: Path) -> 
             "data: {train: [a], dev: [b], specaugment: {time_share: 2}}",
             "time_share and frequency_width",
         ),
+        ("trian: {epochs: 2}", r"unknown option 'trian'\. Did you mean 'train'"),
+        ("model: {encodr: {size: 2}}", r"'model.encodr'\. Did you mean 'model.encoder'"),
+        ("data: {train: [a], dev: [b], gain: .nan}", r"data\.gain=nan is no number"),
+        ("data: {train: [a], dev: [b], speed: [1.0, .nan]}", r"data\.speed=.* is no number"),
+        ("tokenizer: {normalizer: [5]}", r"normalizer=\[5\] is no name or list of rules"),
+        ("train: {threads: 100000}", r"threads=100000 is more than 1024"),
+        ("mwer: {lm: [x.lm]}", r"mwer\.lm and mwer\.weights are without effect"),
         ("seed: [1", "is not YAML"),
         ("- seed", "is not a mapping"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def split_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def write_sets(
+    source: Path,
     utterances: Iterable[Utterance],
     skipped: list[tuple[str, str]],
     output: Path,
@@ -58,11 +60,14 @@ def write_sets(
     """Measure, split and write; end with status 3 if anything was skipped."""
     from asr.data.corpora.common import measured, split_utterances
 
+    fractions = {key: value for key, value in (("dev", dev), ("test", test)) if value}
+    if not re.fullmatch(r"\w[\w.-]*", name) or name in fractions:
+        what = f"'{name}' is no name of a set beside {', '.join(fractions) or 'others'}"
+        raise InputError(what, "--name", "Give another one.")
     good = list(track(measured(utterances, skipped), "reading"))
     if not good:
         reason = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-        raise InputError(f"no usable utterance{reason}", None, "Nothing was written.")
-    fractions = {key: value for key, value in (("dev", dev), ("test", test)) if value}
+        raise InputError(f"no usable utterance{reason}", source, "Nothing was written.")
     sets = split_utterances(good, fractions, name)
     write(sets, output)
     for key, fraction in fractions.items():
@@ -101,7 +106,7 @@ def folder(folder: Path, output: Path, name: str, dev: float, test: float) -> No
     from asr.data.corpora.folder import import_folder
 
     skipped: list[tuple[str, str]] = []
-    write_sets(import_folder(folder, skipped), skipped, output, name, dev, test)
+    write_sets(folder, import_folder(folder, skipped), skipped, output, name, dev, test)
 
 
 @command.command()
@@ -133,7 +138,7 @@ def csv(
     named = {key.removesuffix("_column"): value for key, value in columns.items() if value}
     skipped: list[tuple[str, str]] = []
     utterances = import_table(file, skipped, named, audio_folder)
-    write_sets(utterances, skipped, output, name, dev, test)
+    write_sets(file, utterances, skipped, output, name, dev, test)
 
 
 @command.command()
@@ -149,7 +154,7 @@ def kaldi(folder: Path, output: Path, name: str, dev: float, test: float) -> Non
     from asr.data.corpora.kaldi import import_kaldi
 
     skipped: list[tuple[str, str]] = []
-    write_sets(import_kaldi(folder, skipped), skipped, output, name, dev, test)
+    write_sets(folder, import_kaldi(folder, skipped), skipped, output, name, dev, test)
 
 
 def parse_range(ctx: click.Context, option: click.Parameter, value: str | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from asr.text.tokenizer import Tokenizer
     from asr.training.distributed import Group
     from asr.training.loop import Trainer
+
+
+# a row a token
+TOKEN_WEIGHTS = {
+    *("ctc.linear.weight", "ctc.linear.bias"),
+    *("speller.embedding.weight", "speller.output.weight", "speller.output.bias"),
+}
 
 
 def show_options(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -69,21 +77,25 @@ def command(
       asr train --options > conf/new.yaml
     """
     from asr.config import load_experiment
+    from asr.files import locked
     from asr.training.distributed import joined
 
     shortcuts = {"train.init": init, "train.device": device, "train.threads": threads}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     with joined() as group:
         experiment = load_experiment(config, (*changes, *given))
-        finished = group.share(check_folder(output, experiment) if group.leader else None)
-        if finished:
-            say(f"{output} is finished: its model is {finished}")
-            return
-        trainer = prepare(experiment, output, group)
-        trainer.run()
-        if group.leader:
-            count = len(trainer.train.utterances) + len(trainer.dev.utterances)
-            end_with_skipped([*trainer.unreadable.items()], count)
+        with locked(output) if group.leader else nullcontext():
+            finished = group.share(check_folder(output, experiment) if group.leader else None)
+            if finished:
+                say(f"{output} is finished: its model is {finished}")
+                return
+            trainer = prepare(experiment, output, group)
+            trainer.run()
+            if group.leader:
+                unreadable = [*trainer.unreadable.items()]
+                write_left_out(output, trainer.train.left_out + unreadable)
+                count = len(trainer.train.utterances) + len(trainer.dev.utterances)
+                end_with_skipped(unreadable, count)
 
 
 def check_folder(folder: Path, experiment: Experiment) -> Path | None:
@@ -120,7 +132,7 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     options = experiment.train
     try:
         device = torch.device(options.device)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -164,7 +176,7 @@ def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None
         folder.mkdir(parents=True, exist_ok=True)
         save_experiment(experiment, folder / "config.yaml")  # first: it marks the folder as ours
         trainer.tokenizer.save(folder / "tokenizer")
-        write_left_out(folder / "skipped.jsonl", train.left_out + train.unreadable)
+        write_left_out(folder, train.left_out + train.unreadable)
         write_machine(folder / "machine.json", experiment.train.device)
     except OSError as error:
         raise cannot_write(folder, error) from error
@@ -223,20 +235,31 @@ def open_sets(
 
 
 def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
-    """Copy the weights of the same name and shape from a model folder; say which were left.
+    """Copy the weights of the same name and shape from a model folder; say which were left. Of what
+    belongs to tokens, those are taken that both tokenizers have.
 
     Raises InputError where that is less than half of both models.
     """
+    import torch
+
     from asr.models.recognizer import Recognizer as Saved
     from asr.text.tokenizer import Tokenizer as SavedTokenizer
 
     source = source / "model" if (source / "model").is_dir() else source
-    weights = Saved.load(source).state_dict()
-    own = model.state_dict()
+    saved, pieces = Saved.load(source), SavedTokenizer.load(source).pieces
+    if saved.options.sample_rate != model.options.sample_rate:
+        what = f"its sample rate is {saved.options.sample_rate} Hz, not {model.options.sample_rate}"
+        raise InputError(what, source, "Set model.sample_rate to it; audio is converted.")
+    weights, own = saved.state_dict(), model.state_dict()
+    if pieces != tokenizer.pieces:
+        place = {piece: i for i, piece in enumerate(pieces)}
+        known = [(i, place[p]) for i, p in enumerate(tokenizer.pieces) if p in place]
+        say(f"{len(known)} of {tokenizer.size} tokens are known to {source}")
+        here, there = map(list, zip(*known, strict=True))
+        for name in TOKEN_WEIGHTS & own.keys() & weights.keys():
+            if own[name].shape[1:] == weights[name].shape[1:]:
+                weights[name] = own[name].index_copy(0, torch.tensor(here), weights[name][there])
     left = [n for n, w in own.items() if n not in weights or weights[n].shape != w.shape]
-    same = SavedTokenizer.load(source).hash == tokenizer.hash
-    if not same and not left:
-        raise InputError("its tokenizer is another one", source, "Set tokenizer.path to its own.")
     taken = {n: w for n, w in weights.items() if n in own and n not in left}
     if all(2 * size_of(taken) < size_of(all_of) for all_of in (weights, own)):
         raise InputError(
@@ -252,8 +275,8 @@ def size_of(weights: Mapping[str, Tensor]) -> int:
     return sum(w.numel() for w in weights.values())
 
 
-def write_left_out(path: Path, left_out: list[tuple[str, str]]) -> None:
+def write_left_out(folder: Path, left_out: list[tuple[str, str]]) -> None:
     import json
 
     lines = [json.dumps({"id": i, "reason": r}, ensure_ascii=False) + "\n" for i, r in left_out]
-    path.write_text("".join(lines), encoding="utf-8")
+    (folder / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -95,12 +95,10 @@ def read_native(
         begin = seconds_to_samples(start, rate)
         end = frames if duration is None else seconds_to_samples(start + duration, rate)
         slack = seconds_to_samples(TOLERANCE, rate)
-        if end > frames + slack or begin > frames:
-            raise AudioError(
-                f"lasts {frames / rate:.2f} s, not to {end / rate:.2f} s",
-                where,
-                "Correct 'start' and 'duration' in the manifest",
-            )
+        if end > frames + slack or (frames and begin >= min(end, frames)):
+            to = "" if duration is None else f" to {start + duration:g} s"
+            what = f"lasts {frames / rate:.2f} s, but its cut is from {start:g} s{to}"
+            raise AudioError(what, where, "Correct 'start' and 'duration' in the manifest")
         end = min(end, frames)
         samples = _read_frames(file, begin, end, where)
         estimated = duration is not None or file.format == "MP3"
@@ -155,14 +153,14 @@ def opened(where: str) -> Iterator[soundfile.SoundFile]:
     """The file open in soundfile, through ffmpeg if need be. Raises AudioError."""
     path, member = split_audio(where)
     try:
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would block
     except OSError as error:
         raise AudioError(
             f"cannot be opened ({error.strerror})", where, "Correct the path"
         ) from None
     try:
-        if stat.S_ISDIR(os.fstat(source).st_mode):
-            raise AudioError("is a folder", where, "Give the files in it")
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            raise AudioError("is a folder or a device, no file", where, "Give files")
         stored = None if member is None else io.BytesIO(_member(path, source, member))
         file = open_soundfile(stored or source)
         if file is None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from asr.data.audio import Samples, audio_info, read_audio
 from asr.data.manifest import Utterance
-from asr.errors import InputError
+from asr.errors import AudioError, InputError
 
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
 FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence around it
@@ -103,8 +103,11 @@ class Silence:
 def _check(name: str, share: float, folder: str | None = None) -> None:
     if not 0 <= share <= 1:
         raise InputError(f"data.{name}.share={share:g} must lie between 0 and 1")
+    where = f"data.{name}.folder={folder}"
+    if folder is not None and not share:
+        raise InputError(f"is without effect: data.{name}.share is 0", where, "Set it, up to 1.")
     if folder is not None and not sounds(folder):
-        raise InputError("holds no audio file", f"data.{name}.folder={folder}", "Correct the path.")
+        raise InputError("holds no audio file", where, "Correct the path.")
 
 
 class Variations(Protocol):
@@ -177,7 +180,10 @@ def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Sample
     """An impulse response (K,) that begins with the direct sound. Raises AudioError."""
     if options.folder is not None:
         files = sounds(options.folder)
-        response = read_audio(files[random.integers(len(files))], rate)
+        path = files[random.integers(len(files))]
+        response = read_audio(path, rate)
+        if not response.any():
+            raise AudioError("is silent", path, "Remove it from data.reverb.folder")
         return response[np.abs(response).argmax() :]
     decay = random.uniform(options.decay[0], options.decay[1])
     time = np.arange(1, max(2, int(decay * rate))) / rate

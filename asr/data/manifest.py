@@ -10,25 +10,26 @@ line is checked while the index is built (asr/data/index.py), so a manifest that
 from __future__ import annotations
 
 import json
-import math
 import operator
 import os
 import re
 import stat
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.index import Index, id_hash, open_index
+from asr.data.index import Index, open_index
 from asr.errors import InputError
 from asr.files import whole_file
 
 KEYS = ("id", "audio", "start", "duration", "text", "speaker", "lang")
+LONGEST = 1e9  # seconds that `start` and `duration` may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,14 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
     for key in ("id", "audio", "text", "speaker", "lang"):
         if values[key] is not None and not isinstance(values[key], str):
             raise ValueError(f"'{key}' is not a string: {values[key]!r}")
+    if "\0" in values["audio"]:
+        raise ValueError("'audio' holds a null character, which no path has")
     for key in ("start", "duration"):
         value = values[key]
         if value is None:
             continue
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise ValueError(f"'{key}' is not a number of seconds: {value!r}")
+        if type(value) not in (int, float) or not abs(value) <= LONGEST:  # nor NaN
+            raise ValueError(f"'{key}' is not a number of seconds: {str(value)[:50]}")
         if value < 0:
             raise ValueError(f"'{key}' is negative: {value}")
     values["start"] = values["start"] or 0.0
@@ -146,12 +149,14 @@ class Manifest(Utterances):
         """In the order of the file."""
         return (utterance.id for utterance in self)
 
-    def by_id(self, id: str) -> Utterance:
-        """Raises InputError where there is no such id."""
-        for index in self._index.candidates(id_hash(id)):
-            if self[index].id == id:
-                return self[index]
-        raise InputError(f"no utterance '{id}'", self.path, "Give an id that is in it")
+    def shares_ids(self, other: Manifest) -> bool:
+        """Whether some id is in both, which are not the same."""
+        one, two = self._index, other._index
+        return self.hash != other.hash and any(
+            self[line].id == other[there].id
+            for hash in np.intersect1d(one.hashes, two.hashes).tolist()
+            for line, there in product(one.candidates(hash), two.candidates(hash))
+        )
 
     @property
     def split(self) -> str | None:
@@ -162,7 +167,10 @@ class Manifest(Utterances):
 
 
 class Manifests(Utterances):
-    """Several manifests one after the other; `durations` (n,) as in Manifest."""
+    """Several manifests one after the other; `durations` (n,) as in Manifest.
+
+    Where two of them have an id in common, the manifest's path stands before every id.
+    """
 
     def __init__(self, parts: Sequence[Manifest]) -> None:
         self.parts = parts
@@ -170,13 +178,17 @@ class Manifests(Utterances):
             parts[0].durations if len(parts) == 1 else np.concatenate([p.durations for p in parts])
         )
         self._ends = np.cumsum([len(part) for part in parts])
+        self._named = any(one.shares_ids(two) for one, two in combinations(parts, 2))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def at(self, position: int) -> Utterance:
         part = int(np.searchsorted(self._ends, position, side="right"))
-        return self.parts[part][position - int(self._ends[part])]
+        utterance = self.parts[part][position - int(self._ends[part])]
+        if self._named:
+            utterance = replace(utterance, id=f"{self.parts[part].path}:{utterance.id}")
+        return utterance
 
 
 class Share(Utterances):

@@ -205,8 +205,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if config["format"] > FORMAT:
         what = f"format {config['format']} is newer than {FORMAT}, the newest known here"
         raise InputError(what, path, "Update asr.")
-    if not isinstance(config.get("options"), dict) or not isinstance(config.get("vocabulary"), int):
-        raise InputError("'options' or 'vocabulary' is missing", path, AGAIN)
+    size = config.get("vocabulary")
+    if not isinstance(config.get("options"), dict) or type(size) is not int or size < 2:
+        raise InputError("'options' or 'vocabulary' is missing or wrong", path, AGAIN)
     return config
 
 

@@ -78,7 +78,7 @@ def _rule(name: str) -> Callable[[str], str]:
         return lambda text: text.translate(table)
     if name not in RULES:
         known = [*RULES, "keep:CHARACTERS"]
-        raise InputError(f"no normaliser rule '{name}'", "normalizer", nearest(name, known) + ".")
+        raise InputError(f"no normaliser rule '{name}'", "normalizer", nearest(name, known))
     return RULES[name]
 
 
@@ -128,7 +128,7 @@ def get_normalizer(name: str | Iterable[str] = "basic") -> Normalizer:
     if not isinstance(name, str):
         return Normalizer(tuple(name))
     if name not in NAMED:
-        raise InputError(f"no normaliser '{name}'", "normalizer", nearest(name, NAMED) + ".")
+        raise InputError(f"no normaliser '{name}'", "normalizer", nearest(name, NAMED))
     return Normalizer(NAMED[name])
 
 

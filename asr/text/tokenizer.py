@@ -182,11 +182,11 @@ class Tokenizer:
         size: pieces altogether, for bpe and unigram; fewer where the texts yield fewer.
         """
         if type not in TYPES:
-            raise InputError(f"no tokenizer type '{type}'", "--type", nearest(type, TYPES) + ".")
+            raise InputError(f"no type '{type}'", "tokenizer", nearest(type, TYPES))
         if (size is None) == (type in ("bpe", "unigram")):
             raise InputError(
-                "bpe and unigram need a size, char and lexicon have one of their own",
-                "--size",
+                "types bpe and unigram need a size, char and lexicon have one of their own",
+                "tokenizer",
                 "Give it for bpe and unigram only.",
             )
         normalizer = normalizer or get_normalizer()

@@ -66,8 +66,10 @@ class Checkpoints:
             if state := read(path):
                 for wrong in damaged:
                     wrong.rename(f"{wrong}.damaged")
+                if damaged:
+                    say(f"using the checkpoint before it, {path}")
                 return state
-            say(f"{path} is damaged; using the checkpoint before it")
+            say(f"{path} is damaged")
             damaged.append(path)
         if damaged:
             raise InputError(

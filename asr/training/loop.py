@@ -6,6 +6,7 @@ utterance) and (seed, step, rank), so a checkpoint needs weights, optimiser and 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shlex
@@ -159,11 +160,13 @@ class Trainer:
             if not isinstance(cause, OSError):
                 raise
             saved = self.checkpoints.all()
-            whole = f"The last checkpoint, {saved[-1]}, is whole: make" if saved else "Make"
+            whole = f"The last checkpoint, {saved[-1]}, is whole. " if saved else ""
+            full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
             raise InputError(
                 f"cannot write: {cause.strerror or cause}",
                 self.folder,
-                f"{whole} room, then continue with: {shlex.join(['asr', *sys.argv[1:]])}",
+                f"{whole}{'Make room' if full else 'Mend that'}, then continue with: "
+                f"{shlex.join(['asr', *sys.argv[1:]])}",
             ) from error
 
     def _run_epoch(self, batches: Iterator[Batch], stop: Stop) -> None:

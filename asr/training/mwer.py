@@ -68,6 +68,8 @@ class MWEROptions:
     def __post_init__(self) -> None:
         if self.nbest < 0 or self.nbest == 1:
             raise InputError(f"mwer.nbest={self.nbest} must be 0 or at least 2")
+        if not self.nbest and (self.lm or self.weights):
+            raise InputError("mwer.lm and mwer.weights are without effect: mwer.nbest is 0")
         if not 0 < self.scale < math.inf:
             raise InputError(f"mwer.scale={self.scale} must be above 0 and finite")
         if not 0 <= self.interpolation < 1:
@@ -194,9 +196,12 @@ class MWER:
         epoch = train.maker.options.plain_epochs if train.maker.options else 0
         first = best = words = 0
         self.model.train()
+        weight = next(self.model.parameters())
         for begin in range(0, len(utterances), 8):
             batch = train.maker.make((epoch, utterances[begin : begin + 8]))
-            tensors = batch.tensors(next(self.model.parameters()).device)
+            if not batch.ids:  # no audio of them can be read
+                continue
+            tensors = batch.tensors(weight.device, weight.dtype)
             del tensors["tokens"], tensors["token_lengths"]
             lists = self.search(*self.model.encode(**tensors))
             rows = zip(lists, batch.tokens.tolist(), batch.token_lengths.tolist(), strict=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from asr.errors import InputError, nearest
 from asr.training.schedule import SCHEDULES
 
+MOST_THREADS = 1024
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
 
@@ -57,6 +58,8 @@ class TrainOptions:
         for name in ("epochs", "learning_rate", "clip", "average", "log_steps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}={getattr(self, name)} must be above 0 and finite")
+        if self.threads > MOST_THREADS:
+            raise InputError(f"train.threads={self.threads} is more than {MOST_THREADS}")
         for name in ("warmup", "weight_decay", "threads", "max_dev_seconds", "checkpoint_minutes"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(

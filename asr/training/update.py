@@ -78,12 +78,14 @@ class Updater:
             raise InputError(what, "train.precision", "`auto` is float32 on CPUs.")
 
     def state(self) -> dict[str, Any]:
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state: dict[str, Any] = {"model": self.model.state_dict(), "splits": self.splits}
+        state["optimizer"] = self.optimizer.state_dict()
         return state | ({"ema": self.average.state()} if self.average else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.splits = state["splits"]
         if self.average:
             self.average.load_state(state["ema"])
 

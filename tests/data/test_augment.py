@@ -231,7 +231,15 @@ def test_impossible_values_are_the_users_mistake() -> None:
         Noise(snr=[20, 10])
     with pytest.raises(InputError, match="shortest and the longest"):
         Reverb(decay=[0.0, 1.0])
-    with pytest.raises(InputError, match=r"no audio file.*|data\.reverb"):
-        Reverb(folder="nowhere")
+    with pytest.raises(InputError, match=r"reverb\.folder=nowhere: holds no audio file"):
+        Reverb(0.5, folder="nowhere")
+    with pytest.raises(InputError, match=r"noise\.folder=nowhere: is without effect: data\.noise"):
+        Noise(folder="nowhere")
+
+
+def test_a_room_without_sound_is_told(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(100), RATE)
+    with pytest.raises(AudioError, match=r"silent\.wav: is silent"):
+        draw_room(RATE, Reverb(1.0, folder=str(tmp_path)), generator(1, 0, "a"))
     with pytest.raises(InputError, match="channel"):
         options(channel=-1)

@@ -59,8 +59,9 @@ def test_folder(recordings: Path, tmp_path: Path, run_asr: Run) -> None:
         "bert/z": "bert",
         "bert/sub/x": "bert",
     }
-    assert manifest.by_id("anna/y").text == "Said in anna/y.flac ß"
-    assert manifest.by_id("anna/y").duration == 0.5
+    (said,) = (utterance for utterance in manifest if utterance.id == "anna/y")
+    assert said.text == "Said in anna/y.flac ß"
+    assert said.duration == 0.5
     assert all(len(load(u, RATE)) == RATE // 2 for u in manifest)
     assert "5 utterances, 2 speakers" in done.stdout
 
@@ -83,6 +84,7 @@ def test_folder_skips_and_lists_single_bad_items(
     (recordings / "alone.txt").write_bytes(b"\xff\xfe")
     (recordings / "anna/y.txt").write_text(" \n")
     (recordings / "anna/lost.txt").write_text("no recording")
+    (recordings / "anna/x.txt").rename(recordings / "anna/x.TXT")
     done = run_asr("prepare", "folder", recordings, "-o", tmp_path / "out")
     assert done.returncode == 3
     for line in (
@@ -188,6 +190,11 @@ def test_csv(tmp_path: Path) -> None:
         ("x", "ja, nein", tmp_path),
         ("y", "", tmp_path),
     ]
+    cut, whole = table(path, "Path, Sentence,start,duration\nx.wav,a,0.5,1.25\ny.wav,b,,\n")
+    assert (cut.text, cut.start, cut.duration) == ("a", 0.5, 1.25)
+    assert (whole.text, whole.start, whole.duration) == ("b", 0.0, None)
+    (whole,) = table(path, "path,text,duration\nx.wav,a,00:03\n")  # the file's: not read
+    assert (whole.start, whole.duration) == (0.0, None)
     skipped: list[tuple[str, str]] = []
     path.write_text("audio,text\n,no audio\n")
     assert list(import_table(path, skipped, {})) == []
@@ -202,6 +209,8 @@ def test_csv(tmp_path: Path) -> None:
         ("audio,text\nx,y\nx,a,b\n", {}, r"x.csv:3: 3 cells in a table of 2 columns"),
         ("audio,text\nx.wav,y\n\nx.wav,z\n", {}, r"x.csv:4: duplicate id 'x' \(first in line 2\)"),
         ('audio,text\nx.wav,"y"z\n', {}, r"x.csv:2: broken CSV"),
+        ("audio,text,text\nx.wav,y,z\n", {}, r"x.csv: two columns 'text'\. Rename"),
+        ("audio,text,start\nx.wav,y,-1\n", {}, r"x.csv:2: '-1' is no number of seconds"),
     ],
 )
 def test_wrong_csv(tmp_path: Path, content: str, columns: dict[str, str], message: str) -> None:
@@ -217,7 +226,7 @@ def kaldi(tmp_path: Path) -> Path:
     for name, content in {
         "wav.scp": f"r1 r1.wav\nr2 flac -c -d -s {tmp_path}/r2.flac |\n",
         "segments": "u1 r1 0.50 1.25\nu2 r1 1.25 -1\nu3 r2 0 1.0\nu4 r9 0 1\nu5 r2 0.1 0.2\n",
-        "text": "u1 one  two\nu2 three\nu3\nu4 x\n",
+        "text": "u1 one  two\nu2 three\nu3\nu4 x\nu9 y\n",
         "utt2spk": "u1 s1\nu2\ts1\nu3 s2\n",
     }.items():
         (folder / name).write_text(content)
@@ -229,6 +238,7 @@ def test_kaldi(kaldi: Path, tmp_path: Path, run_asr: Run) -> None:
     assert done.returncode == 3
     assert "u4: recording 'r9' is not in wav.scp" in done.stderr
     assert "u5: not in text" in done.stderr
+    assert "u9: a text without a recording" in done.stderr
     one, two, three = Manifest.open(tmp_path / "out/manifest.train.jsonl")
     assert (one.text, one.speaker, one.start, one.duration) == ("one  two", "s1", 0.5, 0.75)
     assert (two.speaker, two.start, two.duration) == ("s1", 1.25, 0.75)
@@ -382,6 +392,15 @@ def test_fsdd_with_a_set_missing(clone: Path) -> None:
     shutil.rmtree(clone / "recordings")
     with pytest.raises(InputError, match="no recording for 'train'"):
         fsdd.import_fsdd(clone)
+
+
+@pytest.mark.parametrize("name", ["dev", "", "../up"])
+def test_names_that_are_no_sets(name: str, recordings: Path, tmp_path: Path, run_asr: Run) -> None:
+    out = tmp_path / "out"
+    given = ("--name", name, "--dev", "0.2")
+    done = run_asr("prepare", "folder", recordings, "-o", out, *given)
+    assert (done.returncode, out.exists()) == (2, False)
+    assert f"--name: '{name}' is no name of a set beside dev" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,7 @@ def test_utterances_are_those_of_the_lines(tmp_path: Path) -> None:
         assert (manifest[1].start, manifest[1].lang, manifest[1].text) == (0.25, "de", None)
         np.testing.assert_array_equal(manifest.durations, np.float32([1.5, np.nan, 0]))
         assert list(manifest.ids) == ["a", "b", "c"]
-        assert manifest.by_id("b") == manifest[1]
         assert manifest.split == "dev"
-        with pytest.raises(InputError, match="no utterance 'd'"):
-            manifest.by_id("d")
         with pytest.raises(IndexError):
             manifest[3]
 
@@ -73,6 +70,12 @@ def test_split_key_goes_before_the_file_name(tmp_path: Path) -> None:
         ('{"id": "q", "audio": "q.wav", "duration": "2"}', "'duration' is not a number of seconds"),
         ('{"id": "q", "audio": "q.wav", "duration": NaN}', "'duration' is not a number of seconds"),
         ('{"id": "q", "audio": "q.wav", "start": true}', "'start' is not a number of seconds"),
+        ('{"id": "q", "audio": "q.wav", "start": 1e300}', "'start' is not a number of seconds"),
+        (
+            f'{{"id": "q", "audio": "q.wav", "start": 1{"0" * 400}}}',
+            "no.* seconds: 1000",
+        ),
+        (r'{"id": "q", "audio": "q\u0000.wav"}', "'audio' holds a null character"),
         ('{"id": "q", "audio": "q.wav", "text": "\\ud800"}', "not valid UTF-8"),
         ("[" * 100000, "nested too deeply"),
         ('{"id": "a", "audio": "q.wav"}', r"duplicate id 'a' \(first in line 2\)"),
@@ -148,7 +151,7 @@ def test_read_only_folder_has_its_index_in_the_cache(
         assert Manifest.open(path)[0].id == "a"
         monkeypatch.undo()
         monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")  # nowhere to write at all
-        assert Manifest.open(path).by_id("b").id == "b"
+        assert Manifest.open(path)[1].id == "b"
     finally:
         folder.chmod(0o755)
 
@@ -157,9 +160,11 @@ def test_colliding_hashes_are_no_duplicates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index, "id_hash", lambda id: len(id))
-    monkeypatch.setattr("asr.data.manifest.id_hash", lambda id: len(id))
     path = lines(tmp_path / "m.jsonl", *LINES)
-    assert Manifest.open(path).by_id("c").audio == "/abs/c.wav"
+    one = Manifest.open(path)
+    other = Manifest.open(lines(tmp_path / "o.jsonl", LINES[0] | {"id": "z"}))
+    assert not one.shares_ids(other)
+    assert one.shares_ids(Manifest.open(lines(tmp_path / "p.jsonl", LINES[2])))
     path = lines(tmp_path / "n.jsonl", *LINES, LINES[1])
     with pytest.raises(InputError, match=r"n.jsonl:4: duplicate id 'b' \(first in line 2\)"):
         Manifest.open(path)
@@ -172,8 +177,6 @@ def test_many_utterances_by_number_and_id(tmp_path: Path) -> None:
     write_manifest(path, rows)
     manifest = Manifest.open(path)
     assert [u.id for u in manifest] == [row["id"] for row in rows]
-    for row in rows[::37]:
-        assert manifest.by_id(str(row["id"])).audio == row["audio"]
     expected = np.array([row["duration"] for row in rows], np.float32)
     np.testing.assert_array_equal(manifest.durations, expected)
 
@@ -200,9 +203,13 @@ def test_changed_while_in_use(tmp_path: Path) -> None:
 def test_concatenation(tmp_path: Path) -> None:
     paths = [lines(tmp_path / f"{i}.jsonl", *LINES[: i + 1]) for i in range(3)]
     both = open_manifests(paths)
-    assert [u.id for u in both] == ["a", "a", "b", "a", "b", "c"]
-    assert both[-1].id == both[5].id == "c"
-    assert [u.id for u in both[1:3]] == ["a", "b"]
+    names = [(0, "a"), (1, "a"), (1, "b"), (2, "a"), (2, "b"), (2, "c")]
+    assert [u.id for u in both] == [f"{paths[i]}:{id}" for i, id in names]  # else two are alike
+    assert both[-1] == both[5]
+    assert [u.audio for u in both[1:3]] == [LINES[0]["audio"], LINES[1]["audio"]]
+    other = lines(tmp_path / "other.jsonl", LINES[2])
+    assert [u.id for u in open_manifests([paths[1], other])] == ["a", "b", "c"]
+    assert [u.id for u in open_manifests([other, other])] == ["c", "c"]  # to weigh more
     np.testing.assert_array_equal(both.durations, np.float32([1.5, 1.5, np.nan, 1.5, np.nan, 0]))
 
 
@@ -239,7 +246,7 @@ def test_an_opened_manifest_holds_at_most_16_bytes_an_utterance(tmp_path: Path) 
     tracemalloc.start()  # sees Python's and numpy's memory; mapped pages belong to the system
     try:
         manifest = Manifest.open(path)
-        assert manifest.by_id("777").id == manifest[777].id == "777"
+        assert manifest[777].id == "777"
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -282,6 +282,22 @@ def test_language_models_that_know_the_training_texts_are_told(
     assert f"words seems to have seen the training texts (perplexity {perplexity:.0f}; of" in said
 
 
+def test_introduction_with_broken_audio_in_float64(
+    experiment: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, manifest = experiment("ctc", epochs=1), tmp_path / "manifest.train.jsonl"
+    (tmp_path / "broken.wav").write_text("no audio")
+    line = '{{"id": "b{}", "audio": "broken.wav", "duration": 1, "text": "ab"}}\n'
+    with open(manifest, "a") as file:
+        file.writelines(line.format(i) for i in range(40))
+    more = ["data.workers=0", "mwer.nbest=3", "train.precision=float64"]
+    given = [str(config), "-o", str(tmp_path / "exp"), *(a for m in more for a in ("--set", m))]
+    with pytest.raises(SystemExit) as left:
+        command.main(given, standalone_mode=False)
+    assert left.value.code == 3
+    assert "MWER: WER " in capsys.readouterr().err
+
+
 def test_training_with_it(
     experiment: Callable[..., Path],
     lms: tuple[list[str], dict[str, kenlm.Model]],

@@ -17,6 +17,7 @@ import torch
 from asr.commands.train import check_folder, command, prepare
 from asr.config import load_experiment
 from asr.errors import InputError
+from asr.files import locked
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 from asr.training.checkpoint import read
@@ -81,6 +82,8 @@ def test_broken_audio_is_listed_and_the_status_is_3(
     assert "skipped 3 of 17 utterances" in said
     assert all(f"  {name}: " in said for name in ("train3", "train4", "dev1"))
     assert (tmp_path / "exp" / "model" / "config.json").exists()
+    listed = (tmp_path / "exp" / "skipped.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["id"] for line in listed) == ["dev1", "train3", "train4"]
 
 
 @pytest.mark.parametrize("name", ["train", "dev"])
@@ -106,7 +109,15 @@ def test_folders_that_are_refused(experiment: Experiment, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="is not a folder"):
         check_folder(folder / "notes.txt", given)
     shutil.rmtree(folder)
+    with locked(folder), pytest.raises(InputError, match="another process is at work in it"):
+        train(config, folder)
     assert train(config, folder, "--set", "train.epochs=1") == 0
+    saved = (folder / "config.yaml").read_text()
+    for damaged in ("a: [", "", "- 1"):
+        (folder / "config.yaml").write_text(damaged)
+        with pytest.raises(InputError, match=r"config\.yaml: is damaged"):
+            train(config, folder)
+    (folder / "config.yaml").write_text(saved)
     with pytest.raises(InputError, match=r"another configuration \(train\.epochs: 1 -> 6\)"):
         train(config, folder)
 
@@ -119,6 +130,7 @@ def test_impossible_options_of_the_model_leave_nothing(
         ("model.encoder.type=lstm", "model.encoder.type"),
         ("model.encoder.dropout=7", "model.encoder.dropout"),
         ("train.device=tpu9", "device 'tpu9' cannot be used"),
+        ("train.device=meta", "device 'meta' cannot be used"),
         ("tokenizer.type=bpe", "need a size"),
         ("tokenizer.normalizer=engish", "Did you mean 'english'"),
     ):
@@ -141,14 +153,25 @@ def test_init_takes_weights_that_fit(
     capsys.readouterr()
     bigger = ("--set", "tokenizer.type=bpe", "--set", "tokenizer.size=12")
     assert train(config, tmp_path / "third", *still, *bigger) == 0
-    assert "new ones: ctc.linear.weight, ctc.linear.bias" in capsys.readouterr().err
+    said = capsys.readouterr().err
     got = Recognizer.load(tmp_path / "third" / "model").state_dict()
-    kept = [n for n in source if n.startswith("encoder.")]
-    assert kept
+    others = [n for n in source if not n.startswith("ctc.")]
+    assert all(torch.allclose(got[n], source[n], atol=1e-6) for n in others)
+    old, new = (Tokenizer.load(f / "model").pieces for f in (first, tmp_path / "third"))
+    known = set(old) & set(new)
+    assert 2 < len(known) < len(new) != len(old)
+    assert f"{len(known)} of {len(new)} tokens are known to {first / 'model'}" in said
+    for name in ("ctc.linear.weight", "ctc.linear.bias"):
+        for piece in new:
+            same = piece in known and torch.allclose(
+                got[name][new.index(piece)], source[name][old.index(piece)], atol=1e-6
+            )
+            assert same == (piece in known)
+    with pytest.raises(InputError, match=r"its sample rate is 8000 Hz, not 16000"):
+        train(config, tmp_path / "fourth", *still, "--set", "model.sample_rate=16000")
     other = ("--set", "model.encoder.size=24", "--set", "model.frontend.channels=16")
     with pytest.raises(InputError, match=r"another model.*Copy `model:`"):
         train(config, tmp_path / "fourth", *still, *other)
-    assert all(torch.allclose(got[n], source[n], atol=1e-6) for n in kept)
 
 
 def test_divergence_is_told_with_the_last_good_weights(
@@ -211,6 +234,6 @@ def test_full_disk(experiment: Experiment, tmp_path: Path, namespace: list[str])
     assert len(errors) == 1
     assert "No space left on device. The last checkpoint, " in errors[0]
     again = f"asr train {arguments[1]} -o {tmp_path}/disk/exp"
-    assert errors[0].endswith(f"is whole: make room, then continue with: {again}")
+    assert errors[0].endswith(f"is whole. Make room, then continue with: {again}")
     assert "continuing after step" in done.stderr
     assert "Traceback" not in done.stderr

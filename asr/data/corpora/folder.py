@@ -24,23 +24,22 @@ def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
     if not folder.is_dir():
         raise InputError("not a folder", folder, "Give the folder with the recordings")
     found: dict[str, str] = {}
-    texts: set[str] = set()
+    texts: dict[str, str] = {}  # by id
     for place, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(names):
-            file = Path(place, name).relative_to(folder)
-            if file.suffix == ".txt":
-                texts.add(str(file))
-            if file.suffix.lower() not in SUFFIXES or name.startswith("."):
+        files = [Path(place, name).relative_to(folder) for name in sorted(names)]
+        texts |= {id_of(file): str(file) for file in files if file.suffix.lower() == ".txt"}
+        for file in files:
+            if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
                 continue
-            id = file.with_suffix("").as_posix()
-            text = folder / f"{id}.txt"
+            id = id_of(file)
             if id in found:
                 skipped.append((str(file), f"{found[id]} has the same name"))
-            elif not text.is_file():
-                skipped.append((str(file), f"no {text.name} beside it"))
+            elif id not in texts:
+                skipped.append((str(file), f"no {file.stem}.txt beside it"))
             else:
                 found[id] = str(file)
+                text = folder / texts[id]
                 try:
                     said = " ".join(" ".join(line for _, line in read_lines(text)).split())
                 except InputError as error:
@@ -55,5 +54,9 @@ def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
         raise InputError(
             "no recording with a text file", folder, "Put x.txt beside each x.wav (or .flac, ...)"
         )
-    alone = sorted(texts - {f"{id}.txt" for id in found})
-    skipped += [(name, "no recording beside it") for name in alone]
+    alone = sorted(texts.keys() - found.keys())
+    skipped += [(texts[id], "no recording beside it") for id in alone]
+
+
+def id_of(file: Path) -> str:
+    return file.with_suffix("").as_posix()

@@ -38,6 +38,8 @@ def import_kaldi(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
                 text=None if texts is None else texts[id][1],
                 speaker=speakers.get(id, (0, None))[1],
             )
+    alone = texts.keys() - segments.keys() if texts else ()
+    skipped += [(id, "a text without a recording") for id in sorted(alone)]
 
 
 def _table(path: Path) -> dict[str, tuple[int, str]]:

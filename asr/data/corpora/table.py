@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from asr.data.corpora.common import Skipped, read_lines
-from asr.data.manifest import KEYS, Utterance
+from asr.data.manifest import KEYS, LONGEST, Utterance
 from asr.errors import InputError, nearest
 
 NAMES = {  # key of a manifest: columns that hold it, where the user names none
@@ -18,6 +19,8 @@ NAMES = {  # key of a manifest: columns that hold it, where the user names none
     "speaker": ("speaker", "client_id", "speaker_id"),
     "id": ("id", "utterance_id"),
     "lang": ("lang", "locale", "language"),
+    "start": ("start",),
+    "duration": ("duration",),
 }
 
 
@@ -31,7 +34,7 @@ class Table:
 
     def utterances(self, skipped: Skipped) -> Iterator[Utterance]:
         """One a row; unknown columns are kept. Skips rows without audio. Raises InputError: no
-        such column, a row with more cells than columns, an id twice."""
+        such column, a name or an id twice, more cells than columns, times that are no seconds."""
         columns: dict[str, str] | None = None
         lines: dict[str, int] = {}
         for number, row in self._rows():
@@ -51,6 +54,8 @@ class Table:
                 folder=self.audio_folder,
                 audio=values["audio"],
                 text=values["text"],
+                start=_seconds(values.get("start"), where) or 0.0,
+                duration=_seconds(values.get("duration"), where),
                 speaker=values.get("speaker") or None,
                 lang=values.get("lang") or None,
                 extra={name: cell for name, cell in row.items() if cell and name not in KEYS},
@@ -65,7 +70,9 @@ class Table:
         tabs = delimiter == "\t"
         style: dict[str, Any] = {"delimiter": delimiter, "strict": not tabs}
         style["quoting"] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        names = next(csv.reader([head], **style), [])
+        names = [name.strip() for name in next(csv.reader([head], **style), [])]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"two columns '{twice.pop()}'", self.path, "Rename one of them")
         reader = csv.reader((line + "\n" for line in lines), **style)
         try:
             for cells in reader:
@@ -89,13 +96,25 @@ class Table:
             wanted = self.columns.get(key)
             if wanted is not None and wanted not in names:
                 raise InputError(f"no column '{wanted}'", self.path, nearest(wanted, names))
-            found = wanted or next((name for name in usual if name in names), None)
+            alike = {name.lower(): name for name in names}
+            found = wanted or next((alike[name] for name in usual if name in alike), None)
             if found:
                 chosen[key] = found
             elif key in ("audio", "text"):
                 remedy = f"Name it: --{key}-column. Columns: {', '.join(names)}"
                 raise InputError(f"no column for {key}", self.path, remedy)
+        if "start" not in chosen:
+            chosen.pop("duration", None)  # of the whole file, which knows it better
         return chosen
+
+
+def _seconds(cell: str | None, where: str) -> float | None:
+    if not cell:
+        return None
+    with suppress(ValueError):
+        if 0 <= float(cell) <= LONGEST:
+            return float(cell)
+    raise InputError(f"'{cell}' is no number of seconds", where, "Correct this line")
 
 
 def _unquoted(cell: str) -> str:
