@@ -9,7 +9,8 @@ but at least floor + STEP and at most the loudest - STEP.
 `top` is the highest level within NEAR seconds, so that a quiet speaker beside a loud one counts;
 `floor` the level that a tenth of the frames of about half a minute is below. A part of a recording
 is looked at together with what came before it: alone, the noise behind the last word is the loudest
-that there is. Where STEADY seconds or more vary by less than STEP there is no speech at all.
+that there is. Where STEADY seconds or more vary by less than STEP there is no speech at all; of
+what is shorter than BRIEF everything is speech, for there is no noise to tell it from.
 The longer a segment has become, the shorter a pause ends it. Where there is no pause for LONGEST
 seconds, segments overlap; `asr.decoding.recording` joins their words.
 """
@@ -29,7 +30,7 @@ Levels = NDArray[np.float32]
 FRAME = 0.01  # seconds
 RISE, DEPTH, STEP = 0.25, 40.0, 6.0  # of the threshold, see above; the latter two in dB
 NEAR = 1.5  # seconds
-STEADY = 3.0  # seconds
+STEADY, BRIEF = 3.0, 0.5  # seconds
 BEFORE = 10.0  # seconds
 SILENCE = -75.0  # dB below full scale: never speech
 CLICK = 0.08  # seconds; what is shorter is no speech
@@ -123,6 +124,8 @@ def find_speech(level: Levels) -> NDArray[np.bool_]:
     top = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1).max(1)
     threshold = np.maximum(floor + RISE * (top - floor), top - DEPTH)
     threshold = np.minimum(np.maximum(threshold, floor + STEP), smooth.max() - STEP)
+    if len(level) < BRIEF / FRAME:
+        threshold[:] = SILENCE
     speech: NDArray[np.bool_] = (smooth > threshold) & (smooth > SILENCE)
     for begin, end in runs(speech):
         if end - begin < CLICK / FRAME:

@@ -120,6 +120,14 @@ def test_silence(samples: Samples) -> None:
     assert list(segments([samples.astype(np.float32)], RATE)) == []
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_a_brief_recording_is_all_speech(noise: float) -> None:
+    draw = np.random.default_rng(4)
+    samples = (noise * draw.standard_normal(round(0.3 * RATE))).astype(np.float32)
+    found = list(segments([samples], RATE))
+    assert [len(one.samples) for one in found] == [len(samples)] * (noise > 0)
+
+
 def test_real_recordings_are_parted(asr_data: Path) -> None:
     """Each recording in a segment or several of its own, where zeros lie between them."""
     manifest = Manifest.open(asr_data / "arctic-kathleen" / "manifest.test.jsonl")
