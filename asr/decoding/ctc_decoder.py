@@ -174,7 +174,7 @@ def _weigh(
         if given.keys() != lms.keys():
             what = f"weights for {', '.join(given)}; the language models: {', '.join(lms)}"
             raise InputError(what, "lm_weight", "Give one for each, under its name.")
-        return dict(given)
+        return {name: given[name] for name in lms}
     weights = [given] * len(lms) if isinstance(given, (int, float, np.number)) else list(given)
     if len(weights) != len(lms):
         what = f"{len(weights)} weights for {len(lms)} language models"

@@ -240,6 +240,8 @@ class LexiconSearch:
         fusion = self.fusion
         cut = self.looks[0].beam_cut * math.exp(-SAFE)
         ctc, (tokens, peak), spans = trace(probs, fusion.lexicon.trie, words, cut)
+        if ctc == -np.inf:  # bonuses have chosen what the network all but rules out
+            ctc, (tokens, peak), spans = trace(probs, fusion.lexicon.trie, words, 0.0)
         names = [fusion.lexicon.words[w] for w in words.tolist()]
         scores: dict[str, Any] = {
             "ctc": float(ctc),
