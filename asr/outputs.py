@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 import numpy as np
@@ -56,16 +57,20 @@ def write_tokens(path: Path, pieces: Sequence[str]) -> None:
 
 
 class Outputs:
-    """The arrays of an .npz file, each read when it is asked for. Raises InputError."""
+    """The arrays of an .npz file, each read when it is asked for, from any thread.
+
+    Raises InputError where the file is none, or holds none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._one_at_a_time = Lock()
         try:
             self._file = np.load(path)
             self.ids: list[str] = list(self._file.files)
         except OSError as error:
             raise cannot_read(path, error) from error
-        except (ValueError, AttributeError, zipfile.BadZipFile) as error:
+        except Exception as error:  # what the zip and npy formats raise for damage is not told
             raise InputError("is not an .npz file", path, "numpy.savez writes them.") from error
         if not self.ids:
             raise InputError("holds no arrays", path, "One array (T, V) an utterance id.")
@@ -73,11 +78,15 @@ class Outputs:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __iter__(self) -> Iterator[tuple[str, Floats]]:
-        for name in self.ids:
-            try:
+    def read(self, name: str) -> Floats:
+        """One array, (T, V) if it is what it should be. InputError: damaged, or no real numbers."""
+        try:
+            with self._one_at_a_time:
                 array = self._file[name]
-            except (ValueError, OSError, zipfile.BadZipFile) as error:
-                what = f"the array '{name}' cannot be read"
-                raise InputError(what, self.path, "Write the file again.") from error
-            yield name, np.ascontiguousarray(array, np.float32)
+        except Exception as error:  # as above
+            what = f"the array cannot be read ({error})"
+            raise InputError(what, self.path, "Write the file again.") from error
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            kind = getattr(array, "dtype", "no array")
+            raise InputError(f"holds no real numbers ({kind})", self.path, "Give natural logs.")
+        return np.ascontiguousarray(array, np.float32)

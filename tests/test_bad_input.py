@@ -20,6 +20,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import soundfile
@@ -255,14 +256,73 @@ def test_wrong_language_models(command: str, said: Callable[[str], str]) -> None
         assert_matches(said(f"{command} --lm {lm}"), message)
 
 
-def test_lm_of_the_wrong_unit_beside_saved_outputs(
-    place: Path, tmp_path_factory: pytest.TempPathFactory, said: Callable[[str], str]
-) -> None:
-    folder = tmp_path_factory.mktemp("outputs")
+@pytest.fixture(scope="module")
+def saved(place: Path) -> str:
+    """The outputs of a network, `saved.npz` among the others; how they are decoded."""
     pieces = Tokenizer.load(place / "model").pieces
-    (folder / "tokens.txt").write_text("\n".join(pieces) + "\n")
-    np.savez(folder / "o.npz", u0=np.log(np.full((5, len(pieces)), 1 / len(pieces), np.float32)))
-    given = f"decode {folder}/o.npz --tokens {folder}/tokens.txt -o OUT/x.jsonl"
+    (place / "tokens.txt").write_text("\n".join(pieces) + "\n")
+    uniform = np.log(np.full((5, len(pieces)), 1 / len(pieces), np.float32))
+    np.savez(place / "saved.npz", u0=uniform)
+    broken = dict.fromkeys(BAD_ARRAYS, uniform)
+    broken |= {"text": np.array(["a"]), "complex": uniform.astype(complex), "nan": uniform * np.nan}
+    np.savez_compressed(place / "broken.npz", u0=uniform, **broken, u1=uniform)
+    content = bytearray((place / "broken.npz").read_bytes())
+    name = content.index(b"damaged.npy") + len(b"damaged.npy")
+    content[name + 40 : name + 60] = bytes(20)
+    (place / "broken.npz").write_bytes(content)
+    (place / "empty.npz").write_bytes(b"")
+    with open(place / "single.npz", "wb") as file:
+        np.save(file, uniform)
+    return "decode {}.npz --tokens tokens.txt -o OUT/x.jsonl"
+
+
+BAD_ARRAYS = {
+    "damaged": r"broken\.npz: the array cannot be read \(.*\)\. Write the file again",
+    "text": r"broken\.npz: holds no real numbers \(<U1\)\. Give natural logs",
+    "complex": r"broken\.npz: holds no real numbers \(complex128\)\. Give natural logs",
+    "nan": r"frame 0: the network's outputs hold NaN or infinity\. Train or export",
+}
+
+
+@pytest.mark.parametrize("name", ["empty", "single"])
+def test_what_is_no_file_of_outputs(name: str, saved: str, said: Callable[[str], str]) -> None:
+    message = rf"{name}\.npz: is not an \.npz file\. numpy\.savez writes them"
+    assert_matches(said(saved.format(name)), message)
+
+
+def test_bad_arrays_among_good(
+    saved: str,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    given = saved.format("broken").replace("OUT", str(tmp_path))
+    assert status([*given.split(), "--beam", "1"]) == 3
+    shown = capsys.readouterr().err
+    assert f"skipped {len(BAD_ARRAYS)} of {len(BAD_ARRAYS) + 2} utterances" in shown
+    for name, reason in BAD_ARRAYS.items():
+        assert_matches(shown, rf"(?m)^  {name}: {reason}")
+    found = list(read_nbest(tmp_path / "x.jsonl")[1])
+    assert [one.id for one in found] == ["u0", *BAD_ARRAYS, "u1"]
+    assert [one.id for one in found if one.nbest] == ["u0", "u1"]
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_impossible_frame_shifts(seconds: str, saved: str, said: Callable[[str], str]) -> None:
+    message = said(f"{saved.format('saved')} --frame-shift {seconds}")
+    assert_matches(message, r"--frame-shift: is \S+; it must be above 0 and finite\. Give")
+
+
+@pytest.mark.parametrize("option", ["--device cuda", "--head las", "--head joint"])
+def test_saved_outputs_have_neither_device_nor_head(option: str, saved: str) -> None:
+    with pytest.raises(click.UsageError, match="leave out --head and --device"):
+        status(f"{saved.format('saved')} {option}".split())
+
+
+def test_lm_of_the_wrong_unit_beside_saved_outputs(saved: str, said: Callable[[str], str]) -> None:
+    given = saved.format("saved")
     assert_matches(said(f"{given} --lm token.arpa"), "token.arpa: is no language model of words")
 
 

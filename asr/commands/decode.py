@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
     from asr.data.manifest import Manifest
     from asr.decoding.fusion import Fusion
     from asr.decoding.language_models import LanguageModels
+    from asr.decoding.options import SearchOptions
     from asr.hypothesis import NBest
     from asr.training.distributed import Group
     from asr.transcriber import Transcriber
+
+Result = TypeVar("Result")
 
 
 @click.command()
@@ -70,6 +76,17 @@ def command(
     if model.suffix == ".npz":
         if manifest is not None or save_outputs is not None:
             raise click.UsageError("an OUTPUTS.npz takes neither MANIFEST nor --save-outputs")
+        if tokens is None:
+            raise click.UsageError("an OUTPUTS.npz needs --tokens tokens.txt")
+        if device != "cpu" or arguments["head"] not in (None, "ctc"):
+            what = "an OUTPUTS.npz is of a CTC head and decoded on the CPU"
+            raise click.UsageError(f"{what}: leave out --head and --device")
+        check_weights(
+            arguments["weights"],
+            arguments["lm_weight"],
+            arguments["length_bonus"],
+            arguments["unk_penalty"],
+        )
         decode_file(model, tokens, output, nbest, frame_shift, threads, arguments)
         return
     if manifest is None:
@@ -199,7 +216,7 @@ def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
 
 def decode_file(
     path: Path,
-    tokens: Path | None,
+    tokens: Path,
     output: Path,
     nbest: int,
     frame_shift: float,
@@ -207,24 +224,70 @@ def decode_file(
     arguments: SearchArguments,
 ) -> None:
     """Decode saved CTC outputs; needs no torch."""
-    if tokens is None:
-        raise click.UsageError("an OUTPUTS.npz needs --tokens tokens.txt")
-    if arguments["head"] == "las":
-        raise click.UsageError("an OUTPUTS.npz has outputs of a CTC head only")
-    check_weights(
-        arguments["weights"],
-        arguments["lm_weight"],
-        arguments["length_bonus"],
-        arguments["unk_penalty"],
-    )
-    from asr.confidence import annotate, enough
-    from asr.decoding.ctc_decoder import read_tokens
+    import numpy as np
+
+    from asr.confidence import annotate
     from asr.decoding.ctc_search import search
+    from asr.hypothesis import NBest, write_nbest
+    from asr.outputs import Outputs
+
+    if not 0 < frame_shift < math.inf:
+        what = f"is {frame_shift}; it must be above 0 and finite"
+        raise InputError(what, "--frame-shift", "Give the seconds between two frames.")
+    fusion, lms, options = open_search(tokens, nbest, arguments)
+    outputs = Outputs(path)
+    threads = threads or os.cpu_count() or 1
+    meta: dict[str, Any] = {
+        "outputs": str(path),
+        "head": "ctc",
+        **describe_search(fusion, lms),
+        "threads": threads,
+    }
+    with compiling():
+        size = len(fusion.tokens)
+        search(np.full((10, size), -math.log(size)), fusion, options, frame_shift)
+    skipped: list[tuple[str, str]] = []
+    stopwatch = Stopwatch()
+
+    def decode(name: str) -> tuple[NBest, float]:
+        """Of one utterance, and its seconds of audio."""
+        try:
+            log_probs = outputs.read(name)
+            found = search(log_probs, fusion, options, frame_shift)
+        except InputError as error:
+            return NBest(name, [], str(error)), 0.0
+        if options.beam > 1:
+            annotate(found, lms.calibration)
+        return NBest(name, found[:nbest]), len(log_probs) * frame_shift
+
+    def results() -> Iterator[NBest]:
+        started = time.perf_counter()
+        decoded = in_threads(decode, outputs.ids, threads)
+        for result, seconds in track(decoded, "decoding", total=len(outputs)):
+            if result.error:
+                skipped.append((result.id, result.error))
+            stopwatch.audio_seconds += seconds
+            yield result
+        stopwatch.decode_seconds = time.perf_counter() - started
+        meta.update(asdict(stopwatch))
+        if len(skipped) == len(outputs):
+            raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", path)
+
+    write_nbest(output, meta, results())
+    tell(len(outputs), output, stopwatch)
+    end_with_skipped(skipped, len(outputs))
+
+
+def open_search(
+    tokens: Path, nbest: int, arguments: SearchArguments
+) -> tuple[Fusion, LanguageModels, SearchOptions]:
+    """What the shared options say of a search over saved outputs."""
+    from asr.confidence import enough
+    from asr.decoding.ctc_decoder import read_tokens
     from asr.decoding.language_models import open_lms
     from asr.decoding.lexicon_search import make_fusion
     from asr.decoding.options import SearchOptions
-    from asr.hypothesis import NBest, Weights, write_nbest
-    from asr.outputs import Outputs
+    from asr.hypothesis import Weights
 
     lms = open_lms(
         arguments["lm"],
@@ -234,47 +297,31 @@ def decode_file(
         unk_penalty=arguments["unk_penalty"],
         weights_file=arguments["weights"],
     )
-    weights = Weights(lms.weights.ctc or 1.0, 0.0, lms.weights.lm, lms.weights.bonus)
-    pieces = read_tokens(tokens)
+    if lms.weights.att:
+        what = "has a weight for the score of attention (att), which saved outputs lack"
+        raise InputError(what, arguments["weights"], "Tune on a list decoded from such outputs.")
     fusion = make_fusion(
-        pieces,
+        read_tokens(tokens),
         lms.models,
-        weights,
+        Weights(lms.weights.ctc or 1.0, 0.0, lms.weights.lm, lms.weights.bonus),
         lms.unk_penalty,
         lexicon=arguments["lexicon"],
         hotwords=arguments["hotwords"],
     )
-    outputs = Outputs(path)
     beam = arguments["beam"]
     options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
-    options = replace(options, nbest=enough(nbest, options.beam))
-    meta: dict[str, Any] = {
-        "outputs": str(path),
-        "head": "ctc",
-        **describe_search(fusion, lms),
-        "threads": threads or os.cpu_count() or 1,
-    }
-    skipped: list[tuple[str, str]] = []
-    stopwatch = Stopwatch()
+    return fusion, lms, replace(options, nbest=enough(nbest, options.beam))
 
-    def results() -> Iterator[NBest]:
-        for name, log_probs in track(iter(outputs), "decoding", total=len(outputs)):
-            started = time.perf_counter()
-            try:
-                found = search(log_probs, fusion, options, frame_shift)
-                if options.beam > 1:
-                    annotate(found, lms.calibration)
-                result = NBest(name, found[:nbest])
-            except InputError as error:
-                skipped.append((name, str(error)))
-                result = NBest(name, [], str(error))
-            stopwatch.decode_seconds += time.perf_counter() - started
-            stopwatch.audio_seconds += len(log_probs) * frame_shift
-            yield result
-        meta.update(asdict(stopwatch))
-        if len(skipped) == len(outputs):
-            raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", path)
 
-    write_nbest(output, meta, results())
-    tell(len(outputs), output, stopwatch)
-    end_with_skipped(skipped, len(outputs))
+def in_threads(
+    work: Callable[[str], Result], names: Iterable[str], threads: int
+) -> Iterator[Result]:
+    """`work` of each name, in order; at most a few results a thread wait to be taken."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for name in names:
+            waiting.append(pool.submit(work, name))
+            if len(waiting) > 4 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -6,6 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from threading import Barrier
+from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ import soundfile
 import torch
 
 import asr
+from asr.cli import cli
 from asr.console import Stopwatch
 from asr.data.manifest import Manifest, write_manifest
+from asr.decoding import ctc_search
 from asr.errors import AudioError, InputError
 from asr.hypothesis import NBest, read_nbest
 from asr.lm.ngram import NGram
@@ -101,6 +106,37 @@ def test_saved_outputs_decode_to_the_same(place: Path, tmp_path: Path, run_asr: 
     for one, two in zip(lists(direct), lists(again), strict=True):
         assert [h.text for h in one.nbest] == [h.text for h in two.nbest]
         assert [h.total for h in one.nbest] == pytest.approx([h.total for h in two.nbest])
+
+
+def test_threads_decode_saved_outputs_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two searches must be under way together; the warm-up, not timed, comes before all."""
+    (tmp_path / "tokens.txt").write_text("_\na\n")
+    draw = np.random.default_rng(0)
+    rows = {f"u{i}": np.log(draw.dirichlet([1, 1], 3 + i)) for i in range(30)}
+    np.savez(tmp_path / "o.npz", **rows)
+    together, search = Barrier(2, timeout=60), ctc_search.search
+    lengths: list[int] = []
+
+    def slow(log_probs: Any, *arguments: Any) -> Any:
+        if lengths:
+            together.wait()
+        else:
+            sleep(1)
+        lengths.append(len(log_probs))
+        return search(log_probs, *arguments)
+
+    monkeypatch.setattr(ctc_search, "search", slow)
+    given = ["decode", tmp_path / "o.npz", "--tokens", tmp_path / "tokens.txt", "--threads", 2]
+    given += ["-o", tmp_path / "x.jsonl", "--frame-shift", 0.5]
+    cli.main([*map(str, given)], standalone_mode=False)
+    meta, found = read_nbest(tmp_path / "x.jsonl")
+    assert sorted(lengths[1:]) == [*range(3, 33)]
+    assert [one.id for one in found] == [*rows]
+    assert meta["threads"] == 2
+    assert meta["decode_seconds"] < 1
+    assert meta["audio_seconds"] == sum(range(3, 33)) / 2
 
 
 def test_lexicon_and_hot_words(place: Path, tmp_path: Path, run_asr: Run) -> None:
