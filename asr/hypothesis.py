@@ -99,14 +99,54 @@ class Hypothesis:
 
 
 def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:
-    """A Hypothesis from its JSON record."""
-    return Hypothesis(
+    """A Hypothesis from its JSON record. Raises KeyError, TypeError or AttributeError."""
+    hypothesis = Hypothesis(
         text=record["text"],
         tokens=list(record.get("tokens", [])),
         scores=dict(record.get("scores", {})),
         words=[Word(**word) for word in record.get("words", [])],
         frames=list(record.get("frames", [])),
     )
+    if not isinstance(hypothesis.text, str):
+        raise TypeError(f"'text' is {hypothesis.text!r}")
+    if not {*map(type, hypothesis.tokens)} <= {int}:
+        raise TypeError("'tokens' are no ids")
+    check_numbers("scores", hypothesis.scores)
+    for word in hypothesis.words:
+        times = {"start": word.start, "end": word.end, "confidence": word.confidence or 0.0}
+        check_numbers("words", times)
+    return hypothesis
+
+
+def check_numbers(key: str, record: Mapping[str, Any]) -> None:
+    """Raises TypeError unless all values are numbers, or {name: number} under "lm"."""
+    own = dict(record)
+    for name, value in (*dict(own.pop("lm", {})).items(), *own.items()):
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"'{name}' of '{key}' is {value!r:.40}")
+
+
+NUMBER = int | float
+KINDS: dict[str, Any] = {  # of what commands read of a meta record or a weights file
+    **dict.fromkeys(("weights", "lms", "confidence", "wer"), dict),
+    **dict.fromkeys(("manifest", "tuned_on"), dict | None),
+    **dict.fromkeys(("unk_penalty", "audio_seconds", "decode_seconds"), NUMBER),
+    "length": str,
+    "tokens": list,
+    "normalizer": dict | list | str | None,
+}
+
+
+def check_kinds(record: Mapping[str, Any]) -> None:
+    """Raises TypeError where a meta record or a weights file holds a value of another type."""
+    for key, kind in KINDS.items():
+        if key in record and not isinstance(record[key], kind):
+            raise TypeError(f"'{key}' is {record[key]!r:.40}")
+    for key in ("weights", "confidence", "wer"):
+        check_numbers(key, record.get(key, {}))
+    for name, lm in record.get("lms", {}).items():
+        if not isinstance(lm, dict):
+            raise TypeError(f"'{name}' of 'lms' is {lm!r:.40}")
 
 
 @dataclass(slots=True)
@@ -143,7 +183,10 @@ def write_nbest(path: Path | str, meta: Mapping[str, Any], utterances: Iterable[
 
 
 def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
-    """The meta record and an iterator over the utterances, read as they are asked for."""
+    """The meta record and an iterator over the utterances, read as they are asked for.
+
+    Raises InputError, with the line, for what is broken or of the wrong type.
+    """
     path = Path(path)
     try:
         with open(path, "rb") as file:  # JSON decodes; bytes that are not UTF-8 are a broken line
@@ -153,6 +196,10 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
         raise cannot_read(path, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError("is not an n-best file", path, "`asr decode` writes them.") from error
+    try:
+        check_kinds(meta)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"broken meta record: {error}", f"{path}:1", "Decode again.") from error
 
     def utterances() -> Iterator[NBest]:
         with open(path, "rb") as file:
@@ -161,13 +208,12 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
                 try:
                     record = json.loads(line)
                     nbest = [hypothesis_from(h) for h in record["nbest"]]
-                    yield NBest(record["id"], nbest, record.get("error"))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"broken line: {line[:80].decode(errors='replace')!r}",
-                        f"{path}:{number}",
-                        "Decode again.",
-                    ) from error
+                    if not isinstance(record["id"], str):
+                        raise TypeError(f"'id' is {record['id']!r}")
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    what = f"broken line ({error}): {line[:80].decode(errors='replace')!r}"
+                    raise InputError(what, f"{path}:{number}", "Decode again.") from error
+                yield NBest(record["id"], nbest, record.get("error"))
 
     return meta, utterances()
 

@@ -28,8 +28,9 @@ import torch
 import yaml
 
 from asr.cli import cli
+from asr.decoding.weights import save_weights
 from asr.errors import InputError
-from asr.hypothesis import Hypothesis, NBest, read_nbest, write_nbest
+from asr.hypothesis import Hypothesis, NBest, Weights, read_nbest, write_nbest
 from asr.lm.ngram import NGram
 from asr.models.encoder import EncoderOptions
 from asr.models.frontend import FrontendOptions
@@ -319,6 +320,19 @@ def test_impossible_frame_shifts(seconds: str, saved: str, said: Callable[[str],
 def test_saved_outputs_have_neither_device_nor_head(option: str, saved: str) -> None:
     with pytest.raises(click.UsageError, match="leave out --head and --device"):
         status(f"{saved.format('saved')} {option}".split())
+
+
+@pytest.mark.parametrize("ctc", [0.0, 0.3])
+def test_weights_of_attention_beside_saved_outputs(
+    ctc: float,
+    saved: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    said: Callable[[str], str],
+) -> None:
+    file = tmp_path_factory.mktemp("weights") / "W.json"
+    save_weights(file, Weights(ctc, 1 - ctc), 0.0, {})
+    message = r"W\.json: has a weight for the score of attention \(att\), .*\. Tune on a list"
+    assert_matches(said(f"{saved.format('saved')} --weights {file}"), message)
 
 
 def test_lm_of_the_wrong_unit_beside_saved_outputs(saved: str, said: Callable[[str], str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,46 @@ def test_other_files_are_not_nbest_files(tmp_path: Path, first: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"{", b'{"id": "a"}', b"[]", b'{"id": "a", "nbest": [{}]}', b'{"id": "\xff"}', b"7"]
+    ("key", "value"),
+    [
+        ("weights", 5),
+        ("weights", {"ctc": "x"}),
+        ("weights", {"lm": {"word": None}}),
+        ("lms", {"word": 5}),
+        ("unk_penalty", None),
+        ("audio_seconds", "x"),
+        ("tuned_on", "x"),
+        ("manifest", "x"),
+        ("confidence", {"temperature": "x"}),
+        ("length", 5),
+        ("tokens", 5),
+        ("normalizer", 5),
+    ],
+)
+def test_wrong_types_in_the_meta_record_are_named(tmp_path: Path, key: str, value: Any) -> None:
+    write_nbest(tmp_path / "n.jsonl", {**META, key: value}, LISTS)
+    with pytest.raises(InputError, match=rf"n\.jsonl:1: broken meta record: .*'{key}'.* is "):
+        read_nbest(tmp_path / "n.jsonl")
+
+
+def test_an_lm_may_be_called_lm(tmp_path: Path) -> None:
+    lists = [NBest("a", [Hypothesis("x", [2], {"ctc": -1, "lm": {"lm": -5.0}})])]
+    write_nbest(tmp_path / "n.jsonl", {"weights": {"lm": {"lm": 0.5}}, "tuned_on": None}, lists)
+    assert list(read_nbest(tmp_path / "n.jsonl")[1]) == lists
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"{", b'{"id": "a"}', b"[]", b'{"id": "a", "nbest": [{}]}', b'{"id": "\xff"}', b"7"),
+        *(b'{"id": 5, "nbest": []}', b'{"id": "a", "nbest": 5}', b'{"id": "a", "nbest": [5]}'),
+        b'{"id": "a", "nbest": [{"text": 5}]}',
+        b'{"id": "a", "nbest": [{"text": "", "tokens": ["x"]}]}',
+        b'{"id": "a", "nbest": [{"text": "", "scores": {"ctc": null}}]}',
+        b'{"id": "a", "nbest": [{"text": "", "scores": {"lm": {"word": "x"}}}]}',
+        b'{"id": "a", "nbest": [{"text": "", "scores": {"lm": "x"}}]}',
+        b'{"id": "a", "nbest": [{"text": "", "words": [{"word": "x", "start": "x", "end": 1}]}]}',
+    ],
 )
 def test_broken_line_is_named_with_its_number(tmp_path: Path, line: bytes) -> None:
     good = json.dumps({"id": "a", "nbest": []}).encode()

@@ -49,13 +49,13 @@ def command(
     from asr.decoding.language_models import DEFAULT_WEIGHT
     from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
     from asr.decoding.tune import references, tabulate, wer_report
-    from asr.decoding.weights import calibration_from, load_weights
+    from asr.decoding.weights import calibration_from, check_lms, load_weights
     from asr.hypothesis import read_nbest, write_nbest
 
     if not lm and weights is None:
         raise InputError("nothing to do", "asr rescore", "Give --lm, --weights or both.")
     check_weights(weights, lm_weight, length_bonus or 0.0, unk_penalty or 0.0)
-    given, tuned_on, calibration = None, None, None
+    given, tuned_on, calibration, record = None, None, None, None
     if weights is not None:
         given, unk_penalty, record = load_weights(weights)
         tuned_on, calibration = record.get("tuned_on"), calibration_from(record)
@@ -63,7 +63,9 @@ def command(
     said = references(ref)[0] if ref else {}
     meta, utterances = read_nbest(nbest)
     rescorer, new = plan(meta, scorers, unk_penalty)
-    if given is None:
+    if record:
+        check_lms(record, new["lms"], weights)
+    else:
         lm_weight = lm_weight or (DEFAULT_WEIGHT,) * len(scorers)
     reweight(
         rescorer, new, meta.get("length"), given=given, lm_weights=lm_weight, bonus=length_bonus

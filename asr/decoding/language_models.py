@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from asr.confidence import UNCALIBRATED, Calibration
-from asr.decoding.weights import calibration_from, check_names, load_weights
+from asr.decoding.weights import (
+    calibration_from,
+    check_finite,
+    check_lms,
+    check_names,
+    load_weights,
+)
 from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.lm.ngram import NGram
@@ -47,8 +53,8 @@ def open_lms(
     """Open language models and give each its weight: from a weights file, or one by one.
 
     units: as `each_unit`; ARPA files, which do not tell, are of words by default. Weights of the
-    heads stay zero unless the file has them. Raises InputError where a model is of another unit and
-    where the file names other language models than are given.
+    heads stay zero unless the file has them. Raises InputError where a model is of another unit,
+    where a number is not finite, and where the file is for other language models than are given.
     """
     models: dict[str, NGram] = {}
     for path, unit in zip(paths, each_unit(paths, units), strict=True):
@@ -59,6 +65,8 @@ def open_lms(
     if weights_file is not None:
         weights, penalty, record = load_weights(weights_file)
         check_names(weights, models, weights_file)
+        lms = {name: {"hash": lm.hash, "unit": lm.unit} for name, lm in models.items()}
+        check_lms(record, lms, weights_file)
         return LanguageModels(
             models, weights, penalty, record.get("tuned_on"), calibration_from(record)
         )
@@ -67,4 +75,5 @@ def open_lms(
         what = f"{len(given)} weights for {len(models)} language models"
         raise InputError(what, "--lm-weight", "Give one for each --lm, in their order.")
     weights = Weights(lm=dict(zip(models, given, strict=True)), bonus=bonus)
+    check_finite(weights, unk_penalty)
     return LanguageModels(models, weights, unk_penalty)

@@ -22,7 +22,13 @@ from rapidfuzz.distance import Levenshtein
 
 from asr.confidence import UNCALIBRATED, Calibration, annotate
 from asr.decoding.language_models import each_unit
-from asr.decoding.weights import calibration_from, check_names, weights_from
+from asr.decoding.weights import (
+    calibration_from,
+    check_finite,
+    check_names,
+    length_unit,
+    weights_from,
+)
 from asr.errors import InputError
 from asr.files import cannot_read
 from asr.hypothesis import Hypothesis, NBest, Weights
@@ -197,7 +203,7 @@ def plan(
     """A Rescorer with the list's own weights (0 for the new LMs), and the new list's meta.
 
     Raises InputError if a name is taken or an LM does not fit the list: another normaliser or
-    tokenizer, another unknown-word penalty.
+    tokenizer, another unknown-word penalty; and where a number is not finite.
     """
     weights = weights_from(meta.get("weights", {}))
     lms = dict(meta.get("lms", {}))
@@ -216,11 +222,11 @@ def plan(
         check_fits(lm, meta, lm.path)
         lms[name] = {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
         weights.lm[name] = 0.0
-    units = {entry["unit"] for entry in lms.values()}
-    length_unit = "tokens" if units == {"token"} else "words"
+    check_finite(weights, penalty)
+    length = length_unit(entry.get("unit") for entry in lms.values())
     pieces = meta.get("tokens", [])
-    rescorer = Rescorer(weights, length_unit, scorers, penalty, pieces, calibration_from(meta))
-    return rescorer, {**meta, "length": length_unit, "lms": lms, "unk_penalty": penalty}
+    rescorer = Rescorer(weights, length, scorers, penalty, pieces, calibration_from(meta))
+    return rescorer, {**meta, "length": length, "lms": lms, "unk_penalty": penalty}
 
 
 def normalizer_of(meta: Mapping[str, Any]) -> Normalizer:
@@ -258,8 +264,8 @@ def reweight(
 ) -> None:
     """Set the weights: all of them by `given` (a weights file), or the new LMs' and the bonus.
 
-    Raises InputError if numbers differ, if `given` speaks of LMs that are not in the list, or if
-    the list's bonus counts another unit than the new `length`.
+    Raises InputError if numbers differ or are not finite, if `given` speaks of LMs that are not in
+    the list, or if the list's bonus counts another unit than the new `length`.
     """
     weights = rescorer.weights
     if given is not None:
@@ -284,6 +290,7 @@ def reweight(
     weights.lm |= dict(zip(rescorer.lms, lm_weights, strict=False))
     if bonus is not None:
         weights.bonus = bonus
+    check_finite(weights, rescorer.unk_penalty)
     rescorer.weights = weights
     meta["weights"] = asdict(weights)
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from asr.confidence import Calibration
+from asr.console import say
 from asr.errors import InputError, nearest
 from asr.files import whole_file
-from asr.hypothesis import Weights
+from asr.hypothesis import Weights, check_kinds
 
 REMEDY = "`asr tune` writes such files."
 
@@ -25,7 +26,8 @@ REMEDY = "`asr tune` writes such files."
 def load_weights(path: Path | str) -> tuple[Weights, float, dict[str, Any]]:
     """The weights, the unknown-word penalty and the whole record of a weights file.
 
-    Raises InputError if the file cannot be read or a number is missing or not finite.
+    Raises InputError if the file cannot be read, a value is of the wrong type, or a number is
+    missing or not finite.
     """
     try:
         record = json.loads(Path(path).read_bytes())
@@ -34,13 +36,13 @@ def load_weights(path: Path | str) -> tuple[Weights, float, dict[str, Any]]:
     except ValueError as error:
         raise InputError("is not a weights file (broken JSON)", path, REMEDY) from error
     try:
+        check_kinds(record)
         weights = weights_from(record["weights"])
         unk_penalty = float(record.get("unk_penalty", 0.0))
         calibration = calibration_from(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"is not a weights file ({error!r})", path, REMEDY) from error
-    if not all(math.isfinite(w) for w in (*numbers(weights), unk_penalty)):
-        raise InputError("has a weight that is not a finite number", path, REMEDY)
+    check_finite(weights, unk_penalty, path)
     if not (0 < calibration.temperature < math.inf and 0 < calibration.known <= 1):
         raise InputError("has a calibration of confidence out of range", path, REMEDY)
     return weights, unk_penalty, record
@@ -81,5 +83,30 @@ def check_names(weights: Weights, names: Collection[str], where: object) -> None
             raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
 
 
-def numbers(weights: Weights) -> list[float]:
-    return [weights.ctc, weights.att, *weights.lm.values(), weights.bonus]
+def check_lms(
+    record: Mapping[str, Any], lms: Mapping[str, Mapping[str, Any]], where: object
+) -> None:
+    """Raises InputError where the bonus of a weights file counts another unit than with `lms`,
+    {name: {"hash", "unit"}}; warns of an LM that is not the one it was tuned with."""
+    unit = length_unit(lm.get("unit") for lm in lms.values())
+    if (tuned := record.get("length", unit)) != unit:
+        what = f"its length bonus counts {tuned}, but with these LMs it counts {unit}"
+        raise InputError(what, where, "Tune with these LMs.")
+    for name, lm in lms.items():
+        if record.get("lms", {}).get(name, lm).get("hash") != lm.get("hash"):
+            say(f"warning: {where} was tuned with another LM than this '{name}'")
+
+
+def length_unit(units: Iterable[object]) -> str:
+    """What `length` counts beside LMs of such units."""
+    return "tokens" if {*units} == {"token"} else "words"
+
+
+def check_finite(weights: Weights, unk_penalty: float, where: object = None) -> None:
+    """Raises InputError for NaN and infinity."""
+    numbers = {"weight of ctc": weights.ctc, "weight of att": weights.att}
+    numbers |= {f"weight of the LM '{name}'": weight for name, weight in weights.lm.items()}
+    numbers |= {"length bonus": weights.bonus, "penalty of unknown words": unk_penalty}
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise InputError(f"the {name} is {number}", where, "Give a finite number.")

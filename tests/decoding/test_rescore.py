@@ -12,6 +12,7 @@ import kenlm
 import pytest
 
 from asr.commands.rescore import command
+from asr.decoding.language_models import open_lms
 from asr.decoding.rescore import open_scorer
 from asr.decoding.weights import save_weights
 from asr.errors import InputError
@@ -299,6 +300,10 @@ def test_oracle_and_share_of_the_gap(tmp_path: Path, lms: Path, run_asr: Run) ->
             ["--unk-penalty", "-5"],
             "unknown words cost 0",
         ),
+        ("words.lm", {}, ["--lm-weight", "nan"], "the weight of the LM 'words' is nan"),
+        ("words.lm", {}, ["--length-bonus", "inf"], "the length bonus is inf"),
+        ("words.lm", {}, ["--unk-penalty", "-inf"], "the penalty of unknown words is -inf"),
+        ("words.lm", {"weights": {"ctc": math.nan}}, [], "the weight of ctc is nan"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -310,3 +315,35 @@ def test_what_does_not_fit_is_refused(
         command.main(whole, standalone_mode=False)
     assert message in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["n.jsonl"]
+
+
+def test_weights_for_other_lms_of_the_same_name(
+    tmp_path: Path, lms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another file is told of; where the bonus counts another unit, it is refused."""
+    source, file = write_list(tmp_path / "n.jsonl"), tmp_path / "W.json"
+    hash = NGram.open(lms / "words.lm").hash
+    given = [str(source), "--lm", str(lms / "words.lm"), "--weights", str(file)]
+    given += ["-o", str(tmp_path / "out.jsonl")]
+    weights = Weights(ctc=1.0, lm={"words": 0.5}, bonus=0.4)
+    for tuned, unit in ((hash, "words"), ("another", "words"), (hash, "tokens")):
+        entry = {"path": "words.lm", "hash": tuned, "unit": "word"}
+        save_weights(file, weights, 0.0, {"length": unit, "lms": {"words": entry}})
+        for use in (
+            lambda: open_lms([lms / "words.lm"], weights_file=file),
+            lambda: command.main(given, standalone_mode=False),
+        ):
+            if unit == "tokens":
+                with pytest.raises(InputError, match=r"counts tokens, but with these LMs .* words"):
+                    use()
+            else:
+                use()
+            warned = "was tuned with another LM than this 'words'" in capsys.readouterr().err
+            assert warned == (tuned == "another")
+
+
+@pytest.mark.parametrize("more", [{"lm_weights": [math.nan]}, {"bonus": math.inf},
+                                  {"unk_penalty": -math.inf}])  # fmt: skip
+def test_numbers_of_a_search_are_finite(lms: Path, more: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r" is (nan|inf|-inf)\. Give a finite number"):
+        open_lms([lms / "words.lm"], **more)

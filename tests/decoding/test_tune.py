@@ -292,6 +292,9 @@ def test_weights_file(tmp_path: Path) -> None:
         '{"weights": {"lm": [1]}}',
         '{"weights": {"ctc": NaN}}',
         '{"weights": {"ctc": 1}, "unk_penalty": -Infinity}',
+        '{"weights": {"ctc": 1}, "tuned_on": "x"}',
+        '{"weights": {"ctc": 1}, "lms": {"word": 5}}',
+        '{"weights": {"ctc": 1}, "wer": {"tuned": "x"}}',
     ],
 )
 def test_broken_weights_files_are_refused(tmp_path: Path, content: str) -> None:
