@@ -47,21 +47,23 @@ def command(
     from asr.confidence import fit
     from asr.decoding import tune
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
-    from asr.decoding.weights import save_weights, weights_from
+    from asr.decoding.weights import save_weights
     from asr.hypothesis import read_nbest
 
     said, manifest = tune.references(ref)
-    tune.refuse_test(manifest.split, ref)
-    meta, utterances = read_nbest(nbest)
-    tune.refuse_test((meta.get("manifest") or {}).get("split"), nbest)
-    rescorer, meta = plan(meta, open_scorers(lm, lm_unit, name), unk_penalty)
+    tune.refuse_test([manifest.split, *(each.extra.get("split") for each in manifest)], ref)
+    old, utterances = read_nbest(nbest)
+    tune.refuse_test([(old.get("manifest") or {}).get("split")], nbest)
+    rescorer, meta = plan(old, open_scorers(lm, lm_unit, name), unk_penalty)
     if plot and not meta["lms"]:
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
     normalize = normalizer_of(meta)
     table = tune.tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
-    made_with = None if lm or not meta["lms"] else weights_from(meta["weights"])
-    tuned = tune.tune(table, meta["length"], made_with)
+    # no bonus for another unit orders the list as it is
+    same = not rescorer.weights.bonus or old.get("length") in (None, meta["length"])
+    own = rescorer.weights if same else None
+    tuned = tune.tune(table, meta["length"], own, stay=bool(meta["lms"]) and not lm)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}

@@ -83,10 +83,11 @@ def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
     return texts, manifest
 
 
-def refuse_test(split: str | None, where: Path | str) -> None:
-    """Raises InputError for a test set: weights tuned on it would make its WER meaningless."""
-    if split == "test":
-        raise InputError("is a test set", where, "Tune on a dev set.")
+def refuse_test(splits: Iterable[object], where: Path | str) -> None:
+    """Raises InputError where a part is of a test set: weights tuned on it would make its WER
+    meaningless."""
+    if "test" in splits:
+        raise InputError("holds a test set", where, "Tune on a dev set.")
 
 
 def tabulate(
@@ -240,10 +241,11 @@ class Tuned:
     point: Floats  # (K,): the weights of the table's columns
 
 
-def tune(table: Table, length_unit: str, made_with: Weights | None = None) -> Tuned:
+def tune(table: Table, length_unit: str, own: Weights | None = None, stay: bool = True) -> Tuned:
     """Coarse grid (its range grows while the best point lies at an end), then a finer one.
 
-    made_with: weights of the search that made the list, where the new ones are for such a search.
+    own: weights of the list as it is; no result makes more errors than they. stay: it is near them,
+    as it is for the search that made the list.
     Raises InputError where no list has two hypotheses to choose from.
     """
     if table.valid.shape[1] < 2:
@@ -275,8 +277,13 @@ def tune(table: Table, length_unit: str, made_with: Weights | None = None) -> Tu
         value, _ = best_point(table, space, fine, parts, before)
         if np.allclose(value, before):
             break
-    if made_with is not None:
-        value = towards(table, space, value, space.value(made_with))
+    if own is not None and own.ctc + own.att > 0:
+        start = space.value(own)
+        if stay:
+            value = towards(table, space, value, start)
+        else:
+            ends = np.stack([value, start])
+            value = ends[count_errors(table, space.points(table, ends)).argmin()]
     weights = space.weights(table, value)
     point = space.points(table, value[None])
     errors = int(count_errors(table, point)[0])

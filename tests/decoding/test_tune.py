@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import jiwer
 import numpy as np
 import pytest
 
+from asr.commands.tune import command
 from asr.confidence import TEMPERATURES, matches
 from asr.decoding import tune
+from asr.decoding.rescore import sort_nbest
 from asr.decoding.weights import load_weights, save_weights
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, Weights, read_nbest, write_nbest
@@ -172,6 +175,14 @@ def test_errors_of_a_point_equal_those_of_the_sorted_lists(hot: bool) -> None:
         assert errors == expected
 
 
+def run_tune(nbest: Path | str, manifest: Path | str, out: Path) -> dict[str, Any]:
+    """The record that `asr tune` writes, in this process."""
+    given = [nbest, "--ref", manifest, "-o", out]
+    command.main([*map(str, given)], standalone_mode=False)
+    record: dict[str, Any] = json.loads(out.read_text())
+    return record
+
+
 def thresholds(above: list[float], below: list[float]) -> tuple[list[NBest], dict[str, str]]:
     """Lists of two hypotheses, right where lm > each of `above`, lm < each of `below`."""
     lists = []
@@ -198,6 +209,21 @@ def test_a_plateau_is_preferred_to_a_lucky_hole() -> None:
     """One error fewer in a narrow hole at 0.4 than on the plateau from 1.0 to 1.8."""
     tuned = tune_thresholds([0.38, 0.9, 1.0, 1.0], [0.42, 0.42, 0.42, 1.8])
     assert tuned.weights.lm["big"] == pytest.approx(1.4, abs=0.15)
+
+
+def test_never_worse_than_the_list_as_it_is(tmp_path: Path) -> None:
+    """Its own weights lie in a lucky hole. Rescoring, not search: they need not stay near."""
+    lists, references = thresholds([0.38, 0.9, 1.0], [0.42, 0.42, 0.42, 1.8])
+    own = Weights(ctc=2.0, lm={"big": 0.8})
+    for utterance in lists:
+        utterance.nbest = sort_nbest(utterance.nbest, own)
+    meta = {"weights": asdict(own), "length": "words", "lms": {}}
+    write_nbest(tmp_path / "n.jsonl", meta, lists)
+    (tmp_path / "dev").mkdir()
+    _, manifest = write_files(tmp_path / "dev", lists, references)
+    record = run_tune(tmp_path / "n.jsonl", manifest, tmp_path / "W.json")
+    assert record["wer"]["tuned"] == record["wer"]["first-best"] == 2 / 7
+    assert record["weights"] == {"ctc": 1.0, "att": 0.0, "lm": {"big": 0.4}, "bonus": 0.0}
 
 
 def test_range_grows_to_an_optimum_beyond_it() -> None:
@@ -247,8 +273,14 @@ def test_a_test_set_is_refused(tmp_path: Path, run_asr: Run) -> None:
     nbest, manifest = write_files(tmp_path, lists, references, split="test")
     done = run_asr("tune", nbest, "--ref", manifest, "-o", tmp_path / "W.json")
     assert done.returncode == 2
-    assert done.stderr == f"error: {manifest}: is a test set. Tune on a dev set.\n"
+    assert done.stderr == f"error: {manifest}: holds a test set. Tune on a dev set.\n"
     assert not (tmp_path / "W.json").exists()
+    _, manifest = write_files(tmp_path, lists, references)
+    rows = [json.loads(line) for line in Path(manifest).read_text().splitlines()]
+    rows[2]["split"] = "test"
+    Path(manifest).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"manifest\.dev\.jsonl: holds a test set"):
+        run_tune(nbest, manifest, tmp_path / "W.json")
 
 
 def test_lists_that_cannot_be_tuned_are_refused() -> None:
