@@ -54,13 +54,13 @@ def describe_model(path: Path) -> dict[str, object]:
 
 
 def describe_lm(path: Path) -> dict[str, object]:
-    from asr.lm.ngram import NGram
+    from asr.lm.ngram import NGram, is_arpa
 
-    lm = NGram.open(path, "word" if ".arpa" in path.suffixes else None)
+    lm = NGram.open(path, "word" if is_arpa(path) else None)
     lm.verify()
     counts = {f"{n}-grams": f"{count:,}" for n, count in enumerate(lm.counts, start=1)}
     return {
-        "unit": "unknown" if ".arpa" in path.suffixes else lm.unit,
+        "unit": "unknown" if is_arpa(path) else lm.unit,
         "order": lm.order,
         **counts,
         "normalizer": lm.normalizer.name if lm.normalizer else "unknown",

@@ -24,7 +24,7 @@ from asr.decoding.options import SearchOptions
 from asr.errors import InputError, nearest
 from asr.hypothesis import Hypothesis, Weights
 from asr.lm.lexicon import Words
-from asr.lm.ngram import NGram
+from asr.lm.ngram import NGram, is_arpa
 from asr.text.pieces import is_boundary
 
 BLANKS = ("<blank>", "<blk>", "<eps>", "")  # how other toolkits name the blank
@@ -185,4 +185,4 @@ def _weigh(
 def _open_one(lm: NGram | Path | str, unit: str | None) -> NGram:
     if isinstance(lm, NGram):
         return lm
-    return NGram.open(lm, unit or ("word" if ".arpa" in Path(lm).suffixes else None))
+    return NGram.open(lm, unit or ("word" if is_arpa(lm) else None))

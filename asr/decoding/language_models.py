@@ -17,7 +17,7 @@ from asr.decoding.weights import (
 )
 from asr.errors import InputError
 from asr.hypothesis import Weights
-from asr.lm.ngram import NGram
+from asr.lm.ngram import NGram, is_arpa
 
 DEFAULT_WEIGHT = 0.5
 
@@ -58,7 +58,7 @@ def open_lms(
     """
     models: dict[str, NGram] = {}
     for path, unit in zip(paths, each_unit(paths, units), strict=True):
-        lm = NGram.open(path, unit or ("word" if ".arpa" in Path(path).suffixes else None))
+        lm = NGram.open(path, unit or ("word" if is_arpa(path) else None))
         if lm.name in models:
             raise InputError(f"two language models are named '{lm.name}'", path, "Rename one.")
         models[lm.name] = lm

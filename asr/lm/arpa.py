@@ -284,7 +284,7 @@ class _Reader:
         size = n if order == 1 else 0
         keys, spans = np.empty(size, np.uint64), np.empty((size, 2), np.int64)
         status, rows, end = _read(self.text, self.position, table, words, values, keys, spans)
-        if status == NUMBER:
+        if status == NUMBER and re.compile(rb"\s*(\\|$)").match(self.content, end):
             raise self.cut_off(f"{n} {order}-grams are announced, {rows} are there", end)
         if status != OK:
             raise self.cut_off(f"{order}-gram: {REASONS[status]}", end)
@@ -306,7 +306,9 @@ def _content(path: Path) -> bytes | mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError("the gz file is cut off or damaged", path, "Copy it again.") from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:  # mmap's
+        raise InputError("is empty", path, "Make or copy the ARPA file again.") from error
+    except OSError as error:
         raise cannot_read(path, error) from error
 
 

@@ -175,6 +175,11 @@ class Scores(NamedTuple):
     word: NDArray[np.int32]  # (n + 1,) word id; 0 is unknown
 
 
+def is_arpa(path: Path | str) -> bool:
+    """By its name; such a file does not tell its unit."""
+    return Path(path).name.endswith((".arpa", ".arpa.gz"))
+
+
 class NGram:
     """A language model; `open` reads ours or an ARPA file.
 
@@ -208,7 +213,7 @@ class NGram:
         Raises InputError: missing, not a language model, damaged, of another unit.
         """
         path = Path(path)
-        if path.name.endswith((".arpa", ".arpa.gz")):
+        if is_arpa(path):
             if unit is None:
                 what = "an ARPA file does not say what its units are"
                 raise InputError(what, path, "Give --lm-unit word or --lm-unit token.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asr.errors import InputError
-from asr.lm.ngram import NGram
+from asr.lm.ngram import NGram, is_arpa
 from asr.text.normalize import get_normalizer
 
 
@@ -30,7 +30,7 @@ class Unknown(NamedTuple):
 
 def open_word_lm(path: Path) -> NGram:
     """Raises InputError for a model of tokens: it has every word."""
-    lm = NGram.open(path, "word" if ".arpa" in path.suffixes else None)
+    lm = NGram.open(path, "word" if is_arpa(path) else None)
     if lm.unit != "word":
         raise InputError("is a language model of tokens", path, "Give one of words.")
     return lm

@@ -2,8 +2,12 @@ from pathlib import Path
 
 import pytest
 
+import asr
+from asr.commands.info import describe_lm
+from asr.decoding.language_models import open_lms
 from asr.errors import InputError
-from asr.lm.ngram import NGram
+from asr.lm.ngram import NGram, is_arpa
+from asr.lm.unknown import open_word_lm
 
 GOOD = """\\data\\
 ngram 1=4
@@ -43,7 +47,8 @@ def test_the_good_file(tmp_path: Path) -> None:
         ("\n\\3-grams:\n-0.2	<s> a </s>\n\n\\end\\\n", "", ":15", "cut off: '\\\\3-grams:'"),
         ("ngram 2=2", "ngram 2=3", ":15", "3 2-grams are announced, 2 are there"),
         ("ngram 2=2", "ngram 2=1", ":14", "'\\\\3-grams:' is expected"),
-        ("-0.4	a", "x	a", ":14", "2-grams are announced"),
+        ("-0.4	a", "x	a", ":14", "2-gram: a log probability is expected"),
+        ("-0.5	a", "-O.5	a", ":10", "1-gram: a log probability is expected"),
         ("-0.4	a </s>", "-0.4	a", ":14", "wrong number of words"),
         ("-0.4	a </s>", "-0.4	a </s> a a", ":14", "wrong number of words"),
         ("-0.4	a </s>", "-0.4	b </s>", ":14", "not among the 1-grams"),
@@ -62,6 +67,26 @@ def test_mistakes_name_the_line(tmp_path: Path, old: str, new: str, where: str, 
     with pytest.raises(InputError, match=what) as error:
         NGram.open(path, "word")
     assert error.value.where == f"{path}{where}"
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.arpa").touch()
+    with pytest.raises(InputError, match=r"empty\.arpa: is empty\. Make or copy"):
+        NGram.open(tmp_path / "empty.arpa", "word")
+
+
+def test_a_name_with_arpa_in_it_may_be_of_our_format(tmp_path: Path) -> None:
+    """Every command that opens LMs takes it, whatever its unit, and a pruned ARPA by any stem."""
+    (tmp_path / "small.2.arpa").write_text(GOOD)
+    ours = tmp_path / "small.arpa.lm"
+    NGram.from_arpa(tmp_path / "small.2.arpa", "token").save(ours)
+    assert is_arpa(tmp_path / "small.2.arpa")
+    assert is_arpa("small.arpa.gz")
+    assert open_lms([ours, tmp_path / "small.2.arpa"]).models["small.arpa"].unit == "token"
+    assert asr.CTCDecoder(["_", "a"], lm=ours).fusion.length_unit == "tokens"
+    assert describe_lm(ours)["unit"] == "token"
+    with pytest.raises(InputError, match="is a language model of tokens"):
+        open_word_lm(ours)
 
 
 def test_every_truncation_is_found(tmp_path: Path) -> None:
