@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Normalise both sides; default: the one that the n-best file names, else none.",
 )
-@click.option("--alignments", default=0, metavar="N", help="Show the N with most errors.")
+@click.option(
+    "--alignments",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Show the N with most errors.",
+)
 @click.option(
     "--format",
     type=click.Choice(["trn", "kaldi", "manifest", "nbest"]),
@@ -102,16 +108,23 @@ def _labels(labels: str | None, hypotheses: list[Transcripts]) -> list[str]:
         if len(names) != len(hypotheses):
             what = f"{len(names)} labels for {len(hypotheses)} systems"
             raise InputError(what, "--labels", "Give one for each system, --compare last.")
-        return names
-    names = [str(one.meta.get("label") or one.path.stem) for one in hypotheses]
-    return names if len(set(names)) == len(names) else [str(one.path) for one in hypotheses]
+    else:
+        names = [str(one.meta.get("label") or one.path.stem) for one in hypotheses]
+        if len({*names}) < len(names):
+            names = [str(one.path) for one in hypotheses]
+    if len({*names}) < len(names):
+        what = f"two systems have one name: {', '.join(names)}"
+        raise InputError(what, "--labels", "Give each a name of its own.")
+    return names
 
 
 def _find(system: Path, paths: list[Path], names: list[str]) -> int:
-    """The place of a system that is named by its file or its label."""
+    """The place of a system that is named by its file or its label, beside at least one other."""
     if system not in paths and str(system) not in names:
         what = f"'{system}' is neither a file nor the label of a system"
         raise InputError(what, "--compare", nearest(str(system), names))
+    if len(names) == 1:
+        raise InputError("there is but one system", "--compare", "Give another HYP.")
     return paths.index(system) if system in paths else names.index(str(system))
 
 
@@ -190,7 +203,10 @@ def _write_trn(folder: Path, references: References, systems: list[System]) -> N
     files = {"ref.trn": references.texts}
     for system in systems:
         label = system.label.replace("/", "_")
-        files["hyp.trn" if len(systems) == 1 else f"hyp.{label}.trn"] = system.texts
+        name = "hyp.trn" if len(systems) == 1 else f"hyp.{label}.trn"
+        if name in files:
+            raise InputError(f"two systems would be {name}", "--trn", "Name them by --labels.")
+        files[name] = system.texts
     for name, texts in files.items():
         pairs = zip(references.ids, texts, strict=True)
         with whole_file(folder / name) as file:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import jiwer
 import pytest
 
@@ -245,6 +246,26 @@ def test_mistakes(score: Any, ref: Path, hyp: Path, tmp_path: Path) -> None:
         score(ref, hyp, "--normalizer", "basik")
     with pytest.raises(InputError, match="--labels: 2 labels for 1 systems"):
         score(ref, hyp, "--labels", "a,b")
+    with pytest.raises(InputError, match="--labels: two systems have one name: a, a"):
+        score(ref, hyp, double.with_name("a.jsonl"), "--labels", "a, a")
+    with pytest.raises(InputError, match=r"--labels: two systems have one name: .*a\.jsonl"):
+        score(ref, hyp, hyp)
+    for lone in (hyp, "greedy"):
+        with pytest.raises(InputError, match="--compare: there is but one system"):
+            score(ref, hyp, "--compare", lone)
+    with pytest.raises(click.BadParameter, match="-1 is not in the range"):
+        score(ref, hyp, "--alignments", -1)
+
+
+def test_labels_that_are_no_names_of_files(
+    score: Any, ref: Path, hyp: Path, worse: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trn"
+    with pytest.raises(InputError, match=r"--trn: two systems would be hyp\.a_b\.trn"):
+        score(ref, hyp, worse, "--labels", "a/b,a_b", "--trn", folder)
+    assert not folder.exists()
+    score(ref, hyp, worse, "--labels", "a/b,c", "--trn", folder)
+    assert {path.name for path in folder.iterdir()} == {"ref.trn", "hyp.a_b.trn", "hyp.c.trn"}
 
 
 def test_references_and_hypotheses_exchanged(run_asr: RunAsr, ref: Path, hyp: Path) -> None:
