@@ -17,7 +17,6 @@ import click
 from asr.commands.options import (
     FILE,
     SearchArguments,
-    check_weights,
     machine_options,
     open_transcriber,
     search_options,
@@ -81,12 +80,6 @@ def command(
         if device != "cpu" or arguments["head"] not in (None, "ctc"):
             what = "an OUTPUTS.npz is of a CTC head and decoded on the CPU"
             raise click.UsageError(f"{what}: leave out --head and --device")
-        check_weights(
-            arguments["weights"],
-            arguments["lm_weight"],
-            arguments["length_bonus"],
-            arguments["unk_penalty"],
-        )
         decode_file(model, tokens, output, nbest, frame_shift, threads, arguments)
         return
     if manifest is None:

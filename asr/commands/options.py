@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -78,24 +78,10 @@ machine_options = options(
 )
 
 
-def check_weights(
-    weights: Path | None, lm_weight: Sequence[float], length_bonus: float, unk_penalty: float
-) -> None:
-    """A weights file sets all numbers; giving some beside it is a mistake."""
-    if weights and (lm_weight or length_bonus or unk_penalty):
-        raise click.UsageError("--weights sets all weights: leave out the single ones")
-
-
 def open_transcriber(
     model: Path, device: str, threads: int | None, nbest: int, arguments: SearchArguments
 ) -> Transcriber:
     """The transcriber for a model folder and the shared options."""
-    check_weights(
-        arguments["weights"],
-        arguments["lm_weight"],
-        arguments["length_bonus"],
-        arguments["unk_penalty"],
-    )
     import torch
 
     from asr.transcriber import load

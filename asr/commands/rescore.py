@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from asr.commands.options import FILE, check_weights, scorer_options
+from asr.commands.options import FILE, scorer_options
 from asr.console import say
 from asr.errors import InputError
 
@@ -49,14 +49,14 @@ def command(
     from asr.decoding.language_models import DEFAULT_WEIGHT
     from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
     from asr.decoding.tune import references, tabulate, wer_report
-    from asr.decoding.weights import calibration_from, check_lms, load_weights
+    from asr.decoding.weights import calibration_from, check_alone, check_lms, load_weights
     from asr.hypothesis import read_nbest, write_nbest
 
     if not lm and weights is None:
         raise InputError("nothing to do", "asr rescore", "Give --lm, --weights or both.")
-    check_weights(weights, lm_weight, length_bonus or 0.0, unk_penalty or 0.0)
     given, tuned_on, calibration, record = None, None, None, None
     if weights is not None:
+        check_alone(weights, lm_weight, length_bonus, unk_penalty)
         given, unk_penalty, record = load_weights(weights)
         tuned_on, calibration = record.get("tuned_on"), calibration_from(record)
     scorers = open_scorers(lm, lm_unit, name)

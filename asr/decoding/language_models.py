@@ -10,6 +10,7 @@ from typing import Any
 from asr.confidence import UNCALIBRATED, Calibration
 from asr.decoding.weights import (
     calibration_from,
+    check_alone,
     check_finite,
     check_lms,
     check_names,
@@ -63,6 +64,7 @@ def open_lms(
             raise InputError(f"two language models are named '{lm.name}'", path, "Rename one.")
         models[lm.name] = lm
     if weights_file is not None:
+        check_alone(weights_file, lm_weights, bonus, unk_penalty)
         weights, penalty, record = load_weights(weights_file)
         check_names(weights, models, weights_file)
         lms = {name: {"hash": lm.hash, "unit": lm.unit} for name, lm in models.items()}

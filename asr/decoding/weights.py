@@ -23,6 +23,12 @@ from asr.hypothesis import Weights, check_kinds
 REMEDY = "`asr tune` writes such files."
 
 
+def check_alone(path: Path | str, *given: object) -> None:
+    """A weights file sets all numbers: raise InputError where some are given beside it."""
+    if any(given):
+        raise InputError("sets all weights", path, "Leave the single ones out.")
+
+
 def load_weights(path: Path | str) -> tuple[Weights, float, dict[str, Any]]:
     """The weights, the unknown-word penalty and the whole record of a weights file.
 

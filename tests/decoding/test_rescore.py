@@ -340,6 +340,12 @@ def test_weights_for_other_lms_of_the_same_name(
                 use()
             warned = "was tuned with another LM than this 'words'" in capsys.readouterr().err
             assert warned == (tuned == "another")
+    for use in (
+        lambda: open_lms([lms / "words.lm"], weights_file=file, bonus=1.0),
+        lambda: command.main([*given, "--lm-weight", "1"], standalone_mode=False),
+    ):
+        with pytest.raises(InputError, match=r"W\.json: sets all weights\. Leave the single ones"):
+            use()
 
 
 @pytest.mark.parametrize("more", [{"lm_weights": [math.nan]}, {"bonus": math.inf},
