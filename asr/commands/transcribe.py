@@ -183,9 +183,11 @@ def transcribe(
     with progress(counted=False) as bar:
         meter = Meter(bar, transcriber.sample_rate, [paths[name] for name in todo], places)
         recordings = map(transcriber.recording, (paths[name] for name in todo), places)
+        begun: Path | None = None
         try:
             for event in transcriber.decode_recordings(recordings):
                 name = todo[event.number]
+                begun = name if event.part is not None else None
                 meter.advance(event)
                 if event.error is not None:
                     reason = str(event.error).removeprefix(f"{paths[name]}: ")
@@ -195,10 +197,12 @@ def transcribe(
                     write(journal[name].hypothesis(), name, paths[name], formats, output)
                 journal.add(name, event.part)
         except KeyboardInterrupt:
-            if output is not None:
+            if not meter.audio:
+                say("nothing is decoded yet")
+            elif output is not None:
                 say(f"{meter} are kept: the same command continues")
-            else:
-                write(journal[name].hypothesis(), name, paths[name], formats, output)
+            elif begun:
+                write(journal[begun].hypothesis(), begun, paths[begun], formats, output)
             raise
     if len(skipped) < len(paths):
         say(f"{len(paths) - len(skipped)} of {count(len(paths), 'file')} transcribed; {meter}")

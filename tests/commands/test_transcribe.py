@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +21,7 @@ import torch
 
 import asr
 from asr.cli import cli
+from asr.decoding.recording import Event, Recording
 from asr.errors import AudioError, InputError
 from asr.formats import WRITERS
 from asr.hypothesis import Hypothesis, split_words
@@ -231,6 +234,28 @@ def test_stopped_and_started_again(place: Path, tmp_path: Path) -> None:
         assert (out / f"{name}.txt").read_text() == (whole / f"{name}.txt").read_text()
         found, expected = (json.loads((f / f"{name}.json").read_text()) for f in (out, whole))
         assert found["words"] == expected["words"]  # scores depend on the batch by 1e-6
+
+
+def test_stopped_before_and_after_the_first_part(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is decoded of a file is printed on Ctrl-C, and that it is nothing is said."""
+    decode = Transcriber.decode_recordings
+    whole = asr.load(place / "latin", beam=1).transcribe(place / "talk.wav").text
+
+    def stopped(self: Transcriber, recordings: Iterable[Recording]) -> Iterator[Event]:
+        yield from itertools.islice(decode(self, recordings), parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transcriber, "decode_recordings", stopped)
+    for parts in (0, 5):
+        with pytest.raises(click.Abort):  # which the entry point ends with status 130
+            run(place / "latin", place / "talk.wav")
+        shown = capsys.readouterr()
+        assert ("nothing is decoded yet" in shown.err) == (parts == 0)
+        text = shown.out.partition("\t")[2].strip()
+        assert whole.startswith(text)
+        assert bool(text) == (parts > 0)
 
 
 def test_from_python(place: Path) -> None:
