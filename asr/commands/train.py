@@ -125,19 +125,12 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     """All parts of a run, checked; the experiment folder is made last."""
     import torch
 
-    from asr.models.recognizer import Recognizer
+    from asr.models.recognizer import Recognizer, usable_device
     from asr.training.loop import Trainer
     from asr.training.mwer import MWER
 
     options = experiment.train
-    try:
-        device = torch.device(options.device)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device '{options.device}' cannot be used ({reason})", "train.device", "Use cpu."
-        ) from error
+    device = usable_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     tokenizer = group.share(find_tokenizer(experiment, folder) if group.leader else None)

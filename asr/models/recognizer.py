@@ -168,15 +168,16 @@ class Recognizer(nn.Module):
     def load(folder: Path | str, device: str | torch.device = "cpu") -> Recognizer:
         """A saved recogniser, ready to decode (eval mode).
 
-        Raises InputError where files are missing, broken, of a newer format, or do not fit.
+        Raises InputError where files are missing, broken, of a newer format, or do not fit, and
+        where the device cannot be used.
         """
-        folder = Path(folder)
+        folder, device = Path(folder), usable_device(device)
         config = read_config(folder / CONFIG)
         options = options_from(RecognizerOptions, config["options"], folder / CONFIG)
         model = Recognizer(options, config["vocabulary"])
         path = folder / WEIGHTS
         try:
-            weights = load_file(path, device=str(device))
+            weights = load_file(path)
         except OSError as error:
             raise cannot_read(path, error, AGAIN) from error
         except SafetensorError as error:
@@ -186,6 +187,19 @@ class Recognizer(nn.Module):
         model.load_state_dict(weights)
         model.tokenizer_hash = config.get("tokenizer_hash")
         return model.to(device).eval()
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """cpu, cuda or cuda:N; raises InputError where nothing can be computed there."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # "meta" has tensors, but no numbers in them
+    except (RuntimeError, AssertionError) as error:
+        known = str(name).startswith("cuda")  # of other names torch lists all its back-ends
+        reason = f" ({str(error).splitlines()[0]})" if known else ""
+        what = f"device '{name}' cannot be used{reason}"
+        raise InputError(what, None, "Use cpu, or with a GPU cuda or cuda:N.") from error
+    return device
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -211,6 +211,16 @@ def test_model_folders_that_cannot_be_used(make_recognizer: Make, tmp_path: Path
     refused("'options' or 'vocabulary' is missing")
 
 
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99", "cuda:x", ""])
+def test_devices_that_cannot_be_used(device: str, make_recognizer: Make, tmp_path: Path) -> None:
+    make_recognizer().save(tmp_path)
+    with pytest.raises(
+        InputError, match=rf"^device '{device}' cannot be used.* cuda or cuda:N"
+    ) as e:
+        Recognizer.load(tmp_path, device)
+    assert "vulkan" not in str(e.value)  # torch's list of back-ends
+
+
 def test_a_failed_save_leaves_the_old_model(
     make_recognizer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
