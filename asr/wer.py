@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -59,17 +59,31 @@ class Counts:
         return self.errors / max(self.length, 1)
 
 
-def wer(references: str | Sequence[str], hypotheses: str | Sequence[str]) -> float:
+def transcripts(given: str | Iterable[str]) -> list[str]:
+    """One transcript or many as a list; raises InputError for anything else."""
+    if isinstance(given, str):
+        return [given]
+    # the keys of a dict are no transcripts, and a set has no order
+    if isinstance(given, Mapping | Set) or not isinstance(given, Iterable):
+        what = f"{type(given).__name__} is neither a transcript nor a list of them"
+        raise InputError(what, remedy="Give strings, in the same order on both sides.")
+    texts = list(given)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            what = f"transcript {number} is {type(text).__name__}, no string"
+            raise InputError(what, remedy="Give '' where nothing was said or recognised.")
+    return texts
+
+
+def wer(references: str | Iterable[str], hypotheses: str | Iterable[str]) -> float:
     """Word error rate of `hypotheses` against `references` (one transcript or many).
 
     >>> wer("the cat sat", "the cat sad")
     0.3333333333333333
 
-    Raises InputError if the two differ in number.
+    Raises InputError if the two differ in number, or hold something else than strings.
     """
-    references = [references] if isinstance(references, str) else references
-    hypotheses = [hypotheses] if isinstance(hypotheses, str) else hypotheses
-    return Counts.of(count_errors(references, hypotheses)).rate
+    return Counts.of(count_errors(transcripts(references), transcripts(hypotheses))).rate
 
 
 def split(text: str, unit: Unit = "word") -> Sequence[str]:
@@ -206,7 +220,7 @@ class Bootstrap:
         """95 % interval of Σ errors / Σ lengths, given both for each utterance (N,).
 
         With no error the exact binomial bound; where all resamples agree, as with a single
-        utterance, the interval of a Poisson count (Byar's approximation). None: no length.
+        utterance, the interval of a Poisson count. None: no length.
         """
         total, length = int(np.sum(errors)), int(np.sum(lengths))
         if length == 0:
@@ -217,16 +231,17 @@ class Bootstrap:
         low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
         if high - low > 1e-12:
             return low, high
-        low = total * (1 - 1 / (9 * total) - 1.96 / (3 * math.sqrt(total))) ** 3
-        total += 1
-        high = total * (1 - 1 / (9 * total) + 1.96 / (3 * math.sqrt(total))) ** 3
-        return max(low, 0.0) / length, high / length
+        low, high = poisson_interval(total)
+        return low / length, high / length
 
     def compare(self, a: ArrayLike, b: ArrayLike, lengths: ArrayLike) -> Comparison:
         """Paired test of the errors of two systems, each (N,), with the common lengths (N,).
 
         p is twice the share of resamples in which the sign of the difference is turned; never
-        below 2^(1-d) with d units that differ, the least that a test of signs can give.
+        below 2^(1-d) with d units that differ, the least that a test of signs can give. Where all
+        resamples agree, the interval is that of the difference of two Poisson counts, one of them 0
+        (by their own intervals: Zou and Donner, "Construction of confidence limits about effect
+        measures", 2008).
         """
         change = np.asarray(b, np.float64) - np.asarray(a, np.float64)
         rates = self.sums(change) / np.maximum(self.sums(lengths), 1.0)
@@ -234,14 +249,27 @@ class Bootstrap:
         differing = np.count_nonzero(np.bincount(self.group, change, self.size))
         p = max(2 * (tail + 1) / (RESAMPLES + 1), 2.0 ** (1 - differing))
         low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
-        difference = float(change.sum() / max(float(np.sum(lengths)), 1.0))
-        return Comparison(difference, (low, high), float(min(p, 1.0)))
+        length, net = max(float(np.sum(lengths)), 1.0), float(change.sum())
+        if high - low < 1e-12:
+            more, (least, most), zero = abs(net), poisson_interval(abs(net)), poisson_interval(0)[1]
+            low, high = (more - math.hypot(more - least, zero)) / length, most / length
+            low, high = (-high, -low) if net < 0 else (low, high)
+        return Comparison(net / length, (low, high), float(min(p, 1.0)))
+
+
+def poisson_interval(count: float) -> tuple[float, float]:
+    """95 % interval of the mean of a Poisson count (Byar's approximation; of zero exactly)."""
+    if not count:
+        return 0.0, -math.log(0.025)
+    low = count * (1 - 1 / (9 * count) - 1.96 / (3 * math.sqrt(count))) ** 3
+    above = count + 1
+    return low, above * (1 - 1 / (9 * above) + 1.96 / (3 * math.sqrt(above))) ** 3
 
 
 def compare(
-    references: Sequence[str],
-    a: Sequence[str],
-    b: Sequence[str],
+    references: str | Iterable[str],
+    a: str | Iterable[str],
+    b: str | Iterable[str],
     speakers: Sequence[str | None] | None = None,
 ) -> Comparison:
     """Is system b better than a? The paired bootstrap test of their word errors.
@@ -252,8 +280,9 @@ def compare(
     >>> result.difference, result.p < 0.05
     (-0.4444444444444444, True)
 
-    Raises InputError if they differ in number.
+    Raises InputError if they differ in number, or hold something else than strings.
     """
+    references, a, b = transcripts(references), transcripts(a), transcripts(b)
     of_a, of_b = (count_errors(references, texts)[:, 1:].sum(axis=1) for texts in (a, b))
     lengths = [len(split(text)) for text in references]
     if speakers is not None and len(speakers) != len(references):

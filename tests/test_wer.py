@@ -11,7 +11,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
-from scipy.stats import chi2, norm
+from scipy.stats import binomtest, chi2, norm
 
 from asr.errors import InputError
 from asr.formats import write_trn
@@ -124,6 +124,16 @@ def test_wer_for_python_users() -> None:
         wer(["a", "b"], ["a"])
 
 
+def test_what_is_no_list_of_transcripts() -> None:
+    assert wer((text for text in ["a b", "c"]), ["a", "c"]) == wer(["a b", "c"], ["a", "c"])
+    assert compare("a b", "a c", "a b") == compare(["a b"], ["a c"], ["a b"])
+    for wrong in ({"u1": "a"}, {"a"}, None, 3):
+        with pytest.raises(InputError, match="is neither a transcript nor a list"):
+            wer(["a"], wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="transcript 1 is NoneType, no string"):
+        compare(["a", "b"], ["a", None], ["a", "b"])  # type: ignore[list-item]
+
+
 def test_interval_agrees_with_theory() -> None:
     rng = np.random.default_rng(3)
     lengths = np.full(4000, 10)
@@ -232,3 +242,15 @@ def test_few_units_prove_nothing() -> None:
     assert result.p == 0.25  # three signs: 2 / 2^3
     assert result.verdict("A", "B", "3 utterances") == "no difference can be shown on 3 utterances"
     assert Bootstrap([None] * 3).compare([5, 6, 7], [5, 6, 7], lengths).p == 1.0
+
+
+def test_interval_where_all_resamples_agree() -> None:
+    """It leaves zero out from as many errors on as a sign test (scipy) shows a difference."""
+    for errors in range(12):
+        result = compare(["x " * 100], ["x " * 100], ["x " * (100 - errors)])
+        low, high = result.interval
+        assert low < result.difference == errors / 100 < high
+        assert (low > 0) == (errors > 0 and binomtest(errors, errors).pvalue < 0.05)
+        back = compare(["x " * 100], ["x " * (100 - errors)], ["x " * 100])
+        assert back.interval == (-high, -low)
+    assert high == pytest.approx(chi2.ppf(0.975, 2 * 12) / 2 / 100, rel=0.01)
