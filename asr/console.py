@@ -86,11 +86,11 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
             bar.advance(task)
 
 
-def end_with_skipped(skipped: Sequence[tuple[str, str]], of: int, what: str = "utterances") -> None:
+def end_with_skipped(skipped: Sequence[tuple[str, str]], of: int, what: str = "utterance") -> None:
     """List skipped items with their reasons and exit with status 3; nothing skipped: return."""
     if not skipped:
         return
-    say(f"skipped {len(skipped)} of {of} {what}:")
+    say(f"skipped {len(skipped):,} of {count(of, what)}:")
     for name, reason in skipped:
         say(f"  {name}: {reason}")
     leave(SKIPPED)

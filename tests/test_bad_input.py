@@ -200,9 +200,11 @@ def test_transcribing_bad_files(
 ) -> None:
     bad = [f"{name}.wav" for name in BAD_AUDIO]
     for name, reason in BAD_AUDIO.items():
-        assert_matches(said(f"transcribe model {name}.wav"), rf"none .*: {name}\.wav: {reason}")
+        if name != "truncated":  # the beginning of which is transcribed
+            message = said(f"transcribe model {name}.wav")
+            assert_matches(message, rf"none .*: {name}\.wav: {reason}")
     assert status(["transcribe", "model", "good.wav", *bad, "-o", tmp_path]) == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["good.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.txt", "truncated.txt"]
     shown = capsys.readouterr().err
     for name, reason in BAD_AUDIO.items():
         assert_matches(shown, rf"(?m)^  {name}\.wav: {reason}")

@@ -100,7 +100,7 @@ def train(
     size = output.stat().st_size / 2**20
     print(f"{output}: {size:.1f} MB, {result.lines} sentences of {unit}s; {result.arpa}")
     skipped = [(where, "has characters outside the tokenizer") for where in result.left_out]
-    console.end_with_skipped(skipped, result.lines + len(skipped), "lines")
+    console.end_with_skipped(skipped, result.lines + len(skipped), "line")
 
 
 @command.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asr.commands.options import FILE
-from asr.console import end_with_skipped, say, track
+from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def command(
     )
     if not lists:
         say("no n-best file was found: `asr decode` writes them; give them beside the experiments")
-    say(f"{len(experiments)} experiments, {len(lists)} n-best files -> {output}")
-    end_with_skipped(skipped, len(lists), "n-best files and utterances")
+    made = f"{count(len(experiments), 'experiment')}, {count(len(lists), 'n-best file')}"
+    say(f"{made} -> {output}")
+    end_with_skipped(skipped, len(lists) + sum(len(one["shown"]) for one in sections), "item")
 
 
 def describe(

@@ -64,7 +64,7 @@ def command(
 
     Audio and video of any kind that soundfile or ffmpeg reads; `-` is standard input. With -o,
     each file x.wav gives x.txt, x.srt, ... in that folder, and after Ctrl-C the same command
-    continues where it was. A file that cannot be read is skipped and listed (exit status 3). By
+    continues where it was. A file that cannot be read (to its end) is listed (exit status 3). By
     torchrun several processes share the files.
 
     \b
@@ -97,13 +97,17 @@ def command(
             transcriber.warm_up()
         search = describe_search(transcriber.fusion, transcriber.lms)
         share = files[group.rank :: group.size]
-        command = [model_hash(model_folder(model)), search, arguments, names, share]
+        # whatever the files are: the same command with one more of them continues, too
+        process = [group.rank, group.size]
+        command = [model_hash(model_folder(model)), search, arguments, names, process]
         with standard_input(share) as paths, Journal(output, command) as journal:
-            skipped = group.union(transcribe(transcriber, paths, names, output, journal))
-        check_usable(skipped, files)
+            found = transcribe(transcriber, paths, names, output, journal)
+            unusable, broken = (group.union(kind) for kind in found)
+        check_usable(unusable, files)
         if group.leader:
+            skipped = unusable + broken
             skipped.sort(key=lambda item: files.index(Path(item[0])))
-            end_with_skipped(skipped, len(files), "files")
+            end_with_skipped(skipped, len(files), "file")
 
 
 def missing(files: Sequence[Path]) -> list[tuple[str, str]]:
@@ -170,16 +174,18 @@ def transcribe(
     formats: Sequence[str],
     output: Path | None,
     journal: Journal,
-) -> list[tuple[str, str]]:
-    """Transcribe the files that are not done; those skipped, each with its reason.
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Transcribe the files that are not done. Those of which there is nothing, each with its
+    reason, and those that break off, whose beginning is written.
 
     paths: what was given and the file to read.
     """
     todo = [name for name in paths if not journal.is_done(name)]
     places = [journal[name].place for name in todo]
     if len(todo) < len(paths) or any(place.sample for place in places):
-        say(f"continuing: {len(paths) - len(todo)} of {len(paths)} files are done already")
-    skipped: list[tuple[str, str]] = []
+        say(f"continuing: {len(paths) - len(todo):,} of {count(len(paths), 'file')} done already")
+    unusable: list[tuple[str, str]] = []
+    broken: list[tuple[str, str]] = []
     with progress(counted=False) as bar:
         meter = Meter(bar, transcriber.sample_rate, [paths[name] for name in todo], places)
         recordings = map(transcriber.recording, (paths[name] for name in todo), places)
@@ -189,13 +195,16 @@ def transcribe(
                 name = todo[event.number]
                 begun = name if event.part is not None else None
                 meter.advance(event)
-                if event.error is not None:
-                    reason = str(event.error).removeprefix(f"{paths[name]}: ")
-                    skipped.append((str(name), reason))
+                transcript = journal[name]
+                if event.part is None and (event.error is None or transcript.parts):
+                    write(transcript.hypothesis(), name, paths[name], formats, output)
+                if event.error is None:
+                    journal.add(name, event.part)
                     continue
-                if event.part is None:
-                    write(journal[name].hypothesis(), name, paths[name], formats, output)
-                journal.add(name, event.part)
+                reason = str(event.error).removeprefix(f"{paths[name]}: ")
+                if transcript.parts:
+                    reason += ". What comes before is transcribed"
+                (broken if transcript.parts else unusable).append((str(name), reason))
         except KeyboardInterrupt:
             if not meter.audio:
                 say("nothing is decoded yet")
@@ -204,9 +213,10 @@ def transcribe(
             elif begun:
                 write(journal[begun].hypothesis(), begun, paths[begun], formats, output)
             raise
-    if len(skipped) < len(paths):
-        say(f"{len(paths) - len(skipped)} of {count(len(paths), 'file')} transcribed; {meter}")
-    return skipped
+    if len(unusable) < len(paths):
+        done = len(paths) - len(unusable) - len(broken)
+        say(f"{done:,} of {count(len(paths), 'file')} transcribed; {meter}")
+    return unusable, broken
 
 
 def write(

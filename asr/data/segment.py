@@ -24,6 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.errors import AudioError
+
 Samples = NDArray[np.float32]
 Levels = NDArray[np.float32]
 
@@ -69,7 +71,8 @@ def segments(
     """The parts with speech of a recording that comes in blocks (N,) of any lengths.
 
     blocks start at `beginning(place)`; place: by default the recording's first sample. Without
-    overlap a segment that no pause ends is cut where it is quietest.
+    overlap a segment that no pause ends is cut where it is quietest. AudioError of the blocks is
+    raised behind the last segment.
     """
     hop = round(FRAME * rate)
     look = round((LONGEST + 2 * NEAR) / FRAME) * hop  # samples that a decision looks at
@@ -98,8 +101,15 @@ def segments(
 
 
 def _with_end(blocks: Iterable[Samples]) -> Iterator[Samples | None]:
-    yield from blocks
+    """The blocks, and None at their end; AudioError behind it: what was read before it counts."""
+    fault = None
+    try:
+        yield from blocks
+    except AudioError as error:
+        fault = error
     yield None
+    if fault is not None:
+        raise fault
 
 
 def levels(samples: Samples, hop: int) -> Levels:

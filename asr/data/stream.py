@@ -72,8 +72,6 @@ def _from_soundfile(where: str, sample_rate: int) -> Iterator[Samples]:
         rate, frames, done = file.samplerate, file.frames, 0
         if not promised_frames(file):
             raise AudioError("empty: no samples", where, "Remove it")
-        if promised_frames(file) > frames:
-            raise AudioError(f"truncated: breaks off at {frames / rate:.2f} s", where, AGAIN)
         resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
         while done < frames:  # what is written meanwhile to a file that grows is not read
             try:
@@ -87,6 +85,8 @@ def _from_soundfile(where: str, sample_rate: int) -> Iterator[Samples]:
             if rate != sample_rate:
                 mono = resampler.resample_chunk(mono, last=done >= frames)
             yield mono
+        if promised_frames(file) > frames:
+            raise AudioError(f"truncated: breaks off at {frames / rate:.2f} s", where, AGAIN)
 
 
 def _from_ffmpeg(where: str, sample_rate: int) -> Iterator[Samples]:

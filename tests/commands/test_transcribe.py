@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,6 +195,28 @@ def test_recordings_with_nothing_to_hear(
         assert "0 of 1" not in capsys.readouterr().err
         # a missing file is noticed before the search is compiled
         assert len(warmed) == (nothing == "empty.wav")
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_recordings_that_break_off(
+    kind: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was decoded of them is written, and where they end is said."""
+    whole = tmp_path / f"whole.{kind}"
+    soundfile.write(whole, soundfile.read(place / "talk.wav")[0], RATE)
+    content = whole.read_bytes()
+    (tmp_path / f"cut.{kind}").write_bytes(content[: len(content) * 2 // 3])
+    assert run(place / "latin", tmp_path / f"cut.{kind}", "-o", tmp_path, "-f", "json") == 3
+    reason = r"truncated: breaks off at \d+\.\d\d s\. .* What comes before is transcribed"
+    assert re.search(rf"skipped 1 of 1 file:\n  .*cut\.{kind}: {reason}", capsys.readouterr().err)
+    assert run(place / "latin", whole, "-o", tmp_path, "-f", "json") == 0
+    found, expected = (
+        [word["word"] for word in json.loads((tmp_path / f"{name}.json").read_text())["words"]]
+        for name in ("cut", "whole")
+    )
+    assert len(found) > len(expected) // 2
+    assert found[:-9] == expected[: len(found) - 9]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_places_that_cannot_be_used(place: Path, tmp_path: Path) -> None:
