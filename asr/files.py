@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ def cannot_read(path: object, error: Exception, remedy: str = "Correct the path.
 
 def cannot_write(path: Path, error: OSError) -> InputError:
     """What to raise where `path` cannot be written: no permission, disk full."""
-    reason = error.strerror or str(error)
-    return InputError(
-        f"cannot be written ({reason})", path, "Make room there, or choose another place."
-    )
+    remedy = "Choose another place."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "Make room there, or choose another place."
+    return InputError(f"cannot be written ({error.strerror or error})", path, remedy)
 
 
 @contextmanager

@@ -144,6 +144,8 @@ def check_output(files: Sequence[Path], output: Path | None) -> None:
                 file,
                 "Transcribe files of the same name into different folders.",
             )
+    if output.exists() and not output.is_dir():
+        raise InputError("is not a folder", output, "-o takes the folder for the files.")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):

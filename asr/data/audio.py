@@ -230,8 +230,15 @@ def _through_ffmpeg(path: str, stored: io.BytesIO | None, where: str) -> io.Byte
         command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode or not done.stdout:
-        raise AudioError("not audio that soundfile or ffmpeg can read", where, AGAIN)
+        raise not_audio(done.stderr, where)
     return io.BytesIO(done.stdout)
+
+
+def not_audio(told: bytes, where: str) -> AudioError:
+    """What to raise where ffmpeg gave nothing but these messages."""
+    if b"matches no streams" in told:
+        return AudioError("has no audio track", where, "Leave it out")
+    return AudioError("not audio that soundfile or ffmpeg can read", where, AGAIN)
 
 
 def ffmpeg_command(path: str, where: str) -> list[str]:

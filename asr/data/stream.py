@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,15 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.data.audio import AGAIN, Samples, ffmpeg_command, open_soundfile, opened, promised_frames
+from asr.data.audio import (
+    AGAIN,
+    Samples,
+    ffmpeg_command,
+    not_audio,
+    open_soundfile,
+    opened,
+    promised_frames,
+)
 from asr.data.manifest import split_audio
 from asr.errors import AudioError
 
@@ -94,16 +103,21 @@ def _from_ffmpeg(where: str, sample_rate: int) -> Iterator[Samples]:
     command = ffmpeg_command(where, where)
     mono = f"aresample={sample_rate}:ochl=mono:rematrix_maxval=1"  # 1: the mean, not a sum
     command += ["-af", mono, "-f", "f32le", "pipe:1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryFile() as told,  # a second pipe, that nobody reads, could fill
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told) as process,
+    ):
         assert process.stdout is not None
         try:
             while content := process.stdout.read(size):
                 done += len(content)
                 yield np.frombuffer(content[: len(content) // 4 * 4], np.float32)
             status = process.wait()
+            told.seek(0)
+            messages = told.read()
         finally:
             process.kill()
     if status and done:
         raise AudioError(f"damaged after {done / 4 / sample_rate:.2f} s", where, AGAIN)
     if not done:
-        raise AudioError("not audio that soundfile or ffmpeg can read", where, AGAIN)
+        raise not_audio(messages, where)

@@ -221,8 +221,12 @@ def test_recordings_that_break_off(
 
 def test_places_that_cannot_be_used(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
-        with pytest.raises(InputError, match=r"cannot be written"):
+    for folder, message in (
+        (tmp_path / "file", r"file: is not a folder\. -o takes the folder"),
+        (tmp_path / "file" / "below", r"cannot be written \(.*\)\. Choose another place"),
+        (Path("/proc/none"), r"cannot be written \(.*\)\. Choose another place"),
+    ):
+        with pytest.raises(InputError, match=message):
             run(place / "latin", place / "talk.wav", "-o", folder)
     other = tmp_path / "talk.flac"
     other.write_bytes(b"")

@@ -56,6 +56,15 @@ def test_videos_come_through_a_pipe(
     assert duration(tmp_path / "x.mkv") == pytest.approx(25, abs=1.1)
 
 
+def test_videos_without_sound(tmp_path: Path, need_tool: Callable[[str], str]) -> None:
+    video = tmp_path / "mute.mkv"
+    command = [need_tool("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "color=s=16x16:r=1:d=2"]
+    subprocess.run([*command, video], check=True)
+    for read in (lambda: list(read_blocks(video, 16000, 0)), lambda: read_audio(video, 16000)):
+        with pytest.raises(AudioError, match="has no audio track"):
+            read()
+
+
 def test_a_file_that_grows_is_read_as_it_was(tmp_path: Path, samples: np.ndarray) -> None:
     path = tmp_path / "x.wav"
     soundfile.write(path, samples, 11025)
