@@ -39,6 +39,7 @@ USELESS = 0.9  # dev WER above which a finished model deserves a warning
 
 
 DIVERGED = 20  # steps in a row without a finite loss and gradient
+TIMED = 5  # steps after continuing from which on speed is told: at first readers have to start
 SHOWN = 10  # utterances named where a loss is not finite
 POSITION = ("step", "epoch", "batch", "bad_steps", "bad_row", "good")  # a Trainer's, saved
 
@@ -98,7 +99,7 @@ class Trainer:
         self.epoch_sums = Counter[str]()
         self.bad_steps = self.bad_row = 0  # steps left out as not finite; the last in a row
         self.unreadable: dict[str, str] = dict(train.unreadable)
-        self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio"), 0.0)
+        self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio", "steps"), 0.0)
         self.metrics: Metrics | None = None
         self._resume()
 
@@ -227,6 +228,7 @@ class Trainer:
             return outcome.stop
         self.step += 1
         self.timing["audio"] += outcome.seconds
+        self.timing["steps"] += 1
         if outcome.bad:
             self._note_bad_step(outcome.bad, batch)
         else:
@@ -267,7 +269,9 @@ class Trainer:
         values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.sums)}
         values |= {"gradient_norm": self.sums["norm"] / self.sums["steps"], "learning_rate": rate}
         values |= {"bad_steps": self.bad_steps, "split_batches": self.updater.splits}
-        self._write("train", values | self._speed())
+        if self.timing["steps"] >= min(TIMED, self.batch):
+            values |= self._speed()
+        self._write("train", values)
         self.sums.clear()
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
