@@ -95,10 +95,11 @@ def describe(
 
     shown, unheard = utterances.show(test, number, models)
     words = int(test.leader.words[:, :3].sum())
+    size = count(len(test.utterances), "utterance")
     path, several = test.manifest.path, len(test.systems) > 1
     section = {
         "title": f"{path.resolve().parent.name}/{path.name}",
-        "about": f"{len(test.utterances):,} utterances, {words:,} words; hash {test.manifest.hash}",
+        "about": f"{size}, {words:,} words; hash {test.manifest.hash}",
         "warnings": list(systems.warnings(test)),
         "summary": [
             systems.systems_table(test),

@@ -240,7 +240,8 @@ def write(
         else:
             content = WRITERS[name](hypothesis, id)
         if output is None:
-            click.echo(f"{shown}\t{content}" if name == "txt" else content, nl=False)
+            line = shown.translate({9: r"\t", 10: r"\n", 13: r"\r"})
+            click.echo(f"{line}\t{content}" if name == "txt" else content, nl=False)
         else:
             with whole_file(output / f"{stem(file)}.{name}") as stream:
                 stream.write(content)

@@ -18,14 +18,14 @@ import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from asr.data.audio import Samples, load
+from asr.data.audio import Samples, audio_info, load
 from asr.data.manifest import Utterance
 from asr.files import whole_file
 from asr.pictures import spectrogram
 from asr.wer import aligned
 
 FOLDER = Path(__file__).parent
-SAMPLE_RATE = 16000  # Hz, of the sound in a page
+MOST = 16000  # Hz, of the sound in a page
 LONGEST = 30  # seconds of an utterance that are kept
 
 
@@ -55,6 +55,7 @@ class Sound(NamedTuple):
     seconds: float = 0.0
     audio: str = ""
     spectrogram: str = ""
+    rate: int = 0  # Hz
     error: str | None = None
 
 
@@ -72,13 +73,15 @@ def data_uri(content: bytes, kind: str = "image/svg+xml") -> str:
 
 def sound_of(utterance: Utterance) -> Sound:
     """FLAC of the first LONGEST seconds. Raises AudioError."""
-    samples: Samples = load(utterance, SAMPLE_RATE)[: LONGEST * SAMPLE_RATE]
+    rate = min(audio_info(utterance).sample_rate, MOST)
+    samples: Samples = load(utterance, rate)[: LONGEST * rate]
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, samples, rate, format="FLAC", subtype="PCM_16")
     return Sound(
-        len(samples) / SAMPLE_RATE,
+        len(samples) / rate,
         data_uri(buffer.getvalue(), "audio/flac"),
-        data_uri(spectrogram(samples, SAMPLE_RATE), "image/png"),
+        data_uri(spectrogram(samples, rate), "image/png"),
+        rate,
     )
 
 

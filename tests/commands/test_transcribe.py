@@ -155,7 +155,7 @@ def test_names(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         [line] = (out / f"{name}.trn").read_text(encoding="utf-8").splitlines()
         assert line.endswith(")")
     assert run(place / "latin", *files) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(names) + 1  # one has a line break
+    assert len(capsys.readouterr().out.splitlines()) == len(names)
 
 
 def test_recordings_with_nothing_to_hear(
