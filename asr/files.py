@@ -29,9 +29,13 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """`folder` and its parents; those that were missing go again if the block ends by an error."""
+    """`folder` and its parents; those that were missing go again if the block ends by an error.
+    Raises InputError where they cannot be made."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     try:
         yield
     except BaseException:
@@ -45,6 +49,8 @@ def made_folder(folder: Path) -> Iterator[None]:
 def locked(folder: Path) -> Iterator[None]:
     """`folder`, made if need be, is this process's alone within the block. Raises InputError where
     another process has it."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is not a folder", folder, "Choose another place.")
     with made_folder(folder):
         place = os.open(folder, os.O_RDONLY)
         try:

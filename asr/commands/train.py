@@ -103,8 +103,6 @@ def check_folder(folder: Path, experiment: Experiment) -> Path | None:
     from asr.config import differences
 
     saved = folder / "config.yaml"
-    if folder.exists() and not folder.is_dir():
-        raise InputError("is not a folder", folder, "Choose another one with -o.")
     if not saved.exists():
         left = folder.iterdir() if folder.exists() else ()
         if any(path.suffix != ".part" for path in left):  # those a killed run leaves

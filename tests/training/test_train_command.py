@@ -126,7 +126,7 @@ def test_folders_that_are_refused(experiment: Experiment, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="neither empty nor an experiment"):
         check_folder(folder, given)
     with pytest.raises(InputError, match="is not a folder"):
-        check_folder(folder / "notes.txt", given)
+        train(config, folder / "notes.txt")
     shutil.rmtree(folder)
     with locked(folder), pytest.raises(InputError, match="another process is at work in it"):
         train(config, folder)
