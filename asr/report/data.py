@@ -135,16 +135,16 @@ def tables(all_facts: Sequence[Facts], unknown: Sequence[Unknown]) -> dict[str, 
     sets: Rows = [
         [
             str(facts.manifest.path),
+            count(len(facts.bad)),
             count(len(facts.manifest)),
             Number(facts.seconds, f"{facts.seconds / 3600:.2f}"),
             count(len(facts.speakers)),
-            count(len(facts.bad)),
             facts.audio,
             facts.manifest.hash,
         ]
         for facts in all_facts
     ]
-    head = ["manifest", "utterances", "hours", "speakers", "problems", "audio", "hash"]
+    head = ["manifest", "problems", "utterances", "hours", "speakers", "audio", "hash"]
     counts = characters(all_facts)
     used = sum(counts.values(), Counter[str]())
     letters: Rows = [

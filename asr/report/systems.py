@@ -167,12 +167,13 @@ def comparison_table(test: TestSet) -> Table:
     for better, worse in itertools.combinations(test.systems, 2):
         pair = test.references.bootstrap.compare(better.errors, worse.errors, lengths)
         low, high = (100 * bound for bound in pair.interval)
-        row: list[Cell] = [better.label, worse.label]
+        verdict = pair.verdict(better.label, worse.label, "this set")
+        row: list[Cell] = [better.label, worse.label, verdict]
         row += [Number(pair.difference, f"{100 * pair.difference:+.2f} [{low:+.2f}, {high:+.2f}]")]
         row += [Number(pair.p, "< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}")]
-        rows.append([*row, pair.verdict(better.label, worse.label, "this set")])
+        rows.append(row)
     note = "Paired bootstrap on the same resamples; two-sided p."
-    header = ["A", "B", "WER of B - A, points", "p", "verdict"]
+    header = ["A", "B", "verdict", "WER of B - A, points", "p"]
     return Table("Comparison of the systems", header, rows, note)
 
 

@@ -93,7 +93,8 @@ def test_overlap_and_characters(place: Path, said: str, tables: Tables) -> None:
     letters = {row[0]: row[1:] for row in found["Histograms: Characters"][1:]}
     assert letters["ж"] == ["U+0436 CYRILLIC SMALL LETTER ZHE", "1", "1"]
     [sets] = [rows for title, rows in found.items() if title == "Sets: Recordings and speakers"]
-    assert [row[1] for row in sets[1:]] == ["4", "20"]
+    assert sets[0][:3] == ["manifest", "problems", "utterances"]  # those are seen on a phone
+    assert [row[2] for row in sets[1:]] == ["4", "20"]
     assert found["Findings: Findings"][1][:3] == [
         *("audio that cannot be used", "manifest.train.jsonl", "train-9")
     ]
