@@ -250,6 +250,9 @@ class Transcriber:
 
     def spell(self, text: str | None) -> list[int]:
         """The tokens of a text. Raises InputError where there are none, or not for all of it."""
+        if not isinstance(text, str | None):
+            what = f"the text is {type(text).__name__}, no string"
+            raise InputError(what, None, "Give what was said as one string.")
         if unknown := self.tokenizer.unknown(text or ""):
             what = f"cannot be written with the model's tokens: {' '.join(unknown)}"
             raise InputError(what, None, "Leave these out, or write them in other characters.")
@@ -272,14 +275,24 @@ class Transcriber:
     def recording(self, source: Audio, place: Place | None = None) -> Recording:
         """A recording as `decode_recordings` takes it, from a place on."""
         if isinstance(source, np.ndarray):
+            if not np.issubdtype(source.dtype, np.floating):
+                what = f"samples of the type {source.dtype}, where full scale is 1.0"
+                raise AudioError(what, None, "Give floats (int16: samples / 32768).")
+            if source.ndim != 1:
+                what = f"samples of the shape {source.shape}, not (N,)"
+                raise AudioError(what, None, "Give one channel, or the mean of all.")
             samples = np.ascontiguousarray(source, np.float32)
-            if samples.ndim != 1 or not np.isfinite(samples).all():
-                what = f"samples of the shape {samples.shape}, not finite numbers (N,)"
-                raise AudioError(what, None, "Give one channel without NaN.")
+            if not np.isfinite(samples).all():
+                raise AudioError(
+                    "samples that are not numbers (NaN or infinite)", None, "Mend them."
+                )
             return Recording(lambda begin: [samples[begin:]], place or Place())
         if not isinstance(source, str | Path):
             what = f"{type(source).__name__} is neither a path nor a numpy array of samples (N,)"
-            raise AudioError(what, None, f"Give numpy samples at {self.sample_rate} Hz.")
+            remedy = (
+                f"Give a path, an array at {self.sample_rate} Hz, a list or a generator of these."
+            )
+            raise AudioError(what, None, remedy)
         return Recording(partial(read_blocks, source, self.sample_rate), place or Place())
 
     def decode_recordings(self, recordings: Iterable[Recording]) -> Iterator[Event]:

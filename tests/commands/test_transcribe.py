@@ -298,11 +298,15 @@ def test_from_python(place: Path) -> None:
     lazily = transcriber.transcribe(iter([path, samples]))
     assert next(lazily).words == whole
     assert [one.words for one in lazily] == [whole]
-    for wrong in (np.full(999, np.nan, np.float32), np.zeros((2, 999), np.float32)):
-        with pytest.raises(AudioError, match="not finite numbers"):
-            transcriber.transcribe(wrong)
-    with pytest.raises(AudioError, match="tuple is neither a path nor a numpy array"):
-        transcriber.transcribe((samples, 44_100))  # type: ignore[call-overload]
+    for wrong, message in (
+        (np.full(999, np.nan, np.float32), "not numbers"),
+        (np.zeros((2, 999), np.float32), r"of the shape \(2, 999\), not \(N,\)"),
+        (np.zeros(999, np.int16), r"of the type int16, .* samples / 32768"),
+        ((samples, 44_100), "tuple is neither a path nor a numpy array.* a list or a generator"),
+        (samples[:9].tolist(), "float is neither a path"),
+    ):
+        with pytest.raises(AudioError, match=message):
+            transcriber.transcribe(wrong)  # type: ignore[call-overload]
 
 
 def test_align(place: Path) -> None:
@@ -327,6 +331,8 @@ def test_align(place: Path) -> None:
         transcriber.align(samples, "one zx")
     with pytest.raises(InputError, match="has no text"):
         transcriber.align(samples, "?")
+    with pytest.raises(InputError, match="the text is list, no string"):
+        transcriber.align(samples, ["two"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="too short for its text"):
         transcriber.align(samples[:RATE], "one two " * 20)
 
