@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from asr.commands.options import FILE, machine_options
-from asr.console import end_with_skipped, say, track
+from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 PICTURES = 10
@@ -79,7 +79,7 @@ def command(
         if len(skipped) == len(utterances):
             name, reason = skipped[0]
             raise InputError(f"no utterance can be aligned; first: {name}: {reason}", manifest)
-    say(f"{len(utterances) - len(skipped)} utterances aligned -> {output}")
+    say(f"{count(len(utterances) - len(skipped), 'utterance')} aligned -> {output}")
     if shares and transcriber.recognizer.has_speller:
         say(f"attention goes forward in {sum(shares) / len(shares):.1%} of the steps")
     end_with_skipped(skipped, len(utterances))

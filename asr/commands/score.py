@@ -160,7 +160,7 @@ def _print_report(
     words = result["wer"]["words"]
     weights = "sclite's weights" if sclite else "minimal edit distance"
     parts = [
-        f"{len(references.ids):,} utterances, {words:,} words;"
+        f"{console.count(len(references.ids), 'utterance')}, {console.count(words, 'word')};"
         f" normaliser {result['normalizer']}; {weights}",
         report.systems_table(result.get("systems", [result]))
         + f"\n95 % intervals: bootstrap over {result['units']}, 10,000 resamples",

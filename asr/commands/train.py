@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from asr.commands.options import FILE
-from asr.console import end_with_skipped, say
+from asr.console import count, end_with_skipped, say
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def command(
             if group.leader:
                 unreadable = [*trainer.unreadable.items()]
                 write_left_out(output, trainer.train.left_out + unreadable)
-                count = len(trainer.train.utterances) + len(trainer.dev.utterances)
-                end_with_skipped(unreadable, count)
+                total = len(trainer.train.utterances) + len(trainer.dev.utterances)
+                end_with_skipped(unreadable, total)
 
 
 def check_folder(folder: Path, experiment: Experiment) -> Path | None:
@@ -140,8 +140,8 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     train, dev = open_sets(experiment, tokenizer, model)
     size = sum(p.numel() for p in model.parameters())
     say(
-        f"{size / 1e6:.1f} M parameters, {tokenizer.size} tokens; training on {len(train.kept)} "
-        f"utterances, {train.seconds / 3600:.2f} h"
+        f"{size / 1e6:.1f} M parameters, {tokenizer.size} tokens; training on "
+        f"{count(len(train.kept), 'utterance')}, {train.seconds / 3600:.2f} h"
     )
     if options.precision == "float64":
         model.double()
@@ -172,7 +172,8 @@ def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None
     except OSError as error:
         raise cannot_write(folder, error) from error
     if train.left_out:
-        say(f"left out {len(train.left_out)} utterances, listed in {folder / 'skipped.jsonl'}")
+        left_out = count(len(train.left_out), "utterance")
+        say(f"left out {left_out}, listed in {folder / 'skipped.jsonl'}")
 
 
 def find_tokenizer(experiment: Experiment, folder: Path) -> Tokenizer:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding import fusion as lm
+from asr.decoding import fusion_steps as lm
 from asr.decoding import prefix_beam, prefix_tree
 from asr.decoding.fusion import Fusion
 from asr.decoding.lexicon_search import LexiconFusion, LexiconSearch

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.fusion import END
+from asr.decoding.fusion_steps import END
 from asr.decoding.hotwords import read_word
 from asr.decoding.lexicon_tree import (
     ALL_BLANK,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding import fusion as lm
+from asr.decoding import fusion_steps as lm
 from asr.decoding.prefix_tree import (
     ACTIVE,
     ALL_BLANK,

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding import fusion as lm
-from asr.decoding.fusion import Fusion, Hashes, Ints
+from asr.decoding import fusion_steps as lm
+from asr.decoding.fusion import Fusion
+from asr.decoding.fusion_steps import Hashes, Ints
 from asr.decoding.options import SearchOptions
 from asr.kernels import njit_inline, njit_lean, njit_short
 

@@ -13,7 +13,8 @@ from enumeration import alignments, emissions
 
 from asr.decoding import prefix_beam, prefix_tree
 from asr.decoding.ctc_search import begin, finish, greedy, search, search_batch, step
-from asr.decoding.fusion import Fusion, look_ahead
+from asr.decoding.fusion import Fusion
+from asr.decoding.fusion_steps import look_ahead
 from asr.decoding.options import EXHAUSTIVE, SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asr.decoding.fusion import FNV_START, Fusion, look_ahead
+from asr.decoding.fusion import FNV_START, Fusion
+from asr.decoding.fusion_steps import look_ahead
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Weights

@@ -49,7 +49,7 @@ def test_what_an_experiment_folder_holds(
     assert train(config, folder) == 0
     said = capsys.readouterr().err
     assert [line for line in said.splitlines() if line.startswith("epoch 2/2: step")]
-    assert "left out 1 utterances" in said
+    assert "left out 1 utterance, listed in" in said
     assert json.loads((folder / "skipped.jsonl").read_text())["id"] == "long"
     assert load_experiment(folder / "config.yaml").train.epochs == 2
     kinds = [json.loads(s)["kind"] for s in (folder / "metrics.jsonl").read_text().splitlines()]

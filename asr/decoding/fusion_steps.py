@@ -1,0 +1,142 @@
+"""What the language models charge for a token, a word or the end: one hypothesis, compiled.
+
+The CTC search calls these functions inside its loop, `fusion` over arrays of hypotheses. A
+hypothesis is known by the states of its language models and the hash of its last letters.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.hotwords import SPACE, HotArrays
+from asr.kernels import njit_lean
+from asr.lm.ngram import EOS, FNV_START, NGramArrays, advance, fnv, lookup
+
+END: Any = np.int32(EOS)  # of the type of other words: one compilation
+
+Ints = NDArray[np.int32]
+Hashes = NDArray[np.uint64]
+
+
+class FusionArrays(NamedTuple):
+    """What the compiled functions need. V tokens; a language model that is absent has no states."""
+
+    token_lm: NGramArrays
+    word_lm: NGramArrays
+    has_token: bool
+    has_word: bool
+    token_weight: float
+    word_weight: float
+    word_bonus: float  # for every completed word
+    token_bonus: float  # for every token; one of the two bonuses is zero
+    unk_penalty: float  # added to the raw score of an unknown word
+    token_ids: Ints  # (V,) token -> word id in the token LM
+    boundary: NDArray[np.bool_]  # (V,) does the token end the word before it?
+    allowed: NDArray[np.bool_]  # (V,) may the token be output?
+    letters: NDArray[np.uint8]  # UTF-8 bytes of all tokens without their boundary marks
+    letters_begin: Ints  # (V + 1,)
+    prefix_keys: Hashes  # (P, a power of two) hashes of all beginnings of words; 0 is empty
+    prefix_best: NDArray[np.float32]  # (P,) the largest unigram log probability of such words
+    unknown: float  # raw score of an unknown word as unigram, penalty included
+    has_hot: bool
+    hot: HotArrays
+    hot_gain: float  # hot words' share and bonus rise with a token by at most this
+
+
+@njit_lean
+def complete_word(a: Any, ws: Any, wh: Any) -> Any:
+    """(raw log probability, next state) of the word whose hash is `wh` after the state `ws`."""
+    if not a.has_word:
+        return 0.0, ws
+    word: Any = np.int32(lookup(a.word_lm, wh))
+    logp, after, _ = advance(a.word_lm, ws, word)
+    return logp + (a.unk_penalty if word == 0 else 0.0), np.int32(after)
+
+
+@njit_lean
+def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
+    """Append `token`: (token LM, word LM, words completed (0 or 1), next ts, ws, wh); raw logs."""
+    token_score, word_score, words = 0.0, 0.0, 0
+    if a.has_token:
+        logp, after, _ = advance(a.token_lm, ts, a.token_ids[token])
+        token_score, ts = logp + 0.0, np.int32(after)
+    if a.boundary[token]:
+        if wh != FNV_START:
+            word_score, ws = complete_word(a, ws, wh)
+            words = 1
+        wh = FNV_START
+    for i in range(a.letters_begin[token], a.letters_begin[token + 1]):
+        wh = fnv(wh, a.letters[i])
+    return token_score, word_score, words, ts, ws, wh
+
+
+@njit_lean
+def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
+    """Last word and end of the sentence: (token LM, word LM, words completed (0 or 1))."""
+    token_score, word_score, words = 0.0, 0.0, 0
+    if wh != FNV_START:
+        word_score, ws = complete_word(a, ws, wh)
+        words = 1
+    if a.has_token:
+        token_score = advance(a.token_lm, ts, END)[0] + 0.0
+    if a.has_word:
+        word_score += advance(a.word_lm, ws, END)[0]
+    return token_score, word_score, words
+
+
+@njit_lean
+def extend_hot(a: Any, state: Any, wh: Any, token: Any) -> Any:
+    """Append `token` to a text whose last letters have the hash `wh`: (hot words' bonus, state)."""
+    earned = 0.0
+    if a.boundary[token] and wh != FNV_START:
+        state = a.hot.next[state, a.hot.column[SPACE]]
+        earned += a.hot.earned[state]
+    for i in range(a.letters_begin[token], a.letters_begin[token + 1]):
+        state = a.hot.next[state, a.hot.column[a.letters[i]]]
+        earned += a.hot.earned[state]
+    return earned, np.int32(state)
+
+
+@njit_lean
+def finish_hot(a: Any, state: Any, wh: Any) -> Any:
+    """The bonus of a hot word at the end of the text."""
+    end = a.hot.next[state, a.hot.column[SPACE]]
+    return a.hot.earned[end] if wh != FNV_START else 0.0
+
+
+@njit_lean
+def look_ahead(a: Any, wh: Any) -> Any:
+    """Weighted score that the unfinished word will bring at best: what pruning adds to a total.
+
+    Without it hypotheses that put off the end of a word would look better than all others. It is
+    the best unigram among the words that begin so; never less than an unknown word.
+    """
+    if wh == FNV_START:
+        return 0.0
+    best = 0.0
+    if a.has_word:
+        slot = slot_of(a.prefix_keys, wh)
+        best = a.unknown
+        if a.prefix_keys[slot] == wh:
+            best = max(best, a.prefix_best[slot])
+    return a.word_weight * best + a.word_bonus
+
+
+@njit_lean
+def slot_of(keys: Any, key: Any) -> Any:
+    """Where `key` stands, or the empty slot where it would; half are empty."""
+    mask = np.uint64(len(keys) - 1)
+    slot = key & mask
+    while keys[slot] != key and keys[slot] != 0:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@njit_lean
+def weigh(a: Any, token_score: Any, word_score: Any, words: Any, tokens: Any) -> Any:
+    """The weighted sum of increments; only words or tokens have a bonus."""
+    score = a.token_weight * token_score + a.word_weight * word_score
+    return score + a.word_bonus * words + a.token_bonus * tokens
