@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,13 +29,9 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """`folder` and its parents; those that were missing go again if the block ends by an error.
-    Raises InputError where they cannot be made."""
+    """`folder` and its parents; those that were missing go again if the block ends by an error."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
@@ -51,20 +47,21 @@ def locked(folder: Path) -> Iterator[None]:
     another process has it."""
     if folder.exists() and not folder.is_dir():
         raise InputError("is not a folder", folder, "Choose another place.")
-    with made_folder(folder):
-        place = os.open(folder, os.O_RDONLY)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(folder))
+            place = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        stack.callback(os.close, place)
         try:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(place)
             what = "another process is at work in it"
             raise InputError(what, folder, "Wait for it, or choose another folder.") from None
         except OSError:  # a file system without locks
             pass
-        try:
-            yield
-        finally:
-            os.close(place)
+        yield
 
 
 @contextmanager

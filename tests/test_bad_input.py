@@ -220,7 +220,7 @@ def test_no_usable_audio_at_all(command: str, said: Callable[[str], str]) -> Non
     [
         ("train.epoch=3", r"--set train\.epoch=3: unknown .*\. Did you mean 'train\.epochs'\?"),
         ("train.epochs=x", r"--set train\.epochs=x: option 'train\.epochs': .*--options` shows"),
-        ("train.epochs=0", r"good-good\.yaml: train\.epochs=0 must be above 0"),
+        ("train.epochs=0", r"--set train\.epochs=0: train\.epochs=0 must be above 0"),
         ("train.learning_rate=1e400", r"learning_rate=inf must be above 0 and finite"),
         ("train.epochs", r"--set train\.epochs: is not KEY=VALUE"),
         ("train=3", r"--set train=3: option 'train' is a group of options, not 3"),
