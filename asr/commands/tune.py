@@ -46,6 +46,7 @@ def command(
     """
     from asr.confidence import fit
     from asr.decoding import tune
+    from asr.decoding.options import SearchOptions
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
     from asr.decoding.weights import save_weights
     from asr.hypothesis import read_nbest
@@ -63,7 +64,8 @@ def command(
     # no bonus for another unit orders the list as it is
     same = not rescorer.weights.bonus or old.get("length") in (None, meta["length"])
     own = rescorer.weights if same else None
-    tuned = tune.tune(table, meta["length"], own, stay=bool(meta["lms"]) and not lm)
+    fused = bool(meta["lms"]) and not lm
+    tuned = tune.tune(table, meta["length"], own, stay=fused)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
@@ -79,6 +81,8 @@ def command(
     for axis in tuned.edges:
         what = {"bonus": "length bonus", "ratio": "weight of ctc"}.get(axis, f"weight of LM {axis}")
         say(f"warning: the best {what} lies at the end of the range searched; the set may be small")
+    if fused and (widest := int(table.valid.sum(1).max(initial=0))) > SearchOptions().beam:
+        say(f"these lists are of a beam of {widest}: decode with --beam {widest} too, not less")
     if table.words and table.first >= table.words:
         say("warning: hardly a word of these lists is right; decode again, without these weights")
     parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]

@@ -58,5 +58,5 @@ labels="CTC greedy,CTC beam,CTC + n-gram,CTC n-best rescored,LAS greedy,LAS beam
 asr score $test exp/[1-7].jsonl --labels "$labels" --compare exp/2.jsonl --json exp/scores.json
 
 stage transcribe "a file to text and subtitles" \
-  asr transcribe exp/ctc data/audio/test-00000.flac -f txt,srt -o exp/transcribed $lm --weights exp/fusion.json
+  asr transcribe exp/ctc data/audio/test-00000.flac -f txt,srt -o exp/transcribed $lm --weights exp/fusion.json --beam 100
 cat exp/transcribed/test-00000.txt exp/transcribed/test-00000.srt
