@@ -107,9 +107,8 @@ class Join:
     """Two utterances as one. Who trains on single sentences transcribes some that follow each other
     too closely to be cut."""
 
-    # share of batches whose utterances are joined in twos (0 to 1; 0.3 is much); none in sorted or
-    # plain epochs
-    share: float = 0.0
+    # share of batches whose utterances are joined in twos (0 to 1); none in sorted or plain epochs
+    share: float = 0.3
     # between them, drawn from 0.1 to this (seconds): faint noise
     pause: float = 0.6
 
