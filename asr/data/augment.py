@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -23,8 +22,7 @@ from asr.data.manifest import Utterance
 from asr.errors import AudioError, InputError
 
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
-FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence beside it
-SHORTEST_PAUSE = 0.1  # seconds between utterances that are joined
+FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence around it
 KNOTS = 6  # frequencies at which a channel's response is drawn
 DIRECT = (0.0, 15.0)  # dB by which the direct sound in a synthetic room exceeds all of its echoes
 
@@ -100,22 +98,6 @@ class Silence:
         _check("silence", self.share)
         if not 0 <= self.seconds <= 10:
             raise InputError(f"data.silence.seconds={self.seconds:g} is outside 0 to 10")
-
-
-@dataclass
-class Join:
-    """Two utterances as one. Who trains on single sentences transcribes some that follow each other
-    too closely to be cut."""
-
-    # share of batches whose utterances are joined in twos (0 to 1); none in sorted or plain epochs
-    share: float = 0.3
-    # between them, drawn from 0.1 to this (seconds): faint noise
-    pause: float = 0.6
-
-    def __post_init__(self) -> None:
-        _check("join", self.share)
-        if not SHORTEST_PAUSE <= self.pause <= 10:
-            raise InputError(f"data.join.pause={self.pause:g} is outside {SHORTEST_PAUSE} to 10")
 
 
 def _check(name: str, share: float, folder: str | None = None) -> None:
@@ -221,17 +203,6 @@ def surround(samples: Samples, rate: int, seconds: float, random: np.random.Gene
     level = rms(samples) * 10 ** (-random.uniform(*FAINT) / 20)
     samples = np.pad(samples - samples.mean(), around)  # an offset would end in a click
     return add_noise(samples, draw_noise(len(samples), rate, None, random), level)
-
-
-def join(parts: Sequence[Samples], rate: int, pause: float, random: np.random.Generator) -> Samples:
-    """Utterances (N,) one after the other, with up to `pause` seconds of faint noise between."""
-    joined = [parts[0]]
-    for before, after in pairwise(parts):
-        count = int(random.uniform(SHORTEST_PAUSE, pause) * rate)
-        level = rms(before) * 10 ** (-random.uniform(*FAINT) / 20)
-        silence = np.zeros(count, np.float32)
-        joined += [add_noise(silence, draw_noise(count, rate, None, random), level), after]
-    return np.concatenate(joined)
 
 
 def reverberate(samples: Samples, response: Samples) -> Samples:

@@ -20,17 +20,7 @@ from omegaconf import MISSING
 
 from asr.console import track
 from asr.data.audio import audio_info, load
-from asr.data.augment import (
-    Join,
-    Noise,
-    Reverb,
-    Silence,
-    SpecAugment,
-    augment,
-    draw_masks,
-    generator,
-    join,
-)
+from asr.data.augment import Noise, Reverb, Silence, SpecAugment, augment, draw_masks, generator
 from asr.data.manifest import Utterance
 from asr.data.sampler import Sampler
 from asr.errors import AudioError, InputError
@@ -39,8 +29,6 @@ from asr.text.tokenizer import Tokenizer
 Samples = NDArray[np.float32]
 Seconds = NDArray[np.float32]
 Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequency
-Row = tuple[Utterance, ...]  # of a batch: an utterance, or several that are joined
-Sample = tuple[Samples, NDArray[np.int64], Masks | None]  # waveform, tokens, masks
 Skipped = list[tuple[str, str]]  # (utterance id, reason)
 ALL = slice(None)
 AHEAD = 4  # batches that each worker makes ahead
@@ -74,7 +62,6 @@ class DataOptions:
     # microphones: a random filter of up to so many dB more or less at any frequency; 0: none
     channel: float = 0.0
     silence: Silence = field(default_factory=Silence)
-    join: Join = field(default_factory=Join)
     noise: Noise = field(default_factory=Noise)
     reverb: Reverb = field(default_factory=Reverb)
     specaugment: SpecAugment = field(default_factory=SpecAugment)
@@ -166,47 +153,31 @@ class BatchMaker:
     fit: Fit
     options: DataOptions | None = None
 
-    def make(self, item: tuple[int, Sequence[Row]]) -> Batch:
-        """The batch of (epoch, rows)."""
-        epoch, rows = item
+    def make(self, item: tuple[int, Sequence[Utterance]]) -> Batch:
+        """The batch of (epoch, utterances)."""
+        epoch, utterances = item
         ids: list[str] = []
-        made: list[Sample] = []
+        rows: list[tuple[Samples, NDArray[np.int64], Masks | None]] = []
         unreadable: Skipped = []
-        for row in rows:
-            parts: list[tuple[Utterance, Sample]] = []
-            for utterance in row:
-                try:
-                    parts.append((utterance, self._read(epoch, utterance)))
-                except AudioError as error:
-                    unreadable.append((utterance.id, str(error)))
-            if parts:
-                name = " + ".join(utterance.id for utterance, _ in parts)
-                ids.append(name)
-                made.append(self._joined(epoch, name, parts) if len(parts) > 1 else parts[0][1])
-        samples, lengths = pad([wave for wave, _, _ in made], np.float32)
-        tokens, token_lengths = pad([tokens for _, tokens, _ in made], np.int64)
-        masks = [masks for _, _, masks in made if masks is not None]
+        for utterance in utterances:
+            try:
+                rows.append(self._read(epoch, utterance))
+                ids.append(utterance.id)
+            except AudioError as error:
+                unreadable.append((utterance.id, str(error)))
+        samples, lengths = pad([wave for wave, _, _ in rows], np.float32)
+        tokens, token_lengths = pad([tokens for _, tokens, _ in rows], np.int64)
+        masks = [masks for _, _, masks in rows if masks is not None]
         time, frequency = (np.stack(m) for m in zip(*masks, strict=True)) if masks else (None, None)
         seconds = float(lengths.sum()) / self.sample_rate
         return Batch(
             ids, samples, lengths, tokens, token_lengths, time, frequency, seconds, unreadable
         )
 
-    def _joined(self, epoch: int, name: str, parts: list[tuple[Utterance, Sample]]) -> Sample:
-        """Several utterances as one; the first alone where that is too short for its tokens."""
-        assert self.options is not None
-        random, waves = generator(self.seed, epoch, name), [wave for _, (wave, _, _) in parts]
-        wave = join(waves, self.sample_rate, self.options.join.pause, random)
-        tokens = self.tokenizer.encode(" ".join(utterance.text or "" for utterance, _ in parts))
-        if self.problem(len(wave), tokens):
-            return parts[0][1]
-        masks = None
-        if epoch >= self.options.plain_epochs:
-            masks = draw_masks(len(wave) / self.sample_rate, self.options.specaugment, random)
-        return wave, np.array(tokens, np.int64), masks
-
-    def _read(self, epoch: int, utterance: Utterance) -> Sample:
-        """Raises AudioError where the audio cannot be used."""
+    def _read(
+        self, epoch: int, utterance: Utterance
+    ) -> tuple[Samples, NDArray[np.int64], Masks | None]:
+        """Waveform, tokens and masks. Raises AudioError where the audio cannot be used."""
         tokens = self.tokenizer.encode(utterance.text or "")
         wave, masks = load(utterance, self.sample_rate), None
         if self.options and (problem := self.problem(len(wave), tokens)):
@@ -236,9 +207,9 @@ def pad(rows: Sequence[NDArray[Any]], dtype: type) -> tuple[NDArray[Any], NDArra
 
 
 def read_batches(
-    maker: BatchMaker, plan: Iterable[tuple[int, Sequence[Row]]], workers: int
+    maker: BatchMaker, plan: Iterable[tuple[int, Sequence[Utterance]]], workers: int
 ) -> Iterator[Batch]:
-    """The batches of a plan of (epoch, rows), in its order, made ahead by `workers` threads.
+    """The batches of a plan of (epoch, utterances), in its order, made ahead by `workers` threads.
 
     Threads, not processes: nearly all of the work is in libraries that let other threads run, and
     nothing has to be copied from process to process.
@@ -263,7 +234,7 @@ def require_audio(maker: BatchMaker, utterances: Iterable[Utterance], where: str
     after an hour of it."""
     unreadable: Skipped = []
     for utterance in utterances:
-        batch = maker.make((0, [(utterance,)]))
+        batch = maker.make((0, [utterance]))
         if batch.ids:
             return
         unreadable += batch.unreadable
@@ -286,7 +257,6 @@ class TrainingSet:
     ) -> None:
         options = maker.options
         assert options is not None
-        self.options = options
         self.utterances, self.maker, self.workers = utterances, maker, options.workers
         self.left_out: Skipped = []
         self.unreadable: Skipped = []
@@ -336,47 +306,27 @@ class TrainingSet:
         """All batches from `consumed` of `epoch` on to the end of epoch `epochs` - 1; of each the
         rows `share` (of N processes each takes every N-th; there may be none)."""
 
-        def plan() -> Iterator[tuple[int, list[Row]]]:
+        def plan() -> Iterator[tuple[int, list[Utterance]]]:
             for e in range(epoch, epochs):
-                first = consumed if e == epoch else 0
-                for number, batch in enumerate(self.sampler.batches(e)[first:], first):
-                    yield e, self._rows(batch, self._joins(e, number))[share]
+                for batch in self.sampler.batches(e)[consumed if e == epoch else 0 :]:
+                    yield e, self._utterances(batch[share])
 
         return read_batches(self.maker, plan(), self.workers)
 
-    def _joins(self, epoch: int, number: int) -> bool:
-        """Whether the utterances of a batch are joined in twos."""
-        if epoch < max(self.options.sorted_epochs, self.options.plain_epochs):
-            return False
-        draw = float(np.random.default_rng([self.maker.seed, epoch, number]).random())
-        return draw < self.options.join.share
-
-    def _rows(self, batch: NDArray[np.integer], joined: bool) -> list[Row]:
-        """The utterances of a batch; `joined`: neighbours together, as long as both may be."""
-        rows: list[Row] = []
-        longest, before = self.options.max_seconds - self.options.join.pause, np.inf
-        for index in batch.tolist():
-            seconds = float(self.sampler.durations[index])
-            utterance = self.utterances[int(self.kept[index])]
-            if joined and before + seconds <= longest:
-                rows[-1], before = (*rows[-1], utterance), np.inf
-            else:
-                rows, before = [*rows, (utterance,)], seconds
-        return rows
+    def _utterances(self, batch: NDArray[np.integer]) -> list[Utterance]:
+        return [self.utterances[i] for i in self.kept[batch].tolist()]
 
     def largest(self, share: slice = ALL) -> Batch:
         """The batch of the first epoch with most audio, padding counted, as long as if the lowest
-        speed, joining and the longest silence had been drawn for all of it."""
+        speed and the longest silence had been drawn for all of it."""
         seconds = self.sampler.durations
         batches = self.sampler.batches(0)
-        most = max(batches, key=lambda batch: float(seconds[batch].max()) * len(batch))
-        options = self.options
-        joined = options.join.share > 0
-        rows = self._rows(most, joined)[share]
-        batch = self.maker.make((-1, rows))  # -1: before all variation
+        rows = max(batches, key=lambda batch: float(seconds[batch].max()) * len(batch))
+        batch = self.maker.make((-1, self._utterances(rows[share])))  # -1: before all variation
+        options = self.maker.options
+        assert options is not None
         slower = max(1.0, 1 / min(options.speed))
-        silence = 2 * options.silence.seconds * (options.silence.share > 0)
-        silence = ((1 + joined) * silence + joined * options.join.pause) * self.maker.sample_rate
+        silence = 2 * options.silence.seconds * (options.silence.share > 0) * self.maker.sample_rate
         batch.lengths = (batch.lengths * slower + silence).astype(np.int64)
         width = int(batch.lengths.max(initial=0)) - batch.samples.shape[1]
         batch.samples = np.pad(batch.samples, ((0, 0), (0, width)))
@@ -412,7 +362,7 @@ class DevSet:
     def batches(self, share: slice = ALL) -> Iterator[Batch]:
         """Those of `share`: of N processes each takes every N-th."""
         batches = [batch.tolist() for batch in self.sampler.batches(0)]
-        plan = [(0, [(self.utterances[i],) for i in batch]) for batch in batches[share]]
+        plan = [(0, [self.utterances[i] for i in batch]) for batch in batches[share]]
         for batch in read_batches(self.maker, plan, self.workers):
             self.unreadable.update(batch.unreadable)
             yield batch

@@ -198,7 +198,7 @@ class MWER:
         self.model.train()
         weight = next(self.model.parameters())
         for begin in range(0, len(utterances), 8):
-            batch = train.maker.make((epoch, [(u,) for u in utterances[begin : begin + 8]]))
+            batch = train.maker.make((epoch, utterances[begin : begin + 8]))
             if not batch.ids:  # no audio of them can be read
                 continue
             tensors = batch.tensors(weight.device, weight.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.data.augment import Join, Silence
+from asr.data.augment import Silence
 from asr.data.loader import BatchMaker, DataOptions, DevSet, Fit, TrainingSet
 from asr.data.manifest import Manifest
 from asr.errors import InputError
@@ -136,63 +136,12 @@ def test_headers_that_cannot_be_read_are_skipped_too(tmp_path: Path) -> None:
 def test_no_variation_makes_a_batch_longer_than_the_largest(tmp_path: Path) -> None:
     rows = [(f"u{i}", 1.0, "ab") for i in range(6)]  # one batch
     given = options()
-    given.speed, given.silence, given.join = [0.8, 1.25], Silence(0.5, 0.4), Join(0)
+    given.speed, given.silence = [0.8, 1.25], Silence(0.5, 0.4)
     train = training_set(manifest(tmp_path, rows), given)
     largest = train.largest()
     assert largest.samples.shape == (6, largest.lengths.max()) == (6, (1 / 0.8 + 0.8) * RATE)
     lengths = [int(batch.lengths.max()) for batch in train.batches(0, 0, 40)]
     assert 0.8 * largest.lengths.max() < max(lengths) <= largest.lengths.max()
-
-
-def test_joined_utterances_make_no_batch_longer_than_the_largest(tmp_path: Path) -> None:
-    given = options()
-    given.speed, given.silence, given.join = [0.8, 1.25], Silence(0.5, 0.2), Join(1.0, 0.3)
-    train = training_set(manifest(tmp_path, [(f"u{i}", 1.0, "ab") for i in range(6)]), given)
-    largest = train.largest().lengths
-    batches = list(train.batches(0, 0, 30))
-    assert {len(batch.ids) for batch in batches} == {6, 3}  # the first epoch is sorted
-    assert len(largest) == 3
-    assert 0.7 * largest.max() < max(batch.lengths.max() for batch in batches) <= largest.max()
-
-
-def test_a_share_of_batches_is_joined_in_twos(tmp_path: Path) -> None:
-    utterances = manifest(tmp_path, MIXED)
-    text = {utterance.id: utterance.text or "" for utterance in utterances}
-    waves = {name: soundfile.read(tmp_path / f"{name}.wav", dtype="float32")[0] for name in text}
-    given = options()
-    given.speed, given.gain, given.silence, given.join = [1.0], 0.0, Silence(0), Join(0.5, 0.3)
-    train = training_set(utterances, given)
-    batches = list(train.batches(0, 0, 40))
-    count = len(train.sampler.batches(0))
-    joined: list[bool] = []  # of the batches whose first two utterances may be
-    for number, batch in enumerate(batches):
-        for i, row in enumerate(batch.ids):
-            names = row.split(" + ")
-            wave = batch.samples[i, : batch.lengths[i]]
-            tokens = batch.tokens[i, : batch.token_lengths[i]].tolist()
-            assert tokens == TOKENIZER.encode(" ".join(text[name] for name in names))
-            first, last = waves[names[0]], waves[names[-1]]
-            np.testing.assert_array_equal(wave[: len(first)], first)
-            np.testing.assert_array_equal(wave[-len(last) :], last)
-            if len(names) == 2:
-                pause = wave[len(first) : -len(last)]
-                assert 0.1 * RATE - 1 <= len(pause) <= 0.3 * RATE
-                assert 0 < np.abs(pause).max() < 0.1 * np.abs(first).max()
-                assert len(wave) <= 3 * RATE  # data.max_seconds
-        two = " + ".join(batch.ids).split(" + ")[:2]
-        if number < count:  # sorted
-            assert " + " not in "".join(batch.ids)
-        elif len(two) == 2 and sum(len(waves[name]) for name in two) <= 2.7 * RATE:
-            joined.append(" + " in batch.ids[0])
-    assert 0.4 < np.mean(joined) < 0.6
-    once = sorted(
-        name for batch in batches[-count:] for row in batch.ids for name in row.split(" + ")
-    )
-    assert once == sorted(text)
-    shares = [train.batches(0, 0, 40, slice(rank, None, 2)) for rank in (0, 1)]
-    for batch, *parts in zip(batches, *shares, strict=True):  # those of two processes
-        for rank, part in enumerate(parts):
-            assert part.ids == batch.ids[rank::2]
 
 
 def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:

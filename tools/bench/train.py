@@ -37,7 +37,7 @@ import torch
 
 from asr.data.audio import audio_path
 from asr.data.augment import Noise, Reverb
-from asr.data.loader import Batch, BatchMaker, DataOptions, Fit, Row, read_batches
+from asr.data.loader import Batch, BatchMaker, DataOptions, Fit, read_batches
 from asr.data.manifest import Manifest, Utterance
 from asr.data.sampler import Sampler
 from asr.models.recognizer import Recognizer, RecognizerOptions
@@ -51,7 +51,7 @@ SECONDS = 60.0  # of audio in a batch
 # LSTM units a direction that make 3.1 million parameters
 SIZES = {("ctc", "logmel"): 212, ("ctc", "conv"): 208, ("las", "logmel"): 168, ("las", "conv"): 164}
 BARS = {"speechbrain-lstm": 1.1, "speechbrain-crdnn": 5.0, "espnet-vggblstm": 8.0}
-Plan = list[tuple[int, list[Row]]]
+Plan = list[tuple[int, list[Utterance]]]
 
 
 class Row:
@@ -62,11 +62,11 @@ class Row:
         torch.manual_seed(0)
         rows = json.loads(Path(args.batches).read_text(encoding="utf-8"))
         self.plan: Plan = [
-            (0, [(utterance_of(row, f"{b}-{i}"),) for i, row in enumerate(batch)])
+            (0, [utterance_of(row, f"{b}-{i}") for i, row in enumerate(batch)])
             for b, batch in enumerate(rows)
         ]
-        self.audio = sum(u.duration or 0.0 for _, batch in self.plan for (u,) in batch)
-        texts = (u.text or "" for _, batch in self.plan for (u,) in batch)
+        self.audio = sum(u.duration or 0.0 for _, batch in self.plan for u in batch)
+        texts = (u.text or "" for _, batch in self.plan for u in batch)
         tokenizer = Tokenizer.train("char", texts)
         options = RecognizerOptions(ctc_weight=1.0 if args.head == "ctc" else 0.3)
         options.frontend.type = args.frontend
