@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -124,6 +125,21 @@ def check_numbers(key: str, record: Mapping[str, Any]) -> None:
     for name, value in (*dict(own.pop("lm", {})).items(), *own.items()):
         if not isinstance(value, (int, float)):
             raise TypeError(f"'{name}' of '{key}' is {value!r:.40}")
+
+
+def length_unit(units: Iterable[object]) -> str:
+    """What `length` counts beside LMs of such units."""
+    return "tokens" if {*units} == {"token"} else "words"
+
+
+def check_finite(weights: Weights, unk_penalty: float, where: object = None) -> None:
+    """Raises InputError for NaN and infinity."""
+    numbers = {"weight of ctc": weights.ctc, "weight of att": weights.att}
+    numbers |= {f"weight of the LM '{name}'": weight for name, weight in weights.lm.items()}
+    numbers |= {"length bonus": weights.bonus, "penalty of unknown words": unk_penalty}
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise InputError(f"the {name} is {number}", where, "Give a finite number.")
 
 
 NUMBER = int | float

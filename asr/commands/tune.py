@@ -82,7 +82,7 @@ def command(
         what = {"bonus": "length bonus", "ratio": "weight of ctc"}.get(axis, f"weight of LM {axis}")
         say(f"warning: the best {what} lies at the end of the range searched; the set may be small")
     if fused and (widest := int(table.valid.sum(1).max(initial=0))) > SearchOptions().beam:
-        say(f"these lists are of a beam of {widest}: decode with --beam {widest} too, not less")
+        say(f"these lists are of a beam of {widest} or more: decode with --beam {widest} at least")
     if table.words and table.first >= table.words:
         say("warning: hardly a word of these lists is right; decode again, without these weights")
     parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]

@@ -154,7 +154,7 @@ class Manifest(Utterances):
         one, two = self._index, other._index
         return self.hash != other.hash and any(
             self[line].id == other[there].id
-            for hash in np.intersect1d(one.hashes, two.hashes).tolist()
+            for hash in np.intersect1d(one.hashes, two.hashes, assume_unique=True).tolist()
             for line, there in product(one.candidates(hash), two.candidates(hash))
         )
 

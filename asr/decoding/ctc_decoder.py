@@ -106,8 +106,11 @@ class CTCDecoder:
         options: SearchOptions | None = None,
         **settings: Any,
     ) -> None:
-        self.tokens = read_tokens(tokens) if isinstance(tokens, (str, Path)) else list(tokens)
-        check_tokens(self.tokens, "tokens")
+        if isinstance(tokens, (str, Path)):
+            self.tokens = read_tokens(tokens)
+        else:
+            self.tokens = list(tokens)
+            check_tokens(self.tokens, "tokens")
         lms = _open(lm, lm_unit)
         self.fusion = make_fusion(
             self.tokens,

@@ -12,7 +12,6 @@ loop) and the LAS search (over arrays of hypotheses): `fusion_steps`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +33,7 @@ from asr.decoding.hotwords import NO_HOT_WORDS, HotWords
 from asr.decoding.inventory import Inventory
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError
-from asr.hypothesis import Weights
+from asr.hypothesis import Weights, check_finite, length_unit
 from asr.kernels import njit_lean
 from asr.lm.lexicon import spelling_by_letters
 from asr.lm.ngram import FNV_START, RESERVED, NGram, NGramArrays, advance, fnv
@@ -145,10 +144,7 @@ class Fusion:
         self.inventory = Inventory(self.tokens)
         self.weights = weights or Weights(ctc=1.0)
         self.unk_penalty = unk_penalty
-        for where, number in (("length-bonus", self.weights.bonus), ("unk-penalty", unk_penalty)):
-            if not math.isfinite(number):
-                remedy = "It must be finite; a lexicon keeps unknown words out."
-                raise InputError(f"is {number}", where, remedy)
+        check_finite(self.weights, unk_penalty)
         names: dict[str, str] = {}
         for name, lm in lms.items():
             if lm.unit in names:
@@ -157,7 +153,7 @@ class Fusion:
             names[lm.unit] = name
             lm.check_unit(self.tokens)
         self.token_name, self.word_name = names.get("token"), names.get("word")
-        self.length_unit = "tokens" if self.token_name and not self.word_name else "words"
+        self.length_unit = length_unit(names)
         self.lms, self.hotwords = lms, hotwords
         if hotwords:
             hotwords.check(self.can_spell())
@@ -195,9 +191,9 @@ class Fusion:
 
     def _weight(self, name: str | None) -> float:
         weight = self.weights.lm.get(name, 0.0) if name else 0.0
-        if not (math.isfinite(weight) and weight >= 0):
+        if weight < 0:
             what = f"the weight of the language model {name} is {weight}"
-            raise InputError(what, "lm-weight", "It must be finite and not negative.")
+            raise InputError(what, "lm-weight", "It must not be negative.")
         return float(weight)
 
     def _arrays(self) -> FusionArrays:

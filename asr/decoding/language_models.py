@@ -11,7 +11,6 @@ from asr.confidence import UNCALIBRATED, Calibration
 from asr.decoding.weights import (
     calibration_from,
     check_alone,
-    check_finite,
     check_lms,
     check_names,
     load_weights,
@@ -55,7 +54,7 @@ def open_lms(
 
     units: as `each_unit`; ARPA files, which do not tell, are of words by default. Weights of the
     heads stay zero unless the file has them. Raises InputError where a model is of another unit,
-    where a number is not finite, and where the file is for other language models than are given.
+    and where the file is for other language models than are given.
     """
     models: dict[str, NGram] = {}
     for path, unit in zip(paths, each_unit(paths, units), strict=True):
@@ -77,5 +76,4 @@ def open_lms(
         what = f"{len(given)} weights for {len(models)} language models"
         raise InputError(what, "--lm-weight", "Give one for each --lm, in their order.")
     weights = Weights(lm=dict(zip(models, given, strict=True)), bonus=bonus)
-    check_finite(weights, unk_penalty)
     return LanguageModels(models, weights, unk_penalty)

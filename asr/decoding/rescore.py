@@ -22,16 +22,10 @@ from rapidfuzz.distance import Levenshtein
 
 from asr.confidence import UNCALIBRATED, Calibration, annotate
 from asr.decoding.language_models import each_unit
-from asr.decoding.weights import (
-    calibration_from,
-    check_finite,
-    check_names,
-    length_unit,
-    weights_from,
-)
+from asr.decoding.weights import calibration_from, check_names, weights_from
 from asr.errors import InputError
 from asr.files import cannot_read
-from asr.hypothesis import Hypothesis, NBest, Weights
+from asr.hypothesis import Hypothesis, NBest, Weights, check_finite, length_unit
 from asr.lm.ngram import NGram
 from asr.text.normalize import Normalizer, check_same, get_normalizer
 from asr.wer import split

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from asr.confidence import Calibration
 from asr.console import say
 from asr.errors import InputError, nearest
 from asr.files import whole_file
-from asr.hypothesis import Weights, check_kinds
+from asr.hypothesis import Weights, check_finite, check_kinds, length_unit
 
 REMEDY = "`asr tune` writes such files."
 
@@ -101,18 +101,3 @@ def check_lms(
     for name, lm in lms.items():
         if record.get("lms", {}).get(name, lm).get("hash") != lm.get("hash"):
             say(f"warning: {where} was tuned with another LM than this '{name}'")
-
-
-def length_unit(units: Iterable[object]) -> str:
-    """What `length` counts beside LMs of such units."""
-    return "tokens" if {*units} == {"token"} else "words"
-
-
-def check_finite(weights: Weights, unk_penalty: float, where: object = None) -> None:
-    """Raises InputError for NaN and infinity."""
-    numbers = {"weight of ctc": weights.ctc, "weight of att": weights.att}
-    numbers |= {f"weight of the LM '{name}'": weight for name, weight in weights.lm.items()}
-    numbers |= {"length bonus": weights.bonus, "penalty of unknown words": unk_penalty}
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            raise InputError(f"the {name} is {number}", where, "Give a finite number.")

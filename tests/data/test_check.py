@@ -61,12 +61,7 @@ def test_nothing_is_wrong(good: list[Utterance], tmp_path: Path, run_asr: Run) -
     ("samples", "values", "kind", "message"),
     [
         (np.full(RATE, np.nan), {}, "audio", "NaN"),
-        (
-            np.full(RATE, 0.1),
-            {"duration": 2.0},
-            "audio",
-            "lasts 1.00 s, but its cut is",
-        ),
+        (np.full(RATE, 0.1), {"duration": 2.0}, "audio", "lasts 1.00 s, but its cut is"),
         (np.full(RATE, 0.1), {"duration": 0.5}, "duration", "0.50 s in the manifest, 1.00 s in"),
         (np.full(RATE, 0.0009), {}, "silence", "0.00090"),
         (np.full(RATE, 0.1), {"text": None}, "text", "no text"),

@@ -71,10 +71,7 @@ def test_split_key_goes_before_the_file_name(tmp_path: Path) -> None:
         ('{"id": "q", "audio": "q.wav", "duration": NaN}', "'duration' is not a number of seconds"),
         ('{"id": "q", "audio": "q.wav", "start": true}', "'start' is not a number of seconds"),
         ('{"id": "q", "audio": "q.wav", "start": 1e300}', "'start' is not a number of seconds"),
-        (
-            f'{{"id": "q", "audio": "q.wav", "start": 1{"0" * 400}}}',
-            "no.* seconds: 1000",
-        ),
+        (f'{{"id": "q", "audio": "q.wav", "start": 1{"0" * 400}}}', "no.* seconds: 1000"),
         (r'{"id": "q", "audio": "q\u0000.wav"}', "'audio' holds a null character"),
         ('{"id": "q", "audio": "q.wav", "text": "\\ud800"}', "not valid UTF-8"),
         ("[" * 100000, "nested too deeply"),

@@ -346,10 +346,3 @@ def test_weights_for_other_lms_of_the_same_name(
     ):
         with pytest.raises(InputError, match=r"W\.json: sets all weights\. Leave the single ones"):
             use()
-
-
-@pytest.mark.parametrize("more", [{"lm_weights": [math.nan]}, {"bonus": math.inf},
-                                  {"unk_penalty": -math.inf}])  # fmt: skip
-def test_numbers_of_a_search_are_finite(lms: Path, more: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r" is (nan|inf|-inf)\. Give a finite number"):
-        open_lms([lms / "words.lm"], **more)

@@ -79,7 +79,7 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     done = run_asr("tune", nbest, "--ref", manifest, "-o", out, "--plot", picture)
     assert done.returncode == 0, done.stderr
     assert f"1 utterance of {manifest} not in the list" in done.stderr
-    assert "these lists are of a beam of 30: decode with --beam 30 too" in done.stderr
+    assert "of a beam of 30 or more: decode with --beam 30 at least" in done.stderr
     assert "confidences of words: scores divided by " in done.stdout
     weights, unk_penalty, record = load_weights(out)
     assert weights.ctc == 1.0
