@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asr.data.sampler import Sampler
+from asr.data.sampler import JITTER, PIECE, Sampler
 
 
 @pytest.fixture
@@ -54,3 +54,16 @@ def test_short_utterances_do_not_crowd_a_batch() -> None:
     batches = Sampler(durations, 30, seed=1, sorted_epochs=0, most=16).batches(0)
     assert sorted(len(b) for b in batches) == [4] + [16] * 6
     assert sorted(np.concatenate(batches).tolist()) == list(range(100))
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_many_are_sorted_in_ranges_as_all_at_once(equal: bool) -> None:
+    count = 3 * PIECE + 5
+    durations = np.random.default_rng(4).lognormal(1, 0.6, count).astype(np.float32)
+    if equal:
+        durations[:] = 2
+    random = np.random.default_rng([9, 3])
+    keys = random.uniform(1 - JITTER, 1 + JITTER, count) * durations
+    batches = Sampler(durations, 600, seed=9, sorted_epochs=0).batches(3)
+    assert np.array_equal(batches.order, np.argsort(keys, kind="stable"))
+    assert np.array_equal(batches.turn, random.permutation(len(batches)))
