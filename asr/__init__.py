@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from asr.decoding.ctc_decoder import CTCDecoder
     from asr.errors import AudioError, InputError
     from asr.hypothesis import Hypothesis, Word
-    from asr.transcriber import Transcriber, load
+    from asr.loading import load
+    from asr.transcriber import Transcriber
     from asr.wer import Comparison, compare, wer
 
 __version__ = "0.1.0"
@@ -41,7 +42,7 @@ _HOME = {
     "Transcriber": "asr.transcriber",
     "Word": "asr.hypothesis",
     "compare": "asr.wer",
-    "load": "asr.transcriber",
+    "load": "asr.loading",
     "wer": "asr.wer",
 }
 

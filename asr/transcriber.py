@@ -8,10 +8,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -27,16 +26,22 @@ from asr.console import Stopwatch
 from asr.data.audio import load as load_audio
 from asr.data.audio import read_audio
 from asr.data.manifest import Utterance
-from asr.data.segment import OVERLAP, Place
+from asr.data.segment import OVERLAP, VAD, Place
 from asr.data.stream import read_blocks
 from asr.decoding import ctc_search, las_search
 from asr.decoding.align import word_times
 from asr.decoding.hotwords import Phrases
-from asr.decoding.language_models import LanguageModels, open_lms
+from asr.decoding.language_models import LanguageModels
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
-from asr.decoding.recording import Event, Recording, Transcript, decode_recordings
+from asr.decoding.recording import (
+    Event,
+    Recording,
+    Transcript,
+    decode_recordings,
+    stitched_outputs,
+)
 from asr.errors import AudioError, InputError, nearest
 from asr.hypothesis import Hypothesis, NBest, Weights, Word
 from asr.lm.lexicon import Words
@@ -51,6 +56,7 @@ BATCH_SECONDS = 60.0  # of audio a batch, padding included
 Samples = NDArray[np.float32]
 Audio: TypeAlias = str | Path | Samples
 AnyAudio = TypeVar("AnyAudio", bound=Audio)
+Result = TypeVar("Result")
 
 
 class Outputs(NamedTuple):
@@ -69,23 +75,6 @@ class Outputs(NamedTuple):
         return probs
 
 
-def model_folder(path: Path | str) -> Path:
-    """The model folder of `path`, which is one or is an experiment folder that holds one."""
-    path = Path(path)
-    inner = path / "model"
-    if not path.is_dir():
-        raise InputError("no such model or experiment folder", path, "`asr train` makes them.")
-    if not (path / "config.json").exists() and (path / "checkpoints").exists():
-        if not inner.is_dir():
-            raise InputError(
-                "the training has not finished, so there is no model yet",
-                path,
-                "Start the same `asr train` command again: it continues.",
-            )
-        return inner
-    return path
-
-
 class Transcriber:
     """Decodes waveforms with one head of a model; see `load`."""
 
@@ -99,8 +88,10 @@ class Transcriber:
         lms: LanguageModels | None = None,
         lexicon: Words | None = None,
         hotwords: Phrases | None = None,
+        vad: VAD | None = None,
         threads: int | None = None,
     ) -> None:
+        self.vad = vad
         self.recognizer, self.tokenizer = recognizer, tokenizer
         self.options = options or SearchOptions()
         self.threads = threads or os.cpu_count() or 1
@@ -206,10 +197,16 @@ class Transcriber:
         return self.search(self.outputs(waveforms)) if waveforms else []
 
     def decode_many(self, waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
-        """As `decode`, of any number of waveforms: in batches of similar lengths."""
-        results: dict[int, list[Hypothesis]] = {}
+        """As `decode`, of any number of waveforms."""
+        return self._in_batches(self.decode, waveforms)
+
+    def _in_batches(
+        self, function: Callable[[Sequence[Samples]], list[Result]], waveforms: Sequence[Samples]
+    ) -> list[Result]:
+        """What `function` makes of each waveform, in batches of similar lengths."""
+        results: dict[int, Result] = {}
         for batch in batches(list(enumerate(waveforms)), BATCH_SECONDS * self.sample_rate):
-            found = self.decode([samples for _, samples in batch])
+            found = function([samples for _, samples in batch])
             results.update(zip((index for index, _ in batch), found, strict=True))
         return [results[index] for index in range(len(waveforms))]
 
@@ -236,17 +233,29 @@ class Transcriber:
     def align(self, source: Audio, text: str) -> list[Word]:
         """When each word of a known text was said, in seconds, by the CTC head.
 
-        source: as in `transcribe`, but of some minutes at most: the networks get all of it at once.
-        Raises InputError where the model has no CTC head or cannot write the text, or where the
-        audio is too short for it; AudioError for audio that is unusable.
+        source: as in `transcribe`. Raises InputError where the model has no CTC head or cannot
+        write the text, or where the audio is too short for it; AudioError for audio that is
+        unusable.
         """
-        tokens = self.spell(text)
-        outputs = self.outputs([np.concatenate([*self.recording(source).read(0)])])
-        log_probs = outputs.log_probs(0)
-        if log_probs is None:
+        samples = np.concatenate([*self.recording(source).read(0)])
+        return self.align_tokens(samples, self.spell(text))[0]
+
+    def align_tokens(self, samples: Samples, tokens: Sequence[int]) -> tuple[list[Word], Samples]:
+        """As `align`, for samples (N,) and tokens; the CTC outputs (T, V) too."""
+        if not self.has_ctc:
             what = "a model without CTC head cannot align"
             raise InputError(what, None, "Train with model.ctc_weight above 0.")
-        return self.word_times(tokens, log_probs, outputs.pauses[0])
+        rate = self.sample_rate
+        network = partial(self._in_batches, self._ctc_outputs)
+        log_probs = stitched_outputs(
+            samples, rate, round(self.frame_shift * rate), network, self.vad
+        )
+        return self.word_times(tokens, log_probs, Pauses(samples, rate)), log_probs
+
+    def _ctc_outputs(self, waveforms: Sequence[Samples]) -> list[Samples]:
+        outputs = self.outputs(waveforms)
+        found = [outputs.log_probs(row) for row in range(len(waveforms))]
+        return [log_probs for log_probs in found if log_probs is not None]
 
     def spell(self, text: str | None) -> list[int]:
         """The tokens of a text. Raises InputError where there are none, or not for all of it."""
@@ -298,7 +307,7 @@ class Transcriber:
     def decode_recordings(self, recordings: Iterable[Recording]) -> Iterator[Event]:
         """The parts of recordings as they are decoded; see asr.decoding.recording."""
         overlap = OVERLAP if self.has_ctc else 0.0  # words are joined by their times
-        return decode_recordings(recordings, self.decode_many, self.sample_rate, overlap)
+        return decode_recordings(recordings, self.decode_many, self.sample_rate, overlap, self.vad)
 
     def warm_up(self) -> None:
         """Run everything once, so that compiling is not part of what is timed next."""
@@ -353,12 +362,6 @@ def batches(
         yield batch
 
 
-def model_hash(folder: Path) -> str:
-    """A short hash of the weights of a model folder."""
-    with open(folder / "model.safetensors", "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
 def choose_head(recognizer: Recognizer, head: str | None, weights: Weights) -> str:
     """The head to decode with: the one asked for, that of tuned weights, else the speller first."""
     there = {"ctc": recognizer.has_ctc, "las": recognizer.has_speller}
@@ -377,54 +380,3 @@ def choose_head(recognizer: Recognizer, head: str | None, weights: Weights) -> s
     if head != "joint" and tuned not in (None, head):
         raise InputError(f"the weights are for the head '{tuned}'", "--head", "Leave it out.")
     return head
-
-
-def load(
-    folder: Path | str,
-    *,
-    head: str | None = None,
-    beam: int | None = None,
-    nbest: int = 1,
-    lm: Path | str | Sequence[Path | str] = (),
-    lm_unit: str | Sequence[str] = (),
-    lm_weight: float | Sequence[float] = (),
-    length_bonus: float = 0.0,
-    unk_penalty: float = 0.0,
-    weights: Path | str | None = None,
-    lexicon: Words | None = None,
-    hotwords: Phrases | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-) -> Transcriber:
-    """A Transcriber from a model or experiment folder.
-
-    lm: files of `asr lm train`, or ARPA, whose lm_unit is "word" unless "token" is said; lm_weight
-    one for each (default 0.5); length_bonus for each word; weights: a file of `asr tune` instead of
-    these numbers.
-    lexicon: the only words to output, a file or a list; hotwords: a file, a list, or
-    {phrase: bonus}.
-    Raises InputError where a file is missing, broken, or does not belong to the model.
-    """
-    path = model_folder(folder)
-    recognizer = Recognizer.load(path, device)
-    tokenizer = Tokenizer.load(path)
-    tokenizer.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, path)
-    lms = open_lms(
-        [lm] if isinstance(lm, (str, Path)) else lm,
-        units=[lm_unit] if isinstance(lm_unit, str) else lm_unit,
-        lm_weights=[lm_weight] if isinstance(lm_weight, (int, float)) else lm_weight,
-        bonus=length_bonus,
-        unk_penalty=unk_penalty,
-        weights_file=weights,
-    )
-    options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
-    return Transcriber(
-        recognizer,
-        tokenizer,
-        head=head,
-        options=options,
-        lms=lms,
-        lexicon=lexicon,
-        hotwords=hotwords,
-        threads=threads,
-    )

@@ -23,7 +23,7 @@ LAYERS = (
     "confidence",
     "decoding scoring",
     "scoring_report training transcriber",
-    "config pictures",
+    "config loading pictures",
     "report",
     "commands",
     "cli",

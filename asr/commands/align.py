@@ -46,8 +46,8 @@ def command(
     from asr.files import whole_file
     from asr.formats import WRITERS
     from asr.hypothesis import Hypothesis
+    from asr.loading import load
     from asr.pictures import attention, draw, monotonic_share
-    from asr.transcriber import load
 
     if threads:
         torch.set_num_threads(threads)
@@ -60,15 +60,13 @@ def command(
         for utterance in track(utterances, "aligning"):
             try:
                 tokens = transcriber.spell(utterance.text)
-                outputs = transcriber.outputs([load_audio(utterance, transcriber.sample_rate)])
-                log_probs = outputs.log_probs(0)
-                assert log_probs is not None, "a CTC head was asked for"
-                words = transcriber.word_times(tokens, log_probs, outputs.pauses[0])
+                samples = load_audio(utterance, transcriber.sample_rate)
+                words, log_probs = transcriber.align_tokens(samples, tokens)
             except InputError as error:
                 skipped.append((utterance.id, str(error)))
                 continue
             if pictures:
-                alignment = attention(transcriber, outputs, tokens)
+                alignment = attention(transcriber, transcriber.outputs([samples]), tokens)
                 if len(shares) < PICTURES:
                     shift, pieces = transcriber.frame_shift, tokenizer.pieces
                     with whole_file(pictures / f"{utterance.id}.png", "wb") as png:

@@ -92,8 +92,8 @@ def load_fit(model: Path | None, config: Path | None, tokenizer: Path | None) ->
         pieces = Tokenizer.load(tokenizer)
         return Fit(pieces.normalizer, pieces.unknown)
     from asr.data.audio import seconds_to_samples
+    from asr.models.folder import model_folder
     from asr.models.recognizer import Recognizer
-    from asr.transcriber import model_folder
 
     if config is not None:
         from asr.commands.train import new_tokenizer

@@ -108,8 +108,8 @@ def decode_manifest(
     """Decode this process's share; the leader merges the shares in the order of the manifest."""
     from asr.data.manifest import Share
     from asr.hypothesis import merge_nbest, write_nbest
+    from asr.models.folder import model_folder, model_hash
     from asr.outputs import OutputsWriter, write_tokens
-    from asr.transcriber import model_folder, model_hash
 
     share = Share(utterances, group.rank, group.size)
     if save_outputs and not transcriber.recognizer.has_ctc:

@@ -32,9 +32,9 @@ def command(path: Path) -> None:
 
 
 def describe_model(path: Path) -> dict[str, object]:
+    from asr.models.folder import model_folder, model_hash
     from asr.models.recognizer import Recognizer
     from asr.text.tokenizer import Tokenizer
-    from asr.transcriber import model_folder, model_hash
 
     folder = model_folder(path)
     recognizer = Recognizer.load(folder)

@@ -79,13 +79,18 @@ machine_options = options(
 
 
 def open_transcriber(
-    model: Path, device: str, threads: int | None, nbest: int, arguments: SearchArguments
+    model: Path,
+    device: str,
+    threads: int | None,
+    nbest: int,
+    arguments: SearchArguments,
+    vad: str | None = None,
 ) -> Transcriber:
     """The transcriber for a model folder and the shared options."""
     import torch
 
-    from asr.transcriber import load
+    from asr.loading import load
 
     if threads:
         torch.set_num_threads(threads)
-    return load(model, nbest=nbest, device=device, threads=threads, **arguments)
+    return load(model, nbest=nbest, vad=vad, device=device, threads=threads, **arguments)

@@ -49,6 +49,9 @@ STDIN = Path("-")
     help="One or more of txt, srt, vtt, json, ctm, trn, tsv (labels for Audacity), kaldi.",
 )
 @click.option("-o", "--output", type=FILE, help="Folder for the files; without it all is printed.")
+@click.option(
+    "--vad", type=click.Choice(["silero"]), help="Find speech by a network: slower; for loud noise."
+)
 @search_options
 @machine_options
 def command(
@@ -56,6 +59,7 @@ def command(
     files: tuple[Path, ...],
     formats: str,
     output: Path | None,
+    vad: str | None,
     device: str,
     threads: int | None,
     **arguments: Unpack[SearchArguments],
@@ -76,7 +80,7 @@ def command(
     from asr.commands.decode import describe_search
     from asr.decoding.journal import Journal
     from asr.formats import WRITERS
-    from asr.transcriber import model_folder, model_hash
+    from asr.models.folder import model_folder, model_hash
 
     names = [name.strip().lstrip(".") for name in formats.split(",")]
     for name in names:
@@ -92,14 +96,14 @@ def command(
             raise click.UsageError("several processes need -o FOLDER, and no standard input")
         check_output(files, output)
         check_usable(missing(files), files)
-        transcriber = open_transcriber(model, device, threads, 1, arguments)
+        transcriber = open_transcriber(model, device, threads, 1, arguments, vad)
         with compiling():
             transcriber.warm_up()
         search = describe_search(transcriber.fusion, transcriber.lms)
         share = files[group.rank :: group.size]
         # whatever the files are: the same command with one more of them continues, too
         process = [group.rank, group.size]
-        command = [model_hash(model_folder(model)), search, arguments, names, process]
+        command = [model_hash(model_folder(model)), search, arguments, names, process, vad]
         with standard_input(share) as paths, Journal(output, command) as journal:
             found = transcribe(transcriber, paths, names, output, journal)
             unusable, broken = (group.union(kind) for kind in found)

@@ -17,7 +17,7 @@ seconds, segments overlap; `asr.decoding.recording` joins their words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from asr.errors import AudioError
 
 Samples = NDArray[np.float32]
 Levels = NDArray[np.float32]
+VAD = Callable[[Samples, int], NDArray[np.bool_]]  # samples, rate -> which frames are speech
 
 FRAME = 0.01  # seconds
 RISE, DEPTH, STEP = 0.25, 40.0, 6.0  # of the threshold, see above; the latter two in dB
@@ -37,9 +38,11 @@ BEFORE = 10.0  # seconds
 SILENCE = -75.0  # dB below full scale: never speech
 CLICK = 0.08  # seconds; what is shorter is no speech
 MARGIN = 0.2  # seconds of a pause that stay with the speech before and after it
-FIRST_PAUSE, LAST_PAUSE = 0.4, 0.1  # seconds that end a segment of no length, of LONGEST
+FIRST_PAUSE, LAST_PAUSE = 0.6, 0.1  # seconds that end a segment of no length, of LONGEST
 DROP = 14.0  # dB below the floor: recordings were joined here, or the gap was made silent
 SPLICE = 0.15  # seconds of that end a segment of any length
+SHORT_PAUSE = 0.1  # seconds of a pause within a segment that may be the end of a sentence
+SHORT_PAUSES = 5  # of a segment at most, the longest
 LONGEST = 20.0  # seconds of a segment
 OVERLAP = 3.0  # seconds, where no pause was found
 
@@ -51,6 +54,20 @@ class Place(NamedTuple):
     overlaps: bool = False  # the segment that begins here begins within the one before
 
 
+class Stretch(NamedTuple):
+    """Samples of a segment, from `begin` to `end`."""
+
+    begin: int
+    end: int
+    halves: tuple[Stretch, ...] = ()  # before and after its longest short pause
+
+    def all(self) -> Iterator[Stretch]:
+        """This one and all that it is divided into, each before its own halves."""
+        yield self
+        for half in self.halves:
+            yield from half.all()
+
+
 class Segment(NamedTuple):
     """A part of a recording."""
 
@@ -58,6 +75,7 @@ class Segment(NamedTuple):
     samples: Samples  # (N,)
     overlaps: bool
     after: Place
+    stretch: Stretch  # all of it, and how it may be divided
 
 
 def beginning(place: Place, rate: int) -> int:
@@ -66,13 +84,17 @@ def beginning(place: Place, rate: int) -> int:
 
 
 def segments(
-    blocks: Iterable[Samples], rate: int, overlap: float = OVERLAP, place: Place | None = None
+    blocks: Iterable[Samples],
+    rate: int,
+    overlap: float = OVERLAP,
+    place: Place | None = None,
+    vad: VAD | None = None,
 ) -> Iterator[Segment]:
     """The parts with speech of a recording that comes in blocks (N,) of any lengths.
 
     blocks start at `beginning(place)`; place: by default the recording's first sample. Without
-    overlap a segment that no pause ends is cut where it is quietest. AudioError of the blocks is
-    raised behind the last segment.
+    overlap a segment that no pause ends is cut where it is quietest. vad: what tells speech; by
+    default levels do. AudioError of the blocks is raised behind the last segment.
     """
     hop = round(FRAME * rate)
     look = round((LONGEST + 2 * NEAR) / FRAME) * hop  # samples that a decision looks at
@@ -81,8 +103,9 @@ def segments(
     for block in _with_end(blocks):
         held = held if block is None else np.concatenate([held, block])
         while len(held) - past > look or (block is None and len(held) > past):
-            level = levels(held[past % hop : past + look], hop)
-            speech = find_speech(level)[past // hop :]
+            seen = held[past % hop : past + look]
+            level = levels(seen, hop)
+            speech = (find_speech(level) if vad is None else vad(seen, rate))[past // hop :]
             level, rest = level[past // hop :], held[past:]
             (begin, first, last, end), cut = first_segment(level, speech, len(rest) <= look)
             if cut and not overlap:
@@ -95,7 +118,9 @@ def segments(
                 least = min(own, noise_floor(level)) - DROP
                 lead, samples = trimmed(rest[begin * hop : end * hop], least, hop)
                 start = place.sample + begin * hop + lead
-                yield Segment(start, samples, place.overlaps, after)
+                pauses = {hop * t - lead: n for t, n in short_pauses(speech[begin:end]).items()}
+                stretch = divided(0, len(samples), pauses)
+                yield Segment(start, samples, place.overlaps, after, stretch)
             held = held[beginning(after, rate) - beginning(place, rate) :]
             place, past = after, after.sample - beginning(after, rate)
 
@@ -162,6 +187,23 @@ def noise_floor(level: Levels) -> float:
 def runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Where `mask` (T,) is true: first frame and last + 1 of each run, (R, 2)."""
     return np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
+
+
+def short_pauses(speech: NDArray[np.bool_]) -> dict[int, int]:
+    """The longest pauses within speech (T,): the middle of each, and its length."""
+    pauses = [(end - begin, (begin + end) // 2) for begin, end in runs(~speech).tolist()]
+    inner = [p for p in pauses if p[0] >= SHORT_PAUSE / FRAME and speech[: p[1]].any()]
+    inner = [p for p in inner if speech[p[1] :].any()]
+    return {middle: length for length, middle in sorted(inner)[-SHORT_PAUSES:]}
+
+
+def divided(begin: int, end: int, pauses: Mapping[int, int]) -> Stretch:
+    """The stretch from `begin` to `end`, divided at pauses (place: length), longest first."""
+    inner = {place: length for place, length in pauses.items() if begin < place < end}
+    if not inner:
+        return Stretch(begin, end)
+    middle = max(inner, key=lambda place: inner[place])
+    return Stretch(begin, end, (divided(begin, middle, inner), divided(middle, end, inner)))
 
 
 def first_segment(

@@ -1,5 +1,8 @@
 """Recordings of any length: segments, decoded in batches across recordings, and stitched.
 
+A segment ends at a pause that is long enough to be sure of. Whether a shorter one within it ends a
+sentence, the totals of the search tell: see `best_reading`.
+
 Two segments overlap where no pause was found between them. Their words are joined in the middle of
 the widest gap that the words of both leave: there CTC says blank on either side, and no word is
 lost or doubled.
@@ -8,14 +11,14 @@ lost or doubled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.segment import OVERLAP, Place, Segment, beginning, segments
+from asr.data.segment import OVERLAP, VAD, Place, Segment, Stretch, beginning, segments
 from asr.errors import AudioError
 from asr.hypothesis import Hypothesis, Word, hypothesis_from, join_words
 
@@ -24,6 +27,7 @@ Samples = NDArray[np.float32]
 WINDOW_SECONDS = 240.0  # of segments decoded together, sorted by length
 WINDOW_SIZE = 1000  # segments and ends of recordings at most
 EDGE = 0.5  # seconds at both ends of an overlap where a word may be cut into
+NO_SPEECH = -20.0  # log-probability of every token in a pause
 
 
 class Recording(NamedTuple):
@@ -74,8 +78,6 @@ class Transcript:
     def hypothesis(self) -> Hypothesis:
         """All parts as one: words, tokens and the sums of the scores."""
         words: list[Word] = []
-        tokens: list[int] = []
-        scores: dict[str, Any] = {}
         end = 0.0
         for part in self.parts:
             found = part.hypothesis.words
@@ -85,10 +87,19 @@ class Transcript:
                     words.pop()
                 found = [word for word in found if word.start + word.end >= 2 * cut]
             words += found
-            tokens += part.hypothesis.tokens
-            scores = add(scores, part.hypothesis.scores)
             end = part.end
-        return Hypothesis(join_words([word.word for word in words]), tokens, scores, words)
+        whole = together([part.hypothesis for part in self.parts])
+        return replace(whole, text=join_words([word.word for word in words]), words=words)
+
+
+def together(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+    """Texts that follow each other as one, with the sums of their scores."""
+    words = [word for hypothesis in hypotheses for word in hypothesis.words]
+    tokens = [token for hypothesis in hypotheses for token in hypothesis.tokens]
+    scores: dict[str, Any] = {}
+    for hypothesis in hypotheses:
+        scores = add(scores, hypothesis.scores)
+    return Hypothesis(join_words([word.word for word in words]), tokens, scores, words)
 
 
 def add(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
@@ -118,11 +129,12 @@ def decode_recordings(
     decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
     rate: int,
     overlap: float = OVERLAP,
+    vad: VAD | None = None,
 ) -> Iterator[Event]:
     """The parts of all recordings in order, each recording followed by an Event of its end.
 
     decode: n-best lists of waveforms, an empty one where outputs are not numbers, which fails the
-    recording; words without times get a share of their segment's.
+    recording; words without times get a share of their segment's. vad: see `segments`.
     """
     window: list[tuple[Event, Segment | None]] = []
     size = 0.0
@@ -131,7 +143,7 @@ def decode_recordings(
         error = None
         try:
             blocks = recording.read(beginning(recording.place, rate))
-            for segment in segments(blocks, rate, overlap, recording.place):
+            for segment in segments(blocks, rate, overlap, recording.place, vad):
                 window.append((Event(number), segment))
                 size += len(segment.samples) / rate
                 if size > WINDOW_SECONDS or len(window) >= WINDOW_SIZE:
@@ -149,7 +161,9 @@ def _decode_window(
     rate: int,
     failed: set[int],
 ) -> Iterator[Event]:
-    found = iter(decode([segment.samples for _, segment in window if segment is not None]))
+    parts = [segment for _, segment in window if segment is not None]
+    stretches = [(part, stretch) for part in parts for stretch in part.stretch.all()]
+    found = iter(decode([part.samples[s.begin : s.end] for part, s in stretches]))
     for event, segment in window:
         if segment is None:
             if event.number in failed:
@@ -157,17 +171,38 @@ def _decode_window(
                 event = event._replace(error=event.error or error)
             yield event
             continue
-        start, end = (segment.start + n for n in (0, len(segment.samples)))
-        best = next(found)
-        if not best:
+        start, end = ((segment.start + n) / rate for n in (0, len(segment.samples)))
+        hypothesis = best_reading(segment.stretch, segment.start, found, rate)
+        if hypothesis is None:
             failed.add(event.number)
-        if event.number in failed:
-            continue
-        hypothesis = best[0]
-        hypothesis.words = shifted(hypothesis, start / rate, end / rate)
-        yield event._replace(
-            part=Part(start / rate, end / rate, segment.overlaps, segment.after, hypothesis)
-        )
+        elif event.number not in failed:
+            part = Part(start, end, segment.overlaps, segment.after, hypothesis)
+            yield event._replace(part=part)
+
+
+def best_reading(
+    stretch: Stretch, offset: int, found: Iterator[list[Hypothesis]], rate: int
+) -> Hypothesis | None:
+    """The text with the highest total: of the whole stretch, or of its halves read by themselves,
+
+        best(stretch) = max(total(stretch), Σ best(half))
+
+    so that a language model ends a sentence at those short pauses where sentences end, and nowhere
+    else. None where outputs are not numbers.
+
+    found: n-best lists of `stretch.all()`; offset: where the segment begins, in samples.
+    """
+    start, end = ((offset + n) / rate for n in (stretch.begin, stretch.end))
+    nbest = next(found)
+    halves = [best_reading(half, offset, found, rate) for half in stretch.halves]
+    if not nbest:
+        return None
+    whole = nbest[0]
+    whole.words = shifted(whole, start, end)
+    known = [half for half in halves if half is not None]
+    if len(known) < 2 or sum(half.total for half in known) <= whole.total:
+        return whole
+    return together(known)
 
 
 def shifted(hypothesis: Hypothesis, start: float, end: float) -> list[Word]:
@@ -183,3 +218,31 @@ def shifted(hypothesis: Hypothesis, start: float, end: float) -> list[Word]:
         Word(word, round(first, 4), round(last, 4), confidence)
         for (word, confidence), (first, last) in zip(words, times, strict=True)
     ]
+
+
+def stitched_outputs(
+    samples: Samples,
+    rate: int,
+    hop: int,
+    log_probs: Callable[[Sequence[Samples]], Sequence[Samples]],
+    vad: VAD | None = None,
+) -> Samples:
+    """CTC outputs (T, V) of a recording (N,): of its segments, each at its place, and between them
+    blank, whose log-probability is 0.
+
+    hop: samples between outputs; log_probs: the outputs of waveforms. What no pause divides is
+    given to the network whole, margins included, as `decode` does.
+    """
+    parts = list(segments([samples], rate, vad=vad))
+    if len(parts) < 2:
+        return log_probs([samples])[0]
+    begins = [part.start // hop for part in parts]
+    ends = [part.start + len(part.samples) for part in parts]
+    found = log_probs([samples[hop * b : e] for b, e in zip(begins, ends, strict=True)])
+    frames = max(len(samples) // hop, *(b + len(f) for b, f in zip(begins, found, strict=True)))
+    whole = np.full((frames, found[0].shape[1]), NO_SPEECH, np.float32)
+    whole[:, 0] = 0.0
+    for part, begin, outputs in zip(parts, begins, found, strict=True):
+        known = round(OVERLAP / 2 * rate / hop) if part.overlaps else 0
+        whole[begin + known : begin + len(outputs)] = outputs[known:]
+    return whole

@@ -16,10 +16,10 @@ from asr.config import flat
 from asr.data.manifest import Manifest
 from asr.errors import InputError
 from asr.files import cannot_read
+from asr.models.folder import model_hash
 from asr.models.recognizer import read_config
 from asr.pictures import curves
 from asr.report.page import Cell, Rows, Table, data_uri
-from asr.transcriber import model_hash
 
 # title, kind of record and key in metrics.jsonl, factor, scale of the axis
 CURVES = (

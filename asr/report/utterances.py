@@ -15,11 +15,12 @@ from asr.decoding.rescore import normalizer_of
 from asr.decoding.weights import weights_from
 from asr.errors import AudioError
 from asr.hypothesis import read_nbest
+from asr.loading import load
 from asr.pictures import attention, draw
 from asr.report.experiment import Experiment
 from asr.report.page import Sound, alignment, data_uri, sound_of
 from asr.report.systems import TestSet
-from asr.transcriber import Transcriber, load
+from asr.transcriber import Transcriber
 
 
 @dataclass(slots=True)

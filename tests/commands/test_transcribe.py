@@ -22,6 +22,7 @@ import torch
 
 import asr
 from asr.cli import cli
+from asr.data.segment import segments
 from asr.decoding.recording import Event, Recording
 from asr.errors import AudioError, InputError
 from asr.formats import WRITERS
@@ -314,9 +315,10 @@ def test_align(place: Path) -> None:
     `asr align` writes; from a file and an array."""
     transcriber = asr.load(place / "latin", beam=1)
     samples = transcriber.read(place / "talk.wav")[: 8 * RATE]
-    [[found]] = transcriber.decode([samples])
+    part = max(segments([samples], RATE), key=lambda one: len(one.samples)).samples
+    [[found]] = transcriber.decode([part])
     assert found.words
-    assert transcriber.align(samples, f" {found.text.upper()}!") == found.words
+    assert transcriber.align(part, f" {found.text.upper()}!") == found.words
     soundfile.write(place / "short.wav", samples, RATE, subtype="FLOAT")
     record = {"id": "x", "audio": "short.wav", "text": "two one it's on"}
     (place / "x.jsonl").write_text(json.dumps(record))
@@ -335,6 +337,14 @@ def test_align(place: Path) -> None:
         transcriber.align(samples, ["two"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="too short for its text"):
         transcriber.align(samples[:RATE], "one two " * 20)
+
+
+def test_vad(place: Path, tmp_path: Path) -> None:
+    """Bursts of noise are speech by their levels, and none to a network."""
+    assert run(place / "latin", place / "talk.wav", "--vad", "silero", "-o", tmp_path) == 0
+    assert (tmp_path / "talk.txt").read_text() == "\n"
+    with pytest.raises(InputError, match="no detector 'loud'"):
+        asr.load(place / "latin", vad="loud")
 
 
 @pytest.mark.slow

@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 
 from asr.data import segment
-from asr.data.segment import LONGEST, Samples
+from asr.data.segment import LONGEST, Samples, Stretch, divided, segments
 from asr.decoding.journal import Journal
-from asr.decoding.recording import Event, Part, Recording, Transcript, decode_recordings, part_from
+from asr.decoding.recording import (
+    Event,
+    Part,
+    Recording,
+    Transcript,
+    best_reading,
+    decode_recordings,
+    part_from,
+    stitched_outputs,
+)
 from asr.errors import AudioError
 from asr.hypothesis import Hypothesis, Word
 
@@ -22,13 +31,15 @@ RATE = 1000
 SCALE = 20_000  # word n is a square wave of the height (n + 2000) / SCALE
 
 
-def spoken(words: int, gap: tuple[float, float], seed: int) -> Samples:
-    """Word 0, 1, 2, ..., each 0.2 to 0.6 s long, with gaps of so many seconds between them."""
+def spoken(words: int, gap: tuple[float, float] | list[float], seed: int) -> Samples:
+    """Word 0, 1, 2, ..., each 0.2 to 0.6 s long, with gaps of so many seconds between them: drawn
+    between two numbers, or those of a list, again and again."""
     draw = np.random.default_rng(seed)
     parts = [np.zeros(0)]
     for word in range(words):
         square = np.tile([1.0, -1.0], draw.integers(100, 300)) * (word + 2000) / SCALE
-        hiss = 1e-3 * draw.standard_normal(int(draw.uniform(*gap) * RATE))
+        pause = gap[word % len(gap)] if isinstance(gap, list) else draw.uniform(*gap)
+        hiss = 1e-3 * draw.standard_normal(int(pause * RATE))
         parts += [square, hiss]
     return np.concatenate(parts).astype(np.float32)
 
@@ -180,3 +191,82 @@ def test_words_without_times_share_their_segment() -> None:
     a, b = events[0].part.hypothesis.words
     assert (a.word, b.word) == ("a", "b")
     assert a.start < a.end == b.start < b.end == pytest.approx(len(samples) / RATE, abs=0.03)
+
+
+def readings(stretch: Stretch) -> list[list[tuple[int, int]]]:
+    """All ways to read a stretch."""
+    whole = [[(stretch.begin, stretch.end)]]
+    if not stretch.halves:
+        return whole
+    left, right = map(readings, stretch.halves)
+    return whole + [one + other for one in left for other in right]
+
+
+def test_the_reading_with_the_highest_total() -> None:
+    draw = np.random.default_rng(8)
+    several = 0
+    for _ in range(300):
+        places = draw.choice(np.arange(1, 100), draw.integers(0, 6), replace=False).tolist()
+        stretch = divided(0, 100, {place: int(draw.integers(1, 4)) for place in places})
+        stretches = list(stretch.all())
+        assert len(stretches) == 2 * len(places) + 1
+        texts = {(s.begin, s.end): f"{s.begin} {s.end}" for s in stretches}
+        totals = {key: -(key[1] - key[0]) * draw.uniform(0.8, 1.2) for key in texts}
+        found = [
+            [Hypothesis(text, [k], {"total": totals[key]})]
+            for k, (key, text) in enumerate(texts.items())
+        ]
+        best = best_reading(stretch, 0, iter(found), 100)
+        assert best is not None
+        expected = max(readings(stretch), key=lambda parts: sum(totals[key] for key in parts))
+        assert best.text == " ".join(texts[key] for key in expected)
+        assert best.total == pytest.approx(sum(totals[key] for key in expected))
+        times = [time for word in best.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        several += len(expected) > 1
+    assert 50 < several < 250
+    assert best_reading(Stretch(0, 9), 0, iter([[]]), 100) is None
+
+
+def test_short_pauses_may_end_sentences() -> None:
+    """A decoder that can read three words at most is given each three of six sentences by
+    themselves, where one that can read all is given all at once."""
+    pauses = [1.0, *([0.02, 0.03, 0.2] * 6)[:-1]]
+    samples = spoken(181, pauses, seed=3)
+
+    def three(waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
+        found = decode(waveforms)
+        for (best,) in found:
+            best.scores["total"] = -float(max(0, len(best.words) - 3))
+            best.words = best.words[:3]
+        return found
+
+    for decoder, stretches in ((three, 61), (decode, 11)):
+        events = decode_recordings([Recording(lambda begin: [samples[begin:]])], decoder, RATE)
+        whole = Transcript([event.part for event in events if event.part]).hypothesis()
+        assert whole.text.split()[1:] == [str(word) for word in range(1, 181)]
+        assert whole.scores["ctc"] == -stretches
+
+
+def test_outputs_of_segments_at_their_places() -> None:
+    hop = 40
+
+    def network(waveforms: Sequence[Samples]) -> list[Samples]:
+        """Of a frame its own samples only."""
+        frames = [np.resize(w, (-(-len(w) // hop), hop)) for w in waveforms]
+        return [np.stack([f.mean(1), f.max(1)], 1).astype(np.float32) for f in frames]
+
+    samples = np.concatenate(
+        [spoken(20, (0.02, 0.05), 1), np.zeros(3000), spoken(90, (0.02, 2.0), 2)]
+    )
+    samples = samples.astype(np.float32)
+    outputs, whole = stitched_outputs(samples, RATE, hop, network), network([samples])[0]
+    same = (outputs == whole[: len(outputs)]).all(1)
+    blank = (outputs == [0.0, -20.0]).all(1)
+    assert (same | blank).mean() > 0.98  # but where segments end within a frame
+    assert 0.2 < blank.mean() < 0.8
+    loud = np.abs(samples[: len(outputs) * hop]).reshape(-1, hop).min(1) > 0.05
+    assert same[loud].all()
+    brief = samples[:2000]
+    assert len(list(segments([brief], RATE))) == 1
+    assert np.array_equal(stitched_outputs(brief, RATE, hop, network), network([brief])[0])

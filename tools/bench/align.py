@@ -21,7 +21,7 @@ from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.decoding.align import word_times
 from asr.hypothesis import Word
-from asr.transcriber import load
+from asr.loading import load
 from asr.wer import edits
 
 Truth = Sequence[dict[str, Any]]
@@ -59,15 +59,13 @@ def main() -> None:
         aligner = load(model, head="ctc", threads=1)
         decoder = load(model, lm=arguments.lm, threads=1)
         rows: dict[str, list[tuple[float, float]]] = {"CTC alone": [], "align": [], "decode": []}
-        pieces, shift = aligner.tokenizer.pieces, aligner.frame_shift
+        inventory, shift = aligner.fusion.inventory, aligner.frame_shift
         for utterance in utterances:
             samples = load_audio(utterance, aligner.sample_rate)
-            outputs = aligner.outputs([samples])
-            log_probs, truth = outputs.log_probs(0), utterance.extra["parts"]
-            assert log_probs is not None
-            tokens = aligner.tokenizer.encode(utterance.text or "")
-            rows["CTC alone"] += errors(word_times(tokens, pieces, log_probs, shift), truth)
-            rows["align"] += errors(aligner.word_times(tokens, log_probs, outputs.pauses[0]), truth)
+            tokens, truth = aligner.spell(utterance.text), utterance.extra["parts"]
+            words, log_probs = aligner.align_tokens(samples, tokens)
+            rows["CTC alone"] += errors(word_times(tokens, inventory, log_probs, shift), truth)
+            rows["align"] += errors(words, truth)
             rows["decode"] += errors(decoder.transcribe(samples).words, truth)
         print(f"{model}, frame shift {1000 * shift:g} ms")
         for name, found in rows.items():
