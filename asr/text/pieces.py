@@ -1,7 +1,8 @@
 """What tokens mean for words: boundaries and letters."""
 
 BOUNDARIES = ("|", " ", "▁")  # tokens that are nothing but a word boundary
-SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<blank>")  # never output, in whatever position
+# never output, in whatever position; the fourth is ESPnet's
+SPECIAL = ("<unk>", "<s>", "</s>", "<sos/eos>", "<pad>", "<blank>")
 
 
 def is_boundary(token: str) -> bool:

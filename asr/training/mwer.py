@@ -126,6 +126,8 @@ class MWER:
     def _search(self, states: Tensor, frames: Tensor) -> list[list[Hypothesis]]:
         fusion, options = self.fusion, self.search_options
         ctc = self.model.ctc_log_probs(states).float().cpu() if self.model.has_ctc else None
+        if ctc is not None and ctc.isnan().any():  # its loss is NaN too
+            return [[] for _ in frames]
         if fusion.weights.att:
             pieces = self.tokenizer.pieces
             return las_search.search(self.model, states, frames, fusion, options, pieces, ctc)

@@ -227,6 +227,9 @@ def test_utterances_with_nothing_to_compare_count_nothing(
     assert both[1] != 0.0
     assert mwer.risk(states, frames, [lists[0][:1], []], REFERENCES).tolist() == [0.0, 0.0]
     assert mwer.search(states * math.nan, frames) == [[], []]
+    assert model.ctc is not None
+    torch.nn.init.constant_(next(model.ctc.parameters()), math.nan)
+    assert mwer.search(states, frames) == [[], []]
 
 
 def test_steps_lower_the_expected_errors(
