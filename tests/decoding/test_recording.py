@@ -265,8 +265,9 @@ def test_outputs_of_segments_at_their_places() -> None:
     blank = (outputs == [0.0, -20.0]).all(1)
     assert (same | blank).mean() > 0.98  # but where segments end within a frame
     assert 0.2 < blank.mean() < 0.8
-    loud = np.abs(samples[: len(outputs) * hop]).reshape(-1, hop).min(1) > 0.05
-    assert same[loud].all()
+    full = len(samples) // hop
+    loud = np.abs(samples[: full * hop]).reshape(-1, hop).min(1) > 0.05
+    assert same[:full][loud].all()
     brief = samples[:2000]
     assert len(list(segments([brief], RATE))) == 1
     assert np.array_equal(stitched_outputs(brief, RATE, hop, network), network([brief])[0])
