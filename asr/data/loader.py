@@ -282,7 +282,7 @@ class TrainingSet:
                 f"none of {len(utterances)} utterances can be trained on (first: {name}: {reason})",
                 ", ".join(options.train),
             )
-        self.kept = np.flatnonzero(kept).astype(np.uint32)
+        self.kept = np.arange(len(kept), dtype=np.uint32)[kept]  # flatnonzero: 8 bytes each
         seconds = seconds[self.kept]
         self.seconds = float(seconds.sum(dtype=np.float64))
         require_audio(maker, (utterances[int(i)] for i in self.kept), ", ".join(options.train))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 # epoch while an utterance is padded by at most about twice as much.
 JITTER = 0.1
 PIECE = 1 << 16  # numbers drawn at once, or made Python's, which are ten times as large
-RANGES = 8  # parts in which many utterances are sorted, one after the other
+RANGES = 32  # parts in which many utterances are sorted, one after the other
 
 Indices = NDArray[np.uint32]
 

@@ -11,8 +11,9 @@ but at least floor + STEP and at most the loudest - STEP.
 is looked at together with what came before it: alone, the noise behind the last word is the loudest
 that there is. Where STEADY seconds or more vary by less than STEP there is no speech at all; of
 what is shorter than BRIEF everything is speech, for there is no noise to tell it from.
-The longer a segment has become, the shorter a pause ends it. Where there is no pause for LONGEST
-seconds, segments overlap; `asr.decoding.recording` joins their words.
+The longer a segment has become, the shorter a pause ends it; at its longest short pauses it may be
+divided further, which `asr.decoding.recording` decides. Where there is no pause for LONGEST
+seconds, segments overlap, and their words are joined there.
 """
 
 from __future__ import annotations
