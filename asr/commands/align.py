@@ -66,7 +66,9 @@ def command(
                 skipped.append((utterance.id, str(error)))
                 continue
             if pictures:
-                alignment = attention(transcriber, transcriber.outputs([samples]), tokens)
+                alignment = None
+                if transcriber.recognizer.has_speller:
+                    alignment = attention(transcriber, transcriber.outputs([samples]), tokens)
                 if len(shares) < PICTURES:
                     shift, pieces = transcriber.frame_shift, tokenizer.pieces
                     with whole_file(pictures / f"{utterance.id}.png", "wb") as png:

@@ -192,9 +192,9 @@ def runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def short_pauses(speech: NDArray[np.bool_]) -> dict[int, int]:
     """The longest pauses within speech (T,): the middle of each, and its length."""
-    pauses = [(end - begin, (begin + end) // 2) for begin, end in runs(~speech).tolist()]
-    inner = [p for p in pauses if p[0] >= SHORT_PAUSE / FRAME and speech[: p[1]].any()]
-    inner = [p for p in inner if speech[p[1] :].any()]
+    edges = pairwise(runs(speech).tolist())
+    pauses = [(resumed - pause, (pause + resumed) // 2) for (_, pause), (resumed, _) in edges]
+    inner = [one for one in pauses if one[0] >= SHORT_PAUSE / FRAME]
     return {middle: length for length, middle in sorted(inner)[-SHORT_PAUSES:]}
 
 

@@ -11,7 +11,7 @@ lost or doubled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -88,13 +88,11 @@ class Transcript:
                 found = [word for word in found if word.start + word.end >= 2 * cut]
             words += found
             end = part.end
-        whole = together([part.hypothesis for part in self.parts])
-        return replace(whole, text=join_words([word.word for word in words]), words=words)
+        return together([part.hypothesis for part in self.parts], words)
 
 
-def together(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
-    """Texts that follow each other as one, with the sums of their scores."""
-    words = [word for hypothesis in hypotheses for word in hypothesis.words]
+def together(hypotheses: Sequence[Hypothesis], words: list[Word]) -> Hypothesis:
+    """Hypotheses that follow each other as one with these words, and the sums of their scores."""
     tokens = [token for hypothesis in hypotheses for token in hypothesis.tokens]
     scores: dict[str, Any] = {}
     for hypothesis in hypotheses:
@@ -202,7 +200,7 @@ def best_reading(
     known = [half for half in halves if half is not None]
     if len(known) < 2 or sum(half.total for half in known) <= whole.total:
         return whole
-    return together(known)
+    return together(known, [word for half in known for word in half.words])
 
 
 def shifted(hypothesis: Hypothesis, start: float, end: float) -> list[Word]:
