@@ -234,6 +234,45 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
     return meta, utterances()
 
 
+SAME = ("model_hash", "tokens", "lms", "unk_penalty", "lexicon", "hotwords")  # of lists that join
+
+
+def read_lists(
+    paths: Sequence[Path],
+) -> tuple[list[dict[str, Any]], Iterator[NBest]]:
+    """Lists of the same utterances, decoded by several weights, as one. A list adds the texts that
+    those before it lack. Returns their meta records, and the utterances.
+
+    Raises InputError if they are of other utterances, or of another model or LM.
+    """
+    metas, streams = zip(*map(read_nbest, paths), strict=True)
+    for path, meta in zip(paths, metas, strict=True):
+        for key in SAME:
+            if hashes(meta.get(key)) != hashes(metas[0].get(key)):
+                what = f"differs from {paths[0]} in its {key}: their scores cannot be compared"
+                raise InputError(what, path, "Decode again; only weights and beam may differ.")
+
+    def utterances() -> Iterator[NBest]:
+        for row in itertools.zip_longest(*streams):
+            if len({utterance and utterance.id for utterance in row}) > 1:
+                what = f"holds other utterances than {paths[0]}, or in another order"
+                raise InputError(what, paths[1], "Decode the same manifest.")
+            joined: list[Hypothesis] = []
+            for utterance in row:
+                known = {hypothesis.text for hypothesis in joined}
+                joined += [h for h in utterance.nbest if h.text not in known]
+            yield NBest(row[0].id, joined, row[0].error)
+
+    return list(metas), utterances()
+
+
+def hashes(entry: Any) -> Any:
+    """An entry of a meta record without the paths, which may differ."""
+    if not isinstance(entry, dict):
+        return entry
+    return {key: hashes(value) for key, value in entry.items() if key not in ("path", "lm_words")}
+
+
 def merge_nbest(path: Path | str, meta: Mapping[str, Any], parts: Sequence[Path]) -> None:
     """Write one n-best file of the i-th utterance of every part for i = 0, 1, ...; parts go."""
     streams = [read_nbest(part)[1] for part in parts]

@@ -13,14 +13,14 @@ from asr.errors import InputError
 
 
 @click.command()
-@click.argument("nbest", type=FILE)
+@click.argument("nbest", type=FILE, nargs=-1, required=True)
 @click.option("--ref", type=FILE, required=True, help="Manifest of the dev set.")
 @scorer_options
 @click.option("--unk-penalty", type=float, help="Natural log added for every unknown word.")
 @click.option("--plot", type=FILE, help="Picture of the error surface (.png, .svg, .pdf).")
 @click.option("-o", "--output", type=FILE, required=True, help="The weights file.")
 def command(
-    nbest: Path,
+    nbest: tuple[Path, ...],
     ref: Path,
     lm: tuple[Path, ...],
     lm_unit: tuple[str, ...],
@@ -36,41 +36,46 @@ def command(
 
     NBEST is decoded from the dev set with a wide beam, --nbest 100 and moderate weights. With
     shallow fusion the list itself depends on the weights it was made with; therefore the new ones
-    stay as near to them as the errors allow.
+    stay as near to them as the errors allow. Decoded again with these, it shows what the first list
+    lacked: give both.
 
     \b
     Examples:
       asr decode exp/ctc data/manifest.dev.jsonl --beam 100 --nbest 100 -o dev.nbest.jsonl
       asr tune dev.nbest.jsonl --ref data/manifest.dev.jsonl --lm big.lm -o WEIGHTS.json
       asr decode exp/ctc data/manifest.test.jsonl --lm big.lm --weights WEIGHTS.json -o test.jsonl
+    \b
+      asr tune 1.jsonl 2.jsonl --ref data/manifest.dev.jsonl -o WEIGHTS.json
     """
     from asr.confidence import fit
     from asr.decoding import tune
     from asr.decoding.options import SearchOptions
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
-    from asr.decoding.weights import save_weights
-    from asr.hypothesis import read_nbest
+    from asr.decoding.weights import save_weights, weights_from
+    from asr.hypothesis import read_lists
 
     said, manifest = tune.references(ref)
     tune.refuse_test([manifest.split, *(each.extra.get("split") for each in manifest)], ref)
-    old, utterances = read_nbest(nbest)
-    tune.refuse_test([(old.get("manifest") or {}).get("split")], nbest)
-    rescorer, meta = plan(old, open_scorers(lm, lm_unit, name), unk_penalty)
+    metas, utterances = read_lists(nbest)
+    for path, each in zip(nbest, metas, strict=True):
+        tune.refuse_test([(each.get("manifest") or {}).get("split")], path)
+    rescorer, meta = plan(metas[0], open_scorers(lm, lm_unit, name), unk_penalty)
     if plot and not meta["lms"]:
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
     normalize = normalizer_of(meta)
     table = tune.tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
     # no bonus for another unit orders the list as it is
-    same = not rescorer.weights.bonus or old.get("length") in (None, meta["length"])
-    own = rescorer.weights if same else None
+    same = metas[0].get("length") in (None, meta["length"])
+    own = [weights_from(each.get("weights", {})) for each in metas]
+    own = [weights for weights in own if same or not weights.bonus]
     fused = bool(meta["lms"]) and not lm
     tuned = tune.tune(table, meta["length"], own, stay=fused)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
     totals = table.scores @ tuned.point
-    calibration = fit(tune.word_lists(read_nbest(nbest)[1], said, normalize, totals))
+    calibration = fit(tune.word_lists(read_lists(nbest)[1], said, normalize, totals))
     record = {"length": meta["length"], "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
     record["confidence"] = asdict(calibration)
     save_weights(output, tuned.weights, rescorer.unk_penalty, record)
@@ -78,10 +83,18 @@ def command(
         tune.plot(table, tuned, plot)
     if len(table.errors) < len(said):
         say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
+    called = {"bonus": "length bonus", "ratio": "weight of ctc"}
     for axis in tuned.edges:
-        what = {"bonus": "length bonus", "ratio": "weight of ctc"}.get(axis, f"weight of LM {axis}")
+        what = called.get(axis, f"weight of LM {axis}")
         say(f"warning: the best {what} lies at the end of the range searched; the set may be small")
-    if fused and (widest := int(table.valid.sum(1).max(initial=0))) > SearchOptions().beam:
+    if fused and tuned.far:
+        moved = " and ".join(called.get(axis, f"weight of LM {axis}") for axis in tuned.far)
+        say(f"warning: the {moved} moved far: decode the set with these weights, tune on all lists")
+    if (
+        fused
+        and len(nbest) == 1
+        and (widest := int(table.valid.sum(1).max(initial=0))) > SearchOptions().beam
+    ):
         say(f"these lists are of a beam of {widest} or more: decode with --beam {widest} at least")
     if table.words and table.first >= table.words:
         say("warning: hardly a word of these lists is right; decode again, without these weights")

@@ -9,6 +9,7 @@ central one of equals; it lies on a plateau rather than in a lucky hole.
 
 Weights for a search are not moved further from those that the list was made with than the set can
 justify: a search at other weights finds other hypotheses, those that the list lacks for a reason.
+Where they move far, the set is decoded again with them, and tuned on both lists (Och 2003).
 """
 
 from __future__ import annotations
@@ -231,21 +232,24 @@ class Space:
 
 @dataclass(slots=True)
 class Tuned:
-    """The weights chosen, their errors on the set, and the axes at whose end they lie."""
+    """The weights chosen, their errors on the set, and two kinds of axes: edges, at whose end they
+    lie, and far, on which they lie over a quarter of the first range from the lists' weights.
+    """
 
     weights: Weights
     errors: int
     edges: list[str]
+    far: list[str]
     space: Space
     value: NDArray[np.float64]
     point: Floats  # (K,): the weights of the table's columns
 
 
-def tune(table: Table, length_unit: str, own: Weights | None = None, stay: bool = True) -> Tuned:
+def tune(table: Table, length_unit: str, own: Sequence[Weights] = (), stay: bool = True) -> Tuned:
     """Coarse grid (its range grows while the best point lies at an end), then a finer one.
 
-    own: weights of the list as it is; no result makes more errors than they. stay: it is near them,
-    as it is for the search that made the list.
+    own: weights by which the lists were made; no result makes more errors than the best of them.
+    stay: it is near that, as it is for a search.
     Raises InputError where no list has two hypotheses to choose from.
     """
     if table.valid.shape[1] < 2:
@@ -255,6 +259,7 @@ def tune(table: Table, length_unit: str, own: Weights | None = None, stay: bool 
             "Decode the dev set again with --beam 100 --nbest 100.",
         )
     space = Space.of(table, length_unit)
+    quarter = (space.highs - space.lows) / 4
     count = COARSE[min(len(space.names), max(COARSE))]
     parts = PARTS[min(len(space.names), max(PARTS))]
     for extension in range(EXTENSIONS + 1):
@@ -277,17 +282,21 @@ def tune(table: Table, length_unit: str, own: Weights | None = None, stay: bool 
         value, _ = best_point(table, space, fine, parts, before)
         if np.allclose(value, before):
             break
-    if own is not None and own.ctc + own.att > 0:
-        start = space.value(own)
+    far = np.zeros(len(space.names), np.bool_)
+    starts = [space.value(weights) for weights in own if weights.ctc + weights.att > 0]
+    if starts:
+        start = starts[count_errors(table, space.points(table, np.stack(starts))).argmin()]
         if stay:
             value = towards(table, space, value, start)
         else:
             ends = np.stack([value, start])
             value = ends[count_errors(table, space.points(table, ends)).argmin()]
+        far = np.min(np.abs(np.stack(starts) - value), axis=0) > quarter
     weights = space.weights(table, value)
     point = space.points(table, value[None])
     errors = int(count_errors(table, point)[0])
-    return Tuned(weights, errors, [space.names[a] for a in edges], space, value, point[0])
+    edge, away = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
+    return Tuned(weights, errors, edge, away, space, value, point[0])
 
 
 def towards(

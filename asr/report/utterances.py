@@ -131,7 +131,7 @@ def surfaces(test: TestSet) -> Iterator[tuple[str, str]]:
         if table.valid.shape[1] < 2:
             continue
         length = found.meta["length"]
-        tuned = tune.tune(table, length, weights_from(found.meta["weights"]))
+        tuned = tune.tune(table, length, [weights_from(found.meta["weights"])])
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "surface.png"
             tune.plot(table, tuned, path)

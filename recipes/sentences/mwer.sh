@@ -26,7 +26,11 @@ tuned() {  # tuned NAME: the weights with which exp/NAME is decoded
   stage "mwer-dev-$1" "$1: n-best list of the dev set" \
     asr decode "exp/$1" "$dev" -o "exp/novels/$1.dev.jsonl" $lm $list
   stage "mwer-tune-$1" "$1: weights" \
-    asr tune "exp/novels/$1.dev.jsonl" --ref "$dev" -o "exp/novels/$1.json"
+    asr tune "exp/novels/$1.dev.jsonl" --ref "$dev" -o "exp/novels/$1.first.json"
+  stage "mwer-again-$1" "$1: the list that they give, at the beam of the test" asr decode "exp/$1" "$dev" \
+    -o "exp/novels/$1.again.jsonl" $lm --weights "exp/novels/$1.first.json" --beam $beam --nbest $beam
+  stage "mwer-both-$1" "$1: weights by both lists" \
+    asr tune "exp/novels/$1.dev.jsonl" "exp/novels/$1.again.jsonl" --ref "$dev" -o "exp/novels/$1.json"
 }
 more=(--init "exp/$model" --set "data.train=[$train]" --set "data.dev=[$devs]" --set data.plain_epochs=0
   --set data.sorted_epochs=0 --set train.epochs=3 --set train.average=3 --set train.warmup=50

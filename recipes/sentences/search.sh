@@ -21,7 +21,11 @@ ways() {  # ways NAME MODEL LM-WEIGHT OPTIONS...: tuned on the dev set, then bot
   stage "$name-dev" "$name: n-best list of the dev set" \
     asr decode "exp/$model" "$dev" -o "exp/way.$name.dev.jsonl" "$@" --lm-weight "$weight" --length-bonus 1
   stage "$name-tune" "$name: weights" \
-    asr tune "exp/way.$name.dev.jsonl" --ref "$dev" -o "exp/way.$name.json"
+    asr tune "exp/way.$name.dev.jsonl" --ref "$dev" -o "exp/way.$name.first.json"
+  stage "$name-again" "$name: the list that they give" \
+    asr decode "exp/$model" "$dev" -o "exp/way.$name.again.jsonl" "$@" --weights "exp/way.$name.first.json"
+  stage "$name-both" "$name: weights by both lists" \
+    asr tune "exp/way.$name.dev.jsonl" "exp/way.$name.again.jsonl" --ref "$dev" -o "exp/way.$name.json"
   for set in speechocean762 arctic-kathleen; do
     stage "$name-$set" "$name: $set" asr decode "exp/$model" "$ASR_DATA/$set/manifest.test.jsonl" \
       -o "exp/way.$set.$name.jsonl" "$@" --weights "exp/way.$name.json"

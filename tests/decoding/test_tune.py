@@ -20,7 +20,7 @@ from asr.decoding import tune
 from asr.decoding.rescore import sort_nbest
 from asr.decoding.weights import load_weights, save_weights
 from asr.errors import InputError
-from asr.hypothesis import Hypothesis, NBest, Weights, read_nbest, write_nbest
+from asr.hypothesis import Hypothesis, NBest, Weights, read_lists, read_nbest, write_nbest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -142,15 +142,75 @@ def test_weights_stay_near_those_of_the_search_where_errors_cannot_tell() -> Non
     mixed = dict(zip(references, others.tolist(), strict=True))
     noise = tune.tabulate(lists, mixed, str)
     for start in (Weights(1.0, lm={"big": 0.5}, bonus=1.0), Weights(2.0, lm={"big": 1.0})):
-        free, held = tune.tune(noise, "words"), tune.tune(noise, "words", start)
+        free, held = tune.tune(noise, "words"), tune.tune(noise, "words", [start])
         assert held.errors >= free.errors
         space = free.space
         gone = np.abs(held.value - space.value(start)).sum()
         assert gone <= 0.5 * np.abs(free.value - space.value(start)).sum()
     table = tune.tabulate(lists, references, str)
-    held = tune.tune(table, "words", Weights(ctc=1.0, lm={"big": 0.1}, bonus=0.0))
+    held = tune.tune(table, "words", [Weights(ctc=1.0, lm={"big": 0.1}, bonus=0.0)])
     assert held.weights.lm["big"] == pytest.approx(0.8, abs=0.15)
     assert held.errors < table.first / 2
+
+
+def test_a_second_list_keeps_weights_from_what_the_first_lacks(
+    tmp_path: Path, run_asr: Run
+) -> None:
+    """By the first list no word too many is a gain; the search then finds texts of one word."""
+    rng = np.random.default_rng(3)
+    first, second, references = [], [], {}
+    for u in range(40):
+        said = rng.choice(WORDS, 8).tolist()
+        references[f"u{u}"] = " ".join(said)
+        texts = {"good": said, "long": [*said, "oh"], "short": said[:1]}
+        scores = {"good": -20 - 3 * rng.random(), "long": -18.5, "short": -45.0}
+        h = {
+            key: Hypothesis(
+                " ".join(text),
+                [],
+                {"ctc": scores[key], "lm": {"big": -2.0 * len(text)}, "length": len(text)},
+            )
+            for key, text in texts.items()
+        }
+        first.append(NBest(f"u{u}", [h["long"], h["good"]]))
+        second.append(NBest(f"u{u}", [h["short"], h["good"]]))
+    lists = []
+    for name, bonus, utterances in (("a", 2.0, first), ("b", -4.0, second)):
+        (tmp_path / name).mkdir()
+        nbest, manifest = write_files(tmp_path / name, utterances, references)
+        meta = read_nbest(nbest)[0]
+        meta["weights"] = asdict(Weights(ctc=1.0, lm={"big": 0.5}, bonus=bonus))
+        write_nbest(nbest, meta, utterances)
+        lists.append(nbest)
+    out = tmp_path / "W.json"
+    done = run_asr("tune", lists[0], "--ref", manifest, "-o", out)
+    assert "length bonus moved far: decode the set with these weights" in done.stderr
+    alone, both = load_weights(out)[0], run_tune(lists, manifest, out)
+    chosen = [max(u.nbest, key=lambda h: h.rate(alone)).text.split() for u in second]
+    assert [*map(len, chosen)].count(1) > 20
+    assert both["wer"]["tuned"] < both["wer"]["first-best"] == 1 / 8
+    # every text once, whichever list it came from
+    _, joined = read_lists([*map(Path, lists)])
+    for utterance, one in zip(joined, first, strict=True):
+        assert [h.text for h in utterance.nbest[:2]] == [h.text for h in one.nbest]
+        assert len(utterance.nbest) == 3
+
+
+def test_lists_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    lists, references = generate(3, 3, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    nbest, manifest = write_files(tmp_path, lists, references)
+    other = tmp_path / "other.jsonl"
+    write_nbest(other, read_nbest(nbest)[0], lists[1:])
+    with pytest.raises(InputError, match=r"other\.jsonl: holds other utterances than .*n\.jsonl"):
+        run_tune([nbest, str(other)], manifest, tmp_path / "W.json")
+    meta = read_nbest(nbest)[0]
+    meta["lms"]["big"]["path"] = "elsewhere.lm"
+    write_nbest(other, meta, lists)
+    assert run_tune([nbest, str(other)], manifest, tmp_path / "W.json")["wer"]["tuned"] >= 0
+    meta["lms"]["big"]["hash"] = "78"
+    write_nbest(other, meta, lists)
+    with pytest.raises(InputError, match=r"other\.jsonl: differs from .*n\.jsonl in its lms"):
+        run_tune([nbest, str(other)], manifest, tmp_path / "W.json")
 
 
 @pytest.mark.parametrize("hot", [False, True])
@@ -176,9 +236,9 @@ def test_errors_of_a_point_equal_those_of_the_sorted_lists(hot: bool) -> None:
         assert errors == expected
 
 
-def run_tune(nbest: Path | str, manifest: Path | str, out: Path) -> dict[str, Any]:
+def run_tune(nbest: Path | str | list[str], manifest: Path | str, out: Path) -> dict[str, Any]:
     """The record that `asr tune` writes, in this process."""
-    given = [nbest, "--ref", manifest, "-o", out]
+    given = [*(nbest if isinstance(nbest, list) else [nbest]), "--ref", manifest, "-o", out]
     command.main([*map(str, given)], standalone_mode=False)
     record: dict[str, Any] = json.loads(out.read_text())
     return record
