@@ -6,9 +6,10 @@ the number of workers changes nothing but the speed.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -49,7 +50,7 @@ class DataOptions:
     batch_utterances: int = 64
     # longer utterances are left out of training (seconds)
     max_seconds: float = 30.0
-    # threads that read and vary audio ahead of training; 0: none
+    # threads that read and vary audio ahead of training, or in turns with it; 0: none
     workers: int = 1
     # first epochs that go from short utterances to long ones; helps CTC and attention to start
     sorted_epochs: int = 1
@@ -209,7 +210,11 @@ def pad(rows: Sequence[NDArray[Any]], dtype: type) -> tuple[NDArray[Any], NDArra
 def read_batches(
     maker: BatchMaker, plan: Iterable[tuple[int, Sequence[Utterance]]], workers: int
 ) -> Iterator[Batch]:
-    """The batches of a plan of (epoch, utterances), in its order, made ahead by `workers` threads.
+    """The batches of a plan of (epoch, utterances), in its order, made by threads.
+
+    `workers` of them make batches ahead, while others are trained on. Where training is to use all
+    processors, reading takes turns with it instead, a few batches at a time on as many threads: a
+    thread that takes a processor from one half of a matrix product keeps the other half waiting.
 
     Threads, not processes: nearly all of the work is in libraries that let other threads run, and
     nothing has to be copied from process to process.
@@ -217,16 +222,29 @@ def read_batches(
     if not workers:
         yield from map(maker.make, plan)
         return
+    turns = takes_turns(workers)
+    workers = max(workers, torch.get_num_threads()) if turns else workers
     following = iter(plan)
+    made: deque[Future[Batch]] = deque()
     pool = ThreadPoolExecutor(workers, "reads audio")
     try:
-        made = deque(pool.submit(maker.make, item) for item in islice(following, AHEAD * workers))
-        while made:
-            batch = made.popleft().result()
-            made.extend(pool.submit(maker.make, item) for item in islice(following, 1))
-            yield batch
+        while True:
+            if not (turns and made):
+                items = islice(following, AHEAD * workers - len(made))
+                made.extend(pool.submit(maker.make, item) for item in items)
+                wait(made if turns else ())
+            if not made:
+                return
+            yield made.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def takes_turns(workers: int) -> bool:
+    """Whether all processes here train on the CPU and leave no processor to the workers."""
+    threads = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) * (torch.get_num_threads() + workers)
+    on_gpu: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return not on_gpu and threads > (os.cpu_count() or 1)
 
 
 def require_audio(maker: BatchMaker, utterances: Iterable[Utterance], where: str) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from asr.data import loader
 from asr.data.augment import Silence
-from asr.data.loader import BatchMaker, DataOptions, DevSet, Fit, TrainingSet
+from asr.data.loader import Batch, BatchMaker, DataOptions, DevSet, Fit, TrainingSet
 from asr.data.manifest import Manifest
 from asr.errors import InputError
 from asr.text.normalize import get_normalizer
@@ -48,7 +53,11 @@ def training_set(utterances: Manifest, given: DataOptions, seed: int = 1) -> Tra
 MIXED = [(f"u{i}", 0.5 + 0.2 * (i % 7), "ab c"[: 1 + i % 4]) for i in range(25)]
 
 
-def test_workers_and_position_change_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turns", [False, True])
+def test_workers_and_position_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: bool
+) -> None:
+    monkeypatch.setattr(loader, "takes_turns", lambda _: turns)
     utterances = manifest(tmp_path, MIXED)
     runs = [list(training_set(utterances, options(w)).batches(0, 0, 2)) for w in (0, 1, 3)]
     first = len(training_set(utterances, options()).sampler.batches(0))
@@ -60,6 +69,35 @@ def test_workers_and_position_change_nothing(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     other = list(training_set(utterances, options(), seed=2).batches(0, 0, 2))
     assert [b.ids for b in other] != [b.ids for b in runs[0]]
+
+
+def test_reading_takes_turns_with_training_where_no_processor_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing is read between two steps; with processors to spare the next batches are."""
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    threads = torch.get_num_threads()
+    given = training_set(manifest(tmp_path, MIXED), options(2))
+    make, made = given.maker.make, list[str]()
+
+    def noted(item: Any) -> Batch:
+        batch = make(item)
+        made.append(batch.ids[0])
+        return batch
+
+    monkeypatch.setattr(given.maker, "make", noted)
+    for spare in (1, 2):
+        monkeypatch.setattr(os, "cpu_count", lambda spare=spare: threads + spare)
+        made.clear()
+        batches = given.batches(0, 0, 40)
+        next(batches)
+        at_once = loader.AHEAD * (2 if spare == 2 else max(2, threads))
+        next(batches)
+        deadline = time.monotonic() + (0.3 if spare == 1 else 30)
+        while len(made) <= at_once and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (len(made) > at_once) == (spare == 2)
+        batches.close()  # type: ignore[attr-defined]
 
 
 def test_padding_and_tokens(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ Twenty minutes of real recordings (speechocean762) in batches of a minute, model
 parameters, two threads, a process a row. For CTC and LAS, `logmel` and `conv`, without and with
 augmentation: seconds of audio trained on a second
 
-    end to end   files read (and varied) by one worker thread meanwhile
+    end to end   files read (and varied) by threads, meanwhile or in turns with training
     limit        the same steps, batches in memory
     ratio        of the two; bar 95 %
-    left         end to end by what the limit leaves when the worker's own processor time is taken
+    left         end to end by what the limit leaves when the threads' own processor time is taken
                  off: with augmentation the bar of 95 % is this one's
     waiting      share of the time that a step waited for its batch
 
@@ -85,21 +85,16 @@ class Row:
         return read_batches(self.maker, self.plan, 1)
 
     def train(self, batches: Iterable[Batch]) -> tuple[float, float]:
-        """Seconds on all batches, and those of them in which the next one was waited for.
-
-        The clock starts with the first batch: in training one worker serves all epochs.
-        """
+        """Seconds on all batches, and those of them in which the next one was waited for."""
         self.loss = waited = 0.0
         following = iter(batches)
-        batch = next(following, None)
-        begin = time.perf_counter()
-        while batch:
+        begin = before = time.perf_counter()
+        while batch := next(following, None):
+            waited += time.perf_counter() - before
             outcome = self.updater.update(batch, self.step, 1e-3, False)
             self.loss += outcome.sums["total"] / outcome.sums["utterances"] / len(self.plan)
             self.step += 1
             before = time.perf_counter()
-            batch = next(following, None)
-            waited += time.perf_counter() - before
         return time.perf_counter() - begin, waited
 
     def measure(self, repeats: int) -> dict[str, float]:
