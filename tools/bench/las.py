@@ -1,6 +1,6 @@
 """The LAS search: long utterances with and without CTC as a guide, and speed in batches.
 
-    python tools/bench/las.py EXP MANIFEST [--lm word.lm --lm-weight 0.5 --length-bonus 0.5]
+    python tools/bench/las.py EXP MANIFEST [--lm word.lm --weights joint.json]
 
 1. Utterances of a speaker joined by 1, 2, 5 and 10: WER, and of all hypotheses' lengths, in words
    and relative to the reference's, the 1st and 99th percentile. Bars, by ten and with CTC: WER at
@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,20 +57,20 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--lm", type=Path, action="append", default=[])
-    parser.add_argument("--lm-weight", type=float, default=0.5)
-    parser.add_argument("--length-bonus", type=float, default=0.5)
+    parser.add_argument("--weights", type=Path, help="of joint decoding; else LM 0.5, bonus 0.5")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    given: dict[str, Any] = {"length_bonus": 0.5} if arguments.lm else {}
+    tuned = {"weights": arguments.weights} if arguments.weights else given
     searches = {
         head: load(
             arguments.model,
             head=head,
             beam=8,
             lm=arguments.lm,
-            lm_weight=[arguments.lm_weight] * len(arguments.lm),
-            length_bonus=arguments.length_bonus if arguments.lm else 0.0,
             threads=arguments.threads,
+            **(tuned if head == "joint" else given),
         )
         for head in ("las", "joint")
     }
