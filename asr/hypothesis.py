@@ -237,9 +237,7 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
 SAME = ("model_hash", "tokens", "lms", "unk_penalty", "lexicon", "hotwords")  # of lists that join
 
 
-def read_lists(
-    paths: Sequence[Path],
-) -> tuple[list[dict[str, Any]], Iterator[NBest]]:
+def read_lists(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], Iterator[NBest]]:
     """Lists of the same utterances, decoded by several weights, as one. A list adds the texts that
     those before it lack. Returns their meta records, and the utterances.
 
@@ -248,15 +246,17 @@ def read_lists(
     metas, streams = zip(*map(read_nbest, paths), strict=True)
     for path, meta in zip(paths, metas, strict=True):
         for key in SAME:
-            if hashes(meta.get(key)) != hashes(metas[0].get(key)):
+            if without_paths(meta.get(key)) != without_paths(metas[0].get(key)):
                 what = f"differs from {paths[0]} in its {key}: their scores cannot be compared"
                 raise InputError(what, path, "Decode again; only weights and beam may differ.")
 
     def utterances() -> Iterator[NBest]:
         for row in itertools.zip_longest(*streams):
-            if len({utterance and utterance.id for utterance in row}) > 1:
-                what = f"holds other utterances than {paths[0]}, or in another order"
-                raise InputError(what, paths[1], "Decode the same manifest.")
+            ids = [utterance and utterance.id for utterance in row]
+            for path, name in zip(paths, ids, strict=True):
+                if name != ids[0]:
+                    what = f"holds other utterances than {paths[0]}, or in another order"
+                    raise InputError(what, path, "Decode the same manifest.")
             joined: list[Hypothesis] = []
             for utterance in row:
                 known = {hypothesis.text for hypothesis in joined}
@@ -266,11 +266,12 @@ def read_lists(
     return list(metas), utterances()
 
 
-def hashes(entry: Any) -> Any:
-    """An entry of a meta record without the paths, which may differ."""
+def without_paths(entry: Any) -> Any:
+    """An entry of a meta record without what may differ for the same file, known by its hash."""
     if not isinstance(entry, dict):
         return entry
-    return {key: hashes(value) for key, value in entry.items() if key not in ("path", "lm_words")}
+    kept = (key for key in entry if key not in ("path", "lm_words"))
+    return {key: without_paths(entry[key]) for key in kept}
 
 
 def merge_nbest(path: Path | str, meta: Mapping[str, Any], parts: Sequence[Path]) -> None:

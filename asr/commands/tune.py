@@ -37,7 +37,7 @@ def command(
     NBEST is decoded from the dev set with a wide beam, --nbest 100 and moderate weights. With
     shallow fusion the list itself depends on the weights it was made with; therefore the new ones
     stay as near to them as the errors allow. Decoded again with these, it shows what the first list
-    lacked: give both.
+    lacked: give all lists, until the weights stay.
 
     \b
     Examples:
@@ -89,7 +89,10 @@ def command(
         say(f"warning: the best {what} lies at the end of the range searched; the set may be small")
     if fused and tuned.far:
         moved = " and ".join(called.get(axis, f"weight of LM {axis}") for axis in tuned.far)
-        say(f"warning: the {moved} moved far: decode the set with these weights, tune on all lists")
+        say(
+            f"warning: the {moved} moved far: decode the set with these weights and tune on all"
+            " lists, until this is said no more"
+        )
     if (
         fused
         and len(nbest) == 1

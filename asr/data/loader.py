@@ -232,7 +232,8 @@ def read_batches(
             if not (turns and made):
                 items = islice(following, AHEAD * workers - len(made))
                 made.extend(pool.submit(maker.make, item) for item in items)
-                wait(made if turns else ())
+            if turns:
+                wait(made)
             if not made:
                 return
             yield made.popleft().result()

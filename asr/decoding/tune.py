@@ -9,7 +9,8 @@ central one of equals; it lies on a plateau rather than in a lucky hole.
 
 Weights for a search are not moved further from those that the list was made with than the set can
 justify: a search at other weights finds other hypotheses, those that the list lacks for a reason.
-Where they move far, the set is decoded again with them, and tuned on both lists (Och 2003).
+Where they move far, the set is decoded again with them, and they are tuned on all lists, until they
+stay (Och 2003).
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ class Space:
 @dataclass(slots=True)
 class Tuned:
     """The weights chosen, their errors on the set, and two kinds of axes: edges, at whose end they
-    lie, and far, on which they lie over a quarter of the first range from the lists' weights.
+    lie, and far, on which they lie over a quarter of the first range from the nearest list's.
     """
 
     weights: Weights
@@ -291,12 +292,13 @@ def tune(table: Table, length_unit: str, own: Sequence[Weights] = (), stay: bool
         else:
             ends = np.stack([value, start])
             value = ends[count_errors(table, space.points(table, ends)).argmin()]
-        far = np.min(np.abs(np.stack(starts) - value), axis=0) > quarter
+        away = np.abs(np.stack(starts) - value) / quarter
+        far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
     weights = space.weights(table, value)
     point = space.points(table, value[None])
     errors = int(count_errors(table, point)[0])
-    edge, away = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
-    return Tuned(weights, errors, edge, away, space, value, point[0])
+    at_end, moved = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
+    return Tuned(weights, errors, at_end, moved, space, value, point[0])
 
 
 def towards(

@@ -16,21 +16,24 @@ stage novels-char "character 6-gram of text/ alone" asr lm train "$text" -o exp/
 model=${1:-ctc}
 case $model in
   ctc) lm="--lm exp/novels/word.lm --lm exp/novels/char.lm" beam=100
-    list="--beam 100 --nbest 100 --lm-weight 0.5 --lm-weight 0.3 --length-bonus 1" ;;
+    wide="--beam 100 --nbest 100" begin="--lm-weight 0.5 --lm-weight 0.3 --length-bonus 1" ;;
   las) lm="--lm exp/novels/word.lm" beam=8
-    list="--beam 20 --nbest 20 --lm-weight 0.5 --length-bonus 0.5" ;;
+    wide="--beam 20 --nbest 20" begin="--lm-weight 0.5 --length-bonus 0.5" ;;
   *) echo "usage: ./mwer.sh [ctc|las]" >&2; exit 2 ;;
 esac
 
-tuned() {  # tuned NAME: the weights with which exp/NAME is decoded
+tuned() {  # tuned NAME: the weights with which exp/NAME is decoded, by the lists of three rounds
+  local lists="exp/novels/$1.dev.jsonl" round
   stage "mwer-dev-$1" "$1: n-best list of the dev set" \
-    asr decode "exp/$1" "$dev" -o "exp/novels/$1.dev.jsonl" $lm $list
-  stage "mwer-tune-$1" "$1: weights" \
-    asr tune "exp/novels/$1.dev.jsonl" --ref "$dev" -o "exp/novels/$1.first.json"
-  stage "mwer-again-$1" "$1: the list that they give, at the beam of the test" asr decode "exp/$1" "$dev" \
-    -o "exp/novels/$1.again.jsonl" $lm --weights "exp/novels/$1.first.json" --beam $beam --nbest $beam
-  stage "mwer-both-$1" "$1: weights by both lists" \
-    asr tune "exp/novels/$1.dev.jsonl" "exp/novels/$1.again.jsonl" --ref "$dev" -o "exp/novels/$1.json"
+    asr decode "exp/$1" "$dev" -o "$lists" $lm $wide $begin
+  for round in 1 2 3; do
+    stage "mwer-tune-$1-$round" "$1: weights, round $round" \
+      asr tune $lists --ref "$dev" -o "exp/novels/$1.$round.json"
+    stage "mwer-dev-$1-$round" "$1: the list that they give" asr decode "exp/$1" "$dev" \
+      -o "exp/novels/$1.dev.$round.jsonl" $lm $wide --weights "exp/novels/$1.$round.json"
+    lists+=" exp/novels/$1.dev.$round.jsonl"
+  done
+  stage "mwer-tune-$1" "$1: weights by all lists" asr tune $lists --ref "$dev" -o "exp/novels/$1.json"
 }
 more=(--init "exp/$model" --set "data.train=[$train]" --set "data.dev=[$devs]" --set data.plain_epochs=0
   --set data.sorted_epochs=0 --set train.epochs=3 --set train.average=3 --set train.warmup=50

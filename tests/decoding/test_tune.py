@@ -202,7 +202,7 @@ def test_lists_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     write_nbest(other, read_nbest(nbest)[0], lists[1:])
     with pytest.raises(InputError, match=r"other\.jsonl: holds other utterances than .*n\.jsonl"):
-        run_tune([nbest, str(other)], manifest, tmp_path / "W.json")
+        run_tune([nbest, nbest, str(other)], manifest, tmp_path / "W.json")
     meta = read_nbest(nbest)[0]
     meta["lms"]["big"]["path"] = "elsewhere.lm"
     write_nbest(other, meta, lists)
