@@ -1,7 +1,8 @@
-"""What a training ran on, kept beside its metrics."""
+"""The machine: how its processors and memory are used, and what a training ran on."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -9,6 +10,24 @@ import platform
 from pathlib import Path
 
 from asr.files import whole_file
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def use_machine(threads: int | None) -> None:
+    """Run networks on so many threads (none given: all cores), and keep memory once it is there.
+
+    glibc gives back to the system what a step frees, and gets it anew in the next one, page by
+    page: 5 to 15 % of the time of training with CTC. Other libraries are left alone.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**28)  # bytes
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def write_machine(path: Path, device: str) -> None:

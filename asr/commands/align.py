@@ -39,18 +39,16 @@ def command(
       asr align exp/ctc data/manifest.test.jsonl -o test.ctm
       asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
     """
-    import torch
-
     from asr.data.audio import load as load_audio
     from asr.data.manifest import Manifest
     from asr.files import whole_file
     from asr.formats import WRITERS
     from asr.hypothesis import Hypothesis
     from asr.loading import load
+    from asr.machine import use_machine
     from asr.pictures import attention, draw, monotonic_share
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_machine(threads)
     utterances = Manifest.open(manifest)
     transcriber = load(model, head="ctc", device=device, threads=threads)
     tokenizer = transcriber.tokenizer

@@ -87,10 +87,8 @@ def open_transcriber(
     vad: str | None = None,
 ) -> Transcriber:
     """The transcriber for a model folder and the shared options."""
-    import torch
-
     from asr.loading import load
+    from asr.machine import use_machine
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_machine(threads)
     return load(model, nbest=nbest, vad=vad, device=device, threads=threads, **arguments)

@@ -45,9 +45,8 @@ def command(
       asr report exp/ctc exp/las test.*.jsonl -o report.html
       asr report recipes/quickstart/exp -o report.html --utterances 5
     """
-    import torch
-
     from asr.data.manifest import Manifest
+    from asr.machine import use_machine
     from asr.report.experiment import draw_curves, find_experiments, tables
     from asr.report.page import now, write_page
     from asr.report.systems import find_lists, group_by_set
@@ -55,8 +54,7 @@ def command(
 
     if output.suffix not in (".html", ".htm"):
         raise InputError("is no name of a page", output, "Give one that ends in .html.")
-    if threads:
-        torch.set_num_threads(threads)
+    use_machine(threads)
     folders = [path for path in paths if path.suffix != ".jsonl"]
     given = [path for path in paths if path.suffix == ".jsonl"]
     experiments = find_experiments(folders)

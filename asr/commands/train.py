@@ -123,14 +123,14 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     """All parts of a run, checked; the experiment folder is made last."""
     import torch
 
+    from asr.machine import use_machine
     from asr.models.recognizer import Recognizer, usable_device
     from asr.training.loop import Trainer
     from asr.training.mwer import MWER
 
     options = experiment.train
     device = usable_device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_machine(options.threads)
     tokenizer = group.share(find_tokenizer(experiment, folder) if group.leader else None)
     assert tokenizer is not None
     torch.manual_seed(experiment.seed)

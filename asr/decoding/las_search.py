@@ -55,7 +55,7 @@ class Beams:
     """The open hypotheses, U tokens long. A row without hypothesis has the total -inf."""
 
     owner: Tensor  # (B,) the utterance's place in the batch
-    memory: Memory  # rows (N, ...)
+    memory: Memory  # rows (B, ...)
     state: SpellerState  # rows (N, ...)
     lm: States  # (N,) each
     prefix: PrefixStates | None  # where the CTC score takes part in the search
@@ -142,7 +142,7 @@ class Search:
         empty = torch.zeros(len(rows), 0, dtype=torch.long, device=states.device)
         return Beams(
             owner,
-            memory.select(index),
+            memory,
             state.select(index),
             self.fusion.begin(len(rows)),
             self.ctc.begin(rows.cpu().numpy()) if self.ctc else None,
@@ -220,7 +220,8 @@ class Search:
         """
         frame = torch.arange(memory.outside.shape[1], device=reach.device)
         low, high = reach[:, :1] - self.margin, reach[:, 1:] + self.margin
-        return memory._replace(outside=memory.outside | (frame < low) | (frame > high))
+        outside = memory.outside.repeat_interleave(self.beam, 0)
+        return memory._replace(outside=outside | (frame < low) | (frame > high))
 
     def sums(
         self,
@@ -287,7 +288,7 @@ class Search:
             ctc = self.ctc.take(beams.prefix, parents, chosen)
         memory = beams.memory
         if not bool(stay.all()):
-            memory = memory.select(stay.repeat_interleave(self.beam).nonzero()[:, 0])
+            memory = memory.select(stay)
         return Beams(
             beams.owner[stay],
             memory,

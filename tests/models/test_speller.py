@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from asr.errors import InputError
 from asr.models.speller import END, UNKNOWN, Speller, SpellerOptions
@@ -102,6 +103,41 @@ def test_beams_can_be_reordered(states: tuple[Tensor, Tensor], layers: int) -> N
     torch.testing.assert_close(beams, first[index])
     for one, other in zip(chosen, after.select(index), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_hypotheses_share_their_utterance(states: tuple[Tensor, Tensor], layers: int) -> None:
+    """As if each had a memory of its own, also where they may look at different states."""
+    speller = make(layers)
+    memory, state = speller.begin(*states)
+    rows = torch.arange(3).repeat_interleave(2)
+    state = state.select(rows)
+    outside = memory.outside[rows]
+    outside[1, :2] = outside[4, 1:3] = True
+    own = memory.select(rows)._replace(outside=outside)
+    others = state
+    for previous in ([0, 0, 0, 0, 0, 0], [2, 3, 4, 2, 3, 4], [5, 2, 2, 3, 4, 5]):
+        tokens = torch.tensor(previous)
+        shared, state, attended = speller.step(memory._replace(outside=outside), state, tokens)
+        alone, others, alignment = speller.step(own, others, tokens)
+        torch.testing.assert_close(shared, alone)
+        torch.testing.assert_close(attended, alignment)
+        assert (attended[outside] == 0).all()
+
+
+def test_attention_is_that_of_the_formula(states: tuple[Tensor, Tensor]) -> None:
+    """softmax of v·tanh(k_t + W s + U f_t), with the convolution as torch has it."""
+    speller = make()
+    memory, state = speller.begin(*states)
+    _, state, first = speller.step(memory, state, torch.zeros(3, dtype=torch.long))
+    _, after, second = speller.step(memory, state, torch.tensor([2, 3, 4]))
+    torch.testing.assert_close(after.attended, first + second)
+    filters = speller.filters.weight[:, None]  # (F, 1, 2·reach + 1)
+    seen = functional.conv1d(first[:, None], filters, padding=speller.reach)
+    place = speller.location(seen.transpose(1, 2))
+    compared = torch.tanh(memory.keys + speller.query(after.hidden)[:, None] + place)
+    energy = speller.energy(compared)[:, :, 0].masked_fill(memory.outside, -torch.inf)
+    torch.testing.assert_close(second, energy.softmax(1), atol=1e-12, rtol=0)
 
 
 def test_probabilities_of_all_texts_sum_to_one(states: tuple[Tensor, Tensor]) -> None:
