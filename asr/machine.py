@@ -12,21 +12,25 @@ from pathlib import Path
 from asr.files import whole_file
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+ALLOCATOR = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
 
 def use_machine(threads: int | None) -> None:
-    """Run networks on so many threads (none given: all cores), and keep memory once it is there.
+    """Run networks on so many threads (none given: as torch has it), and keep memory once taken.
 
     glibc gives back to the system what a step frees, and gets it anew in the next one, page by
-    page: 5 to 15 % of the time of training with CTC. Other libraries are left alone.
+    page: 5 to 15 % of the time of training with CTC. Kept, there may be up to half as much more of
+    it. Other libraries, and what ALLOCATOR says, are left alone.
     """
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**28)  # bytes
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in ALLOCATOR):
+        return
+    libc = ctypes.CDLL(None)
+    # bytes; before glibc 2.35 32 MB is the most; the second alone would be worse than nothing
+    if libc.mallopt(M_MMAP_THRESHOLD, 2**28) or libc.mallopt(M_MMAP_THRESHOLD, 2**25):
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 

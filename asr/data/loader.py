@@ -136,12 +136,12 @@ class Batch:
             for name, tensor in tensors.items()
         }
 
-    def rows(self, begin: int, end: int) -> Batch:
+    def rows(self, share: slice) -> Batch:
         """Some of the utterances, with no more padding than they need."""
-        parts = {name: array[begin:end] for name, array in self.arrays.items()}
+        parts = {name: array[share] for name, array in self.arrays.items()}
         parts["samples"] = parts["samples"][:, : parts["lengths"].max()]
         parts["tokens"] = parts["tokens"][:, : parts["token_lengths"].max()]
-        return replace(self, ids=self.ids[begin:end], **parts)  # type: ignore[arg-type]
+        return replace(self, ids=self.ids[share], **parts)  # type: ignore[arg-type]
 
 
 @dataclass

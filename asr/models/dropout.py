@@ -1,9 +1,37 @@
-"""Dropout whose mask stays the same for all frames of an utterance."""
+"""Dropout whose mask stays the same for all frames of an utterance, and what it is drawn from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
+
+# Of this thread: torch has one generator for all threads, which would draw in any order.
+random: ContextVar[torch.Generator | None] = ContextVar("random", default=None)  # None: torch's
+_off = ContextVar("_off", default=False)
+
+
+@contextmanager
+def drawn_from(generator: torch.Generator) -> Iterator[None]:
+    """In this block, and in no other thread, models draw from `generator`."""
+    before = random.set(generator)
+    try:
+        yield
+    finally:
+        random.reset(before)
+
+
+@contextmanager
+def no_dropout() -> Iterator[None]:
+    """In this block, and in no other thread, nothing is dropped."""
+    before = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(before)
 
 
 class LockedDropout(nn.Module):
@@ -19,7 +47,8 @@ class LockedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
-        if not self.training or self.rate == 0:
+        if not self.training or self.rate == 0 or _off.get():
             return x
-        mask = torch.empty_like(x[:, :1]).bernoulli_(1 - self.rate) / (1 - self.rate)
+        kept = 1 - self.rate
+        mask = torch.empty_like(x[:, :1]).bernoulli_(kept, generator=random.get()) / kept
         return x * mask

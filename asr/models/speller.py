@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.models.dropout import LockedDropout
+from asr.models.dropout import LockedDropout, random
 from asr.models.encoder import make_lstm
 from asr.models.frontend import inside
 from asr.models.options import check_range
@@ -176,10 +176,11 @@ class Speller(nn.Module):
         hidden = out.sigmoid() * cell.tanh()
         padded = functional.pad(state.attended, (self.reach, self.reach))
         place = padded.unfold(1, 2 * self.reach + 1, 1) @ kernel  # (N, T, A)
-        query = self.query(hidden).view(rows, -1, 1, size)
-        compared = place.view(rows, -1, frames, size).add_(memory.keys[:, None]).add_(query)
+        count = len(hidden) // max(rows, 1)  # K
+        query = self.query(hidden).view(rows, count, 1, size)
+        compared = place.view(rows, count, frames, size).add_(memory.keys[:, None]).add_(query)
         energy = 2 * self.energy(compared.mul_(2).sigmoid_())[..., 0]  # (B, K, T)
-        outside = memory.outside.view(rows, -1, frames)
+        outside = memory.outside.view(rows, len(memory.outside) // max(rows, 1), frames)
         alignment = energy.masked_fill(outside, -torch.inf).softmax(2)
         context = (alignment @ memory.states).flatten(0, 1)  # (N, D)
         alignment = alignment.flatten(0, 1)
@@ -232,8 +233,10 @@ class Speller(nn.Module):
         unknown) is not taken.
         """
         log_probs = self.teach(states, lengths, tokens)[0][:, :-1]  # (B, U, V)
-        drawn = log_probs.exp().flatten(0, 1).multinomial(1).view_as(tokens)
-        own = torch.empty(drawn.shape, device=drawn.device).bernoulli_(self.sampling).bool()
+        source = random.get()
+        drawn = log_probs.exp().flatten(0, 1).multinomial(1, generator=source).view_as(tokens)
+        own = torch.empty(drawn.shape, device=drawn.device)
+        own = own.bernoulli_(self.sampling, generator=source).bool()
         return torch.where(own & (drawn > UNKNOWN), drawn, tokens)
 
     def score(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from asr.hypothesis import Hypothesis
 from asr.lm.ngram import NGram
 from asr.lm.train import Units
 from asr.models.ctc import ctc_loss
+from asr.models.dropout import no_dropout
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 from asr.wer import count_errors
@@ -176,10 +177,8 @@ class MWER:
         if weights.att:
             speller = self.model.speller
             assert speller is not None
-            dropout = speller.dropout.training
-            speller.dropout.eval()
-            log_probs = speller(states[owner], frames[owner], tokens)
-            speller.dropout.train(dropout)
+            with no_dropout():
+                log_probs, _ = speller.teach(states[owner], frames[owner], tokens)
             totals = totals + weights.att * speller.score(log_probs, tokens, lengths)
         return totals
 

@@ -1,17 +1,23 @@
 """One step on one global batch: gradients of all processes, checked, then the optimiser's update.
 
-    g = Σ_processes Σ_utterances ∇loss / utterances of the global batch
+    g = Σ_processes Σ_parts Σ_utterances ∇loss / utterances of the global batch
 
 A process has its share of the rows; the sum goes over flattened gradients, with the sums of the
 losses and the counts behind them, in one message. So every process sees the same numbers, takes the
 same decisions and keeps the same weights, whatever the rows are, none included.
+
+On a CPU a process divides its rows among its threads, a part each: a small matrix product is not
+twice as fast on two processors, and where another program takes one of them for a moment, both
+would wait. Gradients are summed up in the order of the parts, and each part has random numbers of
+its own: what comes out is the same every time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +27,7 @@ from torch import Tensor
 
 from asr.data.loader import Batch, Skipped
 from asr.errors import InputError
+from asr.models.dropout import drawn_from
 from asr.models.recognizer import Recognizer
 from asr.training.average import MovingAverage
 from asr.training.distributed import Group
@@ -28,6 +35,8 @@ from asr.training.options import TrainOptions
 
 # what a CPU, CUDA or one of its libraries says when there is no memory left
 NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+LEAST = 4  # utterances that a thread should have: of fewer the matrix products are too small
+Part = tuple[Tensor, Sequence[Tensor | None]]  # losses (names, rows), gradients
 
 
 @dataclass
@@ -71,6 +80,7 @@ class Updater:
             ]
         )
         self.average = MovingAverage(model, options.ema) if options.ema else None
+        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "trains")
         kind = options.precision
         self.half = kind == "bfloat16" or (kind == "auto" and self.device.type == "cuda")
         if self.half and self.device.type == "cpu" and not cpu_has_bfloat16():
@@ -95,9 +105,8 @@ class Updater:
 
     def update(self, batch: Batch, step: int, rate: float, stop: bool) -> Outcome:
         """`batch`: this process's share; step: the number of steps before; stop: asked to."""
-        torch.manual_seed(seed_of(self.seed, step, self.group.rank))
         self.model.train()
-        losses = self._accumulate(batch)
+        losses = self._accumulate(batch, step)
         counts = [len(batch.ids), batch.seconds, stop, len(batch.unreadable)]
         sums = [losses[name].sum() for name in self.names]
         last = torch.stack([*sums, *(sums[0].new_tensor(float(n)) for n in counts)])
@@ -131,19 +140,18 @@ class Updater:
         self.optimizer.zero_grad()
         return outcome
 
-    def _accumulate(self, batch: Batch) -> dict[str, Tensor]:
+    def _accumulate(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Losses (B,) with their gradients summed up in the parameters; where memory runs out, of
         smaller and smaller parts one after the other. Raises InputError if one utterance is too
         much."""
-        parts = 1
+        first = parts = self._threads(batch)
         while True:
-            size = max(1, math.ceil(len(batch.ids) / parts))
             try:
-                return self._backward(batch, size)
+                return self._backward(batch, step, parts, at_once=parts == first)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if size == 1:
+                if parts >= len(batch.ids):
                     what = f"an utterance of {batch.seconds / len(batch.ids):.1f} s"
                     raise InputError(
                         f"memory for training on {what} or less is lacking on {self.device}",
@@ -153,21 +161,48 @@ class Updater:
             self.optimizer.zero_grad()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self.splits += parts == 1
-            parts *= 2
+            self.splits += parts == first
+            parts = min(2 * parts, len(batch.ids))
 
-    def _backward(self, batch: Batch, size: int) -> dict[str, Tensor]:
-        """Of `size` rows at a time."""
-        found: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        for begin in range(0, len(batch.ids), size):
-            part = batch if size >= len(batch.ids) else batch.rows(begin, begin + size)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                losses = self.losses(**part.tensors(self.device, self.dtype))
-            torch.autograd.backward(losses["total"].sum())
-            for name in self.names:
-                found[name].append(losses[name].detach().to(self.dtype))
-        empty = torch.zeros(0, dtype=self.dtype, device=self.device)
-        return {name: torch.cat([empty, *rows]) for name, rows in found.items()}
+    def _threads(self, batch: Batch) -> int:
+        """How many parts of a batch are trained on at once."""
+        if self.device.type != "cpu":
+            return 1
+        return max(1, min(torch.get_num_threads(), len(batch.ids) // LEAST))
+
+    def _backward(self, batch: Batch, step: int, parts: int, at_once: bool) -> dict[str, Tensor]:
+        """Part k of n has the rows k, k + n, ...: all take about the same time."""
+        shape = (len(self.names), len(batch.ids))
+        losses = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        if not batch.ids:
+            return dict(zip(self.names, losses, strict=True))
+        shares = [slice(k, None, parts) for k in range(parts)]
+        rows = [batch.rows(share) if parts > 1 else batch for share in shares]
+        seeds = [seed_of(self.seed, step, self.group.rank, k) for k in range(parts)]
+        if at_once and parts > 1:
+            threads = [torch.get_num_threads() // parts] * parts
+            done: Iterable[Part] = self._pool.map(self._part, rows, seeds, threads)
+        else:
+            done = map(self._part, rows, seeds)
+        for share, (found, gradients) in zip(shares, done, strict=True):
+            losses[:, share] = found
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                if parameter.grad is None or gradient is None:
+                    parameter.grad = parameter.grad if gradient is None else gradient
+                else:
+                    parameter.grad += gradient
+        return dict(zip(self.names, losses, strict=True))
+
+    def _part(self, batch: Batch, seed: int, threads: int | None = None) -> Part:
+        """Of some rows, on so many threads."""
+        if threads:
+            torch.set_num_threads(threads)  # of this thread
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        with drawn_from(torch.Generator(self.device).manual_seed(seed)), half:
+            losses = self.losses(**batch.tensors(self.device, self.dtype))
+        total = losses["total"].sum()
+        gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        return torch.stack([losses[n].detach().to(self.dtype) for n in self.names]), gradients
 
     @torch.no_grad()
     def is_finite(self, batch: Batch) -> bool:
@@ -183,7 +218,7 @@ class Updater:
         moments = [torch.zeros_like(p) for p in self.parameters for _ in range(2)]
         self.model.train()
         try:
-            self._backward(batch, max(1, len(batch.ids)))
+            self._backward(batch, 0, self._threads(batch), at_once=True)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -208,7 +243,8 @@ def out_of_memory(error: RuntimeError) -> bool:
     return any(words in str(error) for words in NO_MEMORY)
 
 
-def seed_of(seed: int, step: int, rank: int) -> int:
+def seed_of(seed: int, step: int, rank: int, part: int) -> int:
     """The seed of dropout in a step."""
-    digest = hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()
+    words = f"{seed} {step} {rank}" + (f" {part}" if part else "")
+    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

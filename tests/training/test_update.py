@@ -95,6 +95,33 @@ def test_a_batch_that_does_not_fit_is_split() -> None:
         make_updater(none).update(make_batch(), 0, 1e-3, False)
 
 
+def test_parts_at_once_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that have a part of the batch each: the same update, and with dropout and scheduled
+    sampling the same one every time."""
+    whole, parted = (make_updater(plain, precision="float64") for _ in range(2))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    batch = make_batch(14)
+    assert parted._threads(batch) == 3
+    monkeypatch.setattr(whole, "_threads", lambda _: 1)
+    outcomes = [u.update(batch, 0, 1e-3, False) for u in (whole, parted)]
+    assert outcomes[1].sums == pytest.approx(outcomes[0].sums, rel=1e-12)
+    for one, other in zip(weights(whole), weights(parted), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+
+    def varied() -> list[Tensor]:
+        updater = make_updater(plain)
+        updater.model.encoder.dropout.rate = 0.3
+        updater.model.speller.sampling = 0.4  # type: ignore[union-attr]
+        for step in range(3):
+            updater.update(batch, step, 1e-3, False)
+        return weights(updater)
+
+    runs = [varied() for _ in range(4)]
+    assert all(torch.equal(a, b) for run in runs for a, b in zip(run, runs[0], strict=True))
+    monkeypatch.setattr(Updater, "_threads", lambda *_: 1)
+    assert not any(map(torch.equal, varied(), runs[0]))
+
+
 MEMORY = """
 import resource, sys
 sys.path.insert(0, {folder!r})
@@ -102,7 +129,7 @@ from test_update import make_batch, make_updater, plain
 
 updater = make_updater(plain)
 batch = make_batch(64, 20.0)
-updater.check_memory(batch.rows(0, 2), 120)
+updater.check_memory(batch.rows(slice(2)), 120)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 2**28, -1))
 updater.check_memory(batch, 120)

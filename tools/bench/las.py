@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.loading import load
+from asr.machine import use_machine
 from asr.transcriber import BATCH_SECONDS, Samples, Transcriber, batches
 from asr.wer import Counts, count_errors
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="of joint decoding; else LM 0.5, bonus 0.5")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    use_machine(arguments.threads)
     given: dict[str, Any] = {"length_bonus": 0.5} if arguments.lm else {}
     tuned = {"weights": arguments.weights} if arguments.weights else given
     searches = {

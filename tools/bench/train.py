@@ -40,6 +40,7 @@ from asr.data.augment import Noise, Reverb
 from asr.data.loader import Batch, BatchMaker, DataOptions, Fit, read_batches
 from asr.data.manifest import Manifest, Utterance
 from asr.data.sampler import Sampler
+from asr.machine import use_machine
 from asr.models.recognizer import Recognizer, RecognizerOptions
 from asr.text.tokenizer import Tokenizer
 from asr.training.distributed import Group
@@ -58,7 +59,7 @@ class Row:
     """A model, its batches, and what training on them takes."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        torch.set_num_threads(args.threads)
+        use_machine(args.threads)
         torch.manual_seed(0)
         rows = json.loads(Path(args.batches).read_text(encoding="utf-8"))
         self.plan: Plan = [
