@@ -33,7 +33,7 @@ class Stopwatch:
 
 DONE, MISTAKE, SKIPPED, INTERRUPTED = 0, 2, 3, 130
 
-stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
@@ -86,13 +86,18 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
             bar.advance(task)
 
 
-def end_with_skipped(skipped: Sequence[tuple[str, str]], of: int, what: str = "utterance") -> None:
-    """List skipped items with their reasons and exit with status 3; nothing skipped: return."""
+def end_with_skipped(
+    skipped: Sequence[tuple[str, str]], of: int, what: str = "utterance", most: int | None = None
+) -> None:
+    """List skipped items (`most` of them) with their reasons and exit with status 3; nothing
+    skipped: return."""
     if not skipped:
         return
     say(f"skipped {len(skipped):,} of {count(of, what)}:")
-    for name, reason in skipped:
+    for name, reason in skipped[:most]:
         say(f"  {name}: {reason}")
+    if most is not None and len(skipped) > most:
+        say(f"  ... and {len(skipped) - most:,} more")
     leave(SKIPPED)
 
 

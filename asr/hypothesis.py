@@ -148,6 +148,7 @@ KINDS: dict[str, Any] = {  # of what commands read of a meta record or a weights
     **dict.fromkeys(("manifest", "tuned_on"), dict | None),
     **dict.fromkeys(("unk_penalty", "audio_seconds", "decode_seconds"), NUMBER),
     "length": str,
+    "beam": int,
     "tokens": list,
     "normalizer": dict | list | str | None,
 }

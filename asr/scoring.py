@@ -23,6 +23,10 @@ from asr.wer import Bootstrap, Counts, Table, count_errors, edits
 MOST_CONFUSIONS = 10
 
 
+# no Kaldi text, though they would be read as such
+OTHERS = {".json", ".ctm", ".srt", ".vtt", ".tsv", ".csv", ".html", ".npz", ".lm", ".gz", ".yaml"}
+
+
 @dataclass(slots=True)
 class Transcripts:
     """The texts of a file by id; of an n-best file each utterance's best."""
@@ -42,8 +46,9 @@ def read_transcripts(path: Path, format: str | None = None) -> Transcripts:
 
     Raises InputError for a file that cannot be read or is none, and for an id that comes twice.
     """
-    if path.suffix == ".json":
-        raise InputError("holds no transcripts", path, "Give .jsonl, .trn or a Kaldi text file.")
+    if path.suffix in OTHERS:
+        what = "holds no transcripts by id"
+        raise InputError(what, path, "Give .jsonl, .trn or a Kaldi text file.")
     if path.suffix == ".trn":
         format = "trn"
     elif path.suffix == ".jsonl":

@@ -369,6 +369,9 @@ def choose_head(recognizer: Recognizer, head: str | None, weights: Weights) -> s
     tuned = None
     if weights.ctc or weights.att:
         tuned = "joint" if weights.ctc and weights.att else "las" if weights.att else "ctc"
+    if tuned and not there[tuned]:
+        what = f"the weights are for the head '{tuned}', which the model lacks"
+        raise InputError(what, "--weights", "Tune with n-best lists of this model.")
     if head is None:
         return tuned or ("las" if there["las"] else "ctc")
     if head not in HEADS:

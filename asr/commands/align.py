@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import FILE, machine_options
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
@@ -13,7 +14,7 @@ from asr.errors import InputError
 PICTURES = 10
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("manifest", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="The CTM file.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asr.commands.lazy import Command
 from asr.console import SKIPPED, leave, say, track
 from asr.errors import InputError
 
@@ -19,7 +20,7 @@ PATH = click.Path(path_type=Path)
 SHOWN = 10
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("manifests", nargs=-1, required=True, type=PATH)
 @click.option("--model", type=PATH, help="Also: what its tokenizer lacks, what CTC cannot align.")
 @click.option("--config", type=PATH, help="The same for a model that `asr train` would make of it.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import (
     FILE,
     SearchArguments,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("manifest", type=FILE, required=False)
 @click.option("-o", "--output", type=FILE, required=True, help="The n-best file.")
@@ -127,6 +128,7 @@ def decode_manifest(
         "normalizer": transcriber.tokenizer.normalizer.to_dict(),
         "tokenizer_hash": transcriber.tokenizer.hash,
         **describe_search(transcriber.fusion, transcriber.lms),
+        "beam": transcriber.options.beam,
         "threads": transcriber.threads,
     }
 
@@ -234,6 +236,7 @@ def decode_file(
         "outputs": str(path),
         "head": "ctc",
         **describe_search(fusion, lms),
+        "beam": options.beam,
         "threads": threads,
     }
     with compiling():

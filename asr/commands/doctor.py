@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import click
 
+from asr.commands.lazy import Command
 from asr.errors import InputError
 
 
@@ -123,7 +124,7 @@ def devices() -> str:
     return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
-@click.command()
+@click.command(cls=Command)
 def command() -> None:
     """Say which parts are there, what each missing one would give and how to get it.
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import FILE
 from asr.errors import InputError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", metavar="MODEL|LM|WEIGHTS", type=FILE)
 def command(path: Path) -> None:
     """Describe a model or experiment folder, a language model (its whole checksum is verified), or

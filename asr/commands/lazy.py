@@ -1,14 +1,35 @@
-"""A click group that imports a command's module only when that command runs."""
+"""What click does for all commands: modules are imported late, inputs are not written over."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
-from asr.errors import nearest
+from asr.errors import InputError, nearest
+
+# parameters that name what is written
+OUTPUTS = {"output", "html", "plot", "json_file", "save_outputs"}
+
+
+class Command(click.Command):
+    """Refuses to write over a file that it reads: `-o` in the wrong place would destroy it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        files: dict[str, list[Path]] = {}
+        for name, value in ctx.params.items():
+            given = value if isinstance(value, tuple) else (value,)
+            files[name] = [path for path in given if isinstance(path, Path) and path.is_file()]
+        read = [path for name in files.keys() - OUTPUTS for path in files[name]]
+        for name in files.keys() & OUTPUTS:
+            for path in files[name]:
+                if any(path.samefile(other) for other in read):
+                    what = "is read by this command, and would be written over"
+                    raise InputError(what, path, "Give the output another name.")
+        return super().invoke(ctx)
 
 
 class LazyGroup(click.Group):
@@ -16,6 +37,8 @@ class LazyGroup(click.Group):
 
     Commands of its own, added by the decorator, stand before those.
     """
+
+    command_class = Command
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asr.lm.train import Units
 
 UNIT = click.Choice(["word", "token"])
+SHOWN = 10  # lines left out that are listed
 
 
 @click.group(cls=LazyGroup, lazy={})
@@ -99,8 +100,8 @@ def train(
         print(f"{n}-grams  {count}")
     size = output.stat().st_size / 2**20
     print(f"{output}: {size:.1f} MB, {result.lines} sentences of {unit}s; {result.arpa}")
-    skipped = [(where, "has characters outside the tokenizer") for where in result.left_out]
-    console.end_with_skipped(skipped, result.lines + len(skipped), "line")
+    skipped = [(where, f"the tokenizer lacks {' '.join(c)}") for where, c in result.left_out]
+    console.end_with_skipped(skipped, result.lines + len(skipped), "line", SHOWN)
 
 
 @command.command()

@@ -77,8 +77,13 @@ def write_sets(
 
 
 def write(sets: dict[str, list[Utterance]], output: Path) -> None:
-    from asr.data.manifest import write_manifest
+    from asr.data.manifest import Manifest, write_manifest
 
+    written = {output / f"manifest.{name}.jsonl" for name in sets}
+    ids = {u.id for utterances in sets.values() for u in utterances}
+    for old in sorted({*output.glob("manifest.*.jsonl")} - written):
+        if both := sum(u.id in ids for u in Manifest.open(old)):
+            say(f"warning: {old}, from before, holds {both} of these utterances: remove it")
     for name, utterances in sets.items():
         path = output / f"manifest.{name}.jsonl"
         write_manifest(path, utterances)

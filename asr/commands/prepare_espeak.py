@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from asr.commands.lazy import Command
 from asr.console import say, track
 
 
-@click.command("espeak")
+@click.command("espeak", cls=Command)
 @click.argument("grammar", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--train", default=2000, show_default=True, help="Training sentences.")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import FILE
 from asr.console import say, track
 from asr.files import whole_file
 
 
-@click.command("lexicon")
+@click.command("lexicon", cls=Command)
 @click.argument("texts", type=FILE, nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=FILE, help="The lexicon, e.g. lexicon.txt.")
 @click.option("--dictionary", type=FILE, help="Lines `word unit unit ...`. [cmudict, English]")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import FILE
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from asr.transcriber import Transcriber
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="EXP...", type=FILE, nargs=-1, required=True)
 @click.option("-o", "--output", type=FILE, required=True, help="The page (.html).")
 @click.option("--ref", type=FILE, multiple=True, help="Manifest of n-best files that moved.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asr import console
+from asr.commands.lazy import Command
 from asr.commands.options import FILE
 from asr.errors import InputError, nearest
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from asr.scoring import References, System, Transcripts
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("ref", type=FILE)
 @click.argument("hyp", type=FILE, nargs=-1, required=True)
 @click.option(

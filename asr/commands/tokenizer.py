@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from asr import console
+from asr.commands.lazy import Command
 from asr.commands.options import FILE
 from asr.errors import InputError
 from asr.files import cannot_read
@@ -36,7 +37,7 @@ def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
             raise cannot_read(path, error) from error
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("texts", type=FILE, nargs=-1, required=True)
 @click.option(
     "--type",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import FILE
 from asr.console import count, end_with_skipped, say
 from asr.errors import InputError
@@ -40,7 +41,7 @@ def show_options(context: click.Context, parameter: click.Parameter, value: bool
         context.exit()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="The experiment folder.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an option.")
@@ -213,6 +214,11 @@ def open_sets(
 
     data, seed = experiment.data, experiment.seed
     train, dev = open_manifests(data.train), open_manifests(data.dev)
+    for part in train.parts:
+        if part.split == "test":
+            say(f"warning: {part.path} is marked as a test set, and trained on")
+        if any(part.hash == other.hash for other in dev.parts):
+            say(f"warning: {part.path} is in data.dev too: its WER there will say nothing")
     fit, rate = Fit(model.output_lengths, model.min_frames), experiment.model.sample_rate
     return (
         TrainingSet(train, BatchMaker(tokenizer, rate, seed, fit, data), train.durations),

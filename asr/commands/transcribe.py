@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import (
     FILE,
     SearchArguments,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 STDIN = Path("-")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("files", type=FILE, nargs=-1, required=True)
 @click.option(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import FILE, scorer_options
 from asr.console import count, say, track
 from asr.errors import InputError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("nbest", type=FILE, nargs=-1, required=True)
 @click.option("--ref", type=FILE, required=True, help="Manifest of the dev set.")
 @scorer_options
@@ -91,16 +92,16 @@ def command(
         moved = " and ".join(called.get(axis, f"weight of LM {axis}") for axis in tuned.far)
         say(
             f"warning: the {moved} moved far: decode the set with these weights and tune on all"
-            " lists, until this is said no more"
+            " lists, until this is not said"
         )
-    if (
-        fused
-        and len(nbest) == 1
-        and (widest := int(table.valid.sum(1).max(initial=0))) > SearchOptions().beam
-    ):
-        say(f"these lists are of a beam of {widest} or more: decode with --beam {widest} at least")
+    widest = max(int(each.get("beam", 0)) for each in metas)
+    if fused and widest > SearchOptions().beam:
+        say(f"these lists are of a beam of {widest}: decode with --beam {widest} at least")
     if table.words and table.first >= table.words:
-        say("warning: hardly a word of these lists is right; decode again, without these weights")
+        say(
+            "warning: hardly a word of these lists is right, so these weights mean nothing: train"
+            " longer, or decode with others (--lm-weight, --length-bonus) and tune again"
+        )
     parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]
     if "ratio" in tuned.space.names:
         parts.insert(0, f"ctc {tuned.weights.ctc:g}, att {tuned.weights.att:g}")

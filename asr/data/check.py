@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.audio import TOLERANCE, Samples, read_native
+from asr.data.audio import TOLERANCE, Samples, audio_path, read_native
 from asr.data.index import id_hash
 from asr.data.manifest import Manifest, Utterance
 from asr.errors import AudioError
@@ -119,6 +119,7 @@ class Facts:
     bad: set[str] = field(default_factory=set)  # ids with a problem
     speakers: set[str] = field(default_factory=set)
     texts: dict[int, int] = field(default_factory=dict)  # hash -> first line with this text
+    recordings: dict[int, int] = field(default_factory=dict)  # hash of file and start -> line
     words: Counter[str] = field(default_factory=Counter)  # between spaces, as written
     _measures: array[float] = field(default_factory=lambda: array("f"))
 
@@ -145,6 +146,8 @@ class Facts:
         for line, (utterance, found) in enumerate(examined):
             facts._add(utterance, found.findings)
             uses[id_hash(utterance.audio)] += 1
+            place = os.path.abspath(audio_path(utterance.audio, utterance.folder))
+            facts.recordings.setdefault(id_hash(f"{place} {utterance.start}"), line)
             if found.sample_rate:
                 facts.usable += 1
                 facts.seconds += found.seconds
@@ -171,7 +174,7 @@ class Facts:
 
 
 class Shared(NamedTuple):
-    """What two sets have in common: `what` is "speakers" or "texts"."""
+    """What two sets have in common: `what` is "recordings", "speakers" or "texts"."""
 
     a: Facts
     b: Facts
@@ -184,10 +187,13 @@ class Shared(NamedTuple):
 
 
 def shared(all_facts: Sequence[Facts]) -> Iterator[Shared]:
-    """Speakers and texts in two sets. Files of one split are one set."""
+    """Recordings, speakers and texts in two sets. Files of one split are one set."""
     for a, b in combinations(all_facts, 2):
         if a.manifest.split == b.manifest.split is not None:
             continue
+        if both := a.recordings.keys() & b.recordings.keys():
+            ids = [a.manifest[line].id for line in sorted(a.recordings[key] for key in both)]
+            yield Shared(a, b, "recordings", ids)
         if speakers := sorted(a.speakers & b.speakers):
             yield Shared(a, b, "speakers", speakers)
         if texts := a.texts.keys() & b.texts.keys():

@@ -127,6 +127,10 @@ def _write(place: Path, key: dict[str, int], index: Index) -> None:
             file.write(getattr(index, name).data)
 
 
+class NoManifest(ValueError):
+    """The file is of another kind."""
+
+
 def _build(path: Path, file: int, size: int, parse_line: Callable[[bytes, Path], Any]) -> Index:
     content, offset = hashlib.sha256(), 0
     offsets, durations, hashes = array("q"), array("f"), array("Q")
@@ -138,9 +142,9 @@ def _build(path: Path, file: int, size: int, parse_line: Callable[[bytes, Path],
                 try:
                     utterance = parse_line(line, path.parent)
                 except ValueError as error:
-                    if b"\0" in line:
-                        what = "not text, therefore no manifest"
-                        raise InputError(what, path, "asr prepare makes manifests") from None
+                    other = "not text, therefore no manifest" if b"\0" in line else str(error)
+                    if b"\0" in line or isinstance(error, NoManifest):
+                        raise InputError(other, path, "asr prepare makes manifests") from None
                     shown = line.decode(errors="replace").strip()
                     shown = shown if len(shown) <= 200 else shown[:200] + " ..."
                     raise InputError(

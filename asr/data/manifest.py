@@ -24,7 +24,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.index import Index, open_index
+from asr.data.index import Index, NoManifest, open_index
 from asr.errors import InputError
 from asr.files import whole_file
 
@@ -68,6 +68,8 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
         raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from None
     if not isinstance(record, dict):
         raise ValueError("not a JSON object {...}")
+    if "nbest" in record or ("meta" in record and "id" not in record):
+        raise NoManifest("is an n-best file, not a manifest")
     values = {key: record.pop(key, None) for key in KEYS}
     for key in ("id", "audio"):
         if values[key] is None:
@@ -222,7 +224,9 @@ def open_file(path: Path) -> int:
         ) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError("not a regular file", path, "Give a manifest: asr prepare makes one")
+        what = "is a folder, not a manifest" if path.is_dir() else "not a regular file"
+        remedy = "Give a manifest (behind the model): asr prepare makes one"
+        raise InputError(what, path, remedy)
     return descriptor
 
 

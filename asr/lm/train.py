@@ -56,7 +56,8 @@ class Training:
     model: NGram
     arpa: Path
     lines: int
-    left_out: list[str] = field(default_factory=list)  # lines with pieces the tokenizer lacks
+    # lines with characters that the tokenizer lacks, and these
+    left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     fallback: bool = False  # the text was too small for Kneser-Ney's discounts
 
 
@@ -126,14 +127,14 @@ def find_lmplz() -> str:
 
 def _write_text(
     path: Path, texts: Iterable[tuple[str, str]], units: Units
-) -> tuple[int, list[str]]:
-    """Write the units line by line: (lines written, where lines were left out)."""
+) -> tuple[int, list[tuple[str, list[str]]]]:
+    """Write the units line by line: (lines written, where lines were left out, and for what)."""
     lines, left_out = 0, []
     with open(path, "w", encoding="utf-8") as file:
         for where, text in texts:
             cut = units(text, where)
             if units.tokenizer and units.tokenizer.pieces[UNKNOWN] in cut:
-                left_out.append(where)
+                left_out.append((where, units.tokenizer.unknown(text)))
             elif cut:
                 file.write(" ".join(cut) + "\n")
                 lines += 1
@@ -169,7 +170,7 @@ def _run(command: Sequence[str]) -> bool:
     if first.returncode:
         if os.strerror(errno.ENOSPC) in first.stderr:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        reason = (first.stderr.strip() or f"status {first.returncode}").splitlines()[-1]
+        reason = (first.stderr.strip() or f"status {first.returncode}").splitlines()[-1].rstrip(".")
         raise InputError(
             f"lmplz failed: {reason}", "lm train", "Change --order, --prune or --memory."
         )

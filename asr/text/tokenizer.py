@@ -219,7 +219,8 @@ def _existing(path: Path | str) -> Path:
 def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:
     if not lexicon:
         what = "a tokenizer of type lexicon needs a lexicon with words"
-        raise InputError(what, "tokenizer", "Give lines `word unit unit ...`.")
+        remedy = "Give it by tokenizer.lexicon or --lexicon: lines `word unit unit ...`."
+        raise InputError(what, "tokenizer", remedy)
     spellings: dict[str, tuple[str, ...]] = {}
     for word, pronunciations in lexicon.items():
         _, best = max(pronunciations, key=lambda entry: entry[0])

@@ -329,7 +329,10 @@ class Trainer:
             self._write_model(self.folder / "model", average)
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
         if figures["wer"] > USELESS:
-            say("warning: it recognises next to nothing: more speech, more epochs, or --init MODEL")
+            say(
+                "warning: it recognises next to nothing: it needs more speech, or more epochs: "
+                f"--init {self.folder} in a new folder goes on from here"
+            )
 
     def _write_model(self, folder: Path, weights: dict[str, Any]) -> None:
         """A model folder; it appears only when it is complete."""

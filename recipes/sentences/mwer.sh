@@ -17,12 +17,12 @@ model=${1:-ctc}
 case $model in
   ctc) lm="--lm exp/novels/word.lm --lm exp/novels/char.lm" beam=100
     wide="--beam 100 --nbest 100" begin="--lm-weight 0.5 --lm-weight 0.3 --length-bonus 1" ;;
-  las) lm="--lm exp/novels/word.lm" beam=8
+  las) lm="--lm exp/novels/word.lm" beam=20
     wide="--beam 20 --nbest 20" begin="--lm-weight 0.5 --length-bonus 0.5" ;;
   *) echo "usage: ./mwer.sh [ctc|las]" >&2; exit 2 ;;
 esac
 
-tuned() {  # tuned NAME: the weights with which exp/NAME is decoded, by the lists of three rounds
+tuned() {  # tuned NAME: the weights with which exp/NAME is decoded, by a list and those of three rounds
   local lists="exp/novels/$1.dev.jsonl" round
   stage "mwer-dev-$1" "$1: n-best list of the dev set" \
     asr decode "exp/$1" "$dev" -o "$lists" $lm $wide $begin

@@ -66,6 +66,34 @@ def test_folder(recordings: Path, tmp_path: Path, run_asr: Run) -> None:
     assert "5 utterances, 2 speakers" in done.stdout
 
 
+def test_of_recordings_of_one_name_the_wave_is_taken(
+    recordings: Path, tmp_path: Path, run_asr: Run
+) -> None:
+    sound(recordings / "anna/y.wav")
+    done = run_asr("prepare", "folder", recordings, "-o", tmp_path / "out")
+    assert done.returncode == 3
+    assert "anna/y.flac: anna/y.wav has the same name" in done.stderr
+    found = {u.id: u.audio for u in Manifest.open(tmp_path / "out/manifest.train.jsonl")}
+    assert found["anna/y"].endswith("anna/y.wav")
+
+
+def test_sets_from_before_that_hold_the_same_are_named(
+    recordings: Path, tmp_path: Path, run_asr: Run
+) -> None:
+    """Else what was the test set yesterday is trained on today."""
+    for share in ("0.4", "0"):
+        done = run_asr("prepare", "folder", recordings, "-o", tmp_path / "out", "--test", share)
+    old = tmp_path / "out/manifest.test.jsonl"
+    number = len(Manifest.open(old))
+    message = f"warning: {old}, from before, holds {number} of these utterances: remove it"
+    assert (done.returncode, message in done.stderr) == (0, True), done.stderr
+    config = tmp_path / "c.yaml"
+    config.write_text(f"data: {{train: [{old}], dev: [{old}]}}\ntrain: {{epochs: 1, threads: 1}}\n")
+    done = run_asr("train", config, "-o", tmp_path / "exp")
+    assert f"warning: {old} is marked as a test set, and trained on" in done.stderr
+    assert f"warning: {old} is in data.dev too" in done.stderr
+
+
 def test_whole_speakers_are_more_than_was_asked_for(tmp_path: Path, run_asr: Run) -> None:
     for speaker, number in itertools.product("abcd", range(4)):
         sound(tmp_path / "in" / speaker / f"{number}.wav")
@@ -92,7 +120,7 @@ def test_folder_skips_and_lists_single_bad_items(
         "anna/untold.wav: no untold.txt beside it",
         "bert/z: ",
         "alone.ogg: ",
-        "anna/x.wav: anna/x.flac has the same name",
+        "anna/x.flac: anna/x.wav has the same name",
         "anna/y.flac: y.txt is empty",
         "anna/lost.txt: no recording beside it",
     ):

@@ -101,7 +101,7 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No such file.*asr prepare"):
         Manifest.open(tmp_path / "m.jsonl")
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="is a folder, not a manifest"):
         Manifest.open(tmp_path)
     with pytest.raises(InputError, match="no utterance"):
         Manifest.open(lines(tmp_path / "e.jsonl", ""))

@@ -62,7 +62,7 @@ def write_files(
 ) -> tuple[str, str]:
     """An n-best file and its manifest."""
     lms = {"big": {"path": "big.lm", "hash": "77", "unit": "word"}}
-    meta = {"weights": {"ctc": 1.0}, "length": "words", "lms": lms, "unk_penalty": -2.0}
+    meta = {"weights": {"ctc": 1.0}, "length": "words", "lms": lms, "unk_penalty": -2.0, "beam": 30}
     write_nbest(folder / "n.jsonl", meta, lists)
     rows = [json.dumps({"id": i, "audio": "a.wav", "text": t}) for i, t in references.items()]
     (folder / f"manifest.{split}.jsonl").write_text("\n".join(rows) + "\n")
@@ -79,7 +79,7 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     done = run_asr("tune", nbest, "--ref", manifest, "-o", out, "--plot", picture)
     assert done.returncode == 0, done.stderr
     assert f"1 utterance of {manifest} not in the list" in done.stderr
-    assert "of a beam of 30 or more: decode with --beam 30 at least" in done.stderr
+    assert "of a beam of 30: decode with --beam 30 at least" in done.stderr
     assert "confidences of words: scores divided by " in done.stdout
     weights, unk_penalty, record = load_weights(out)
     assert weights.ctc == 1.0
@@ -151,6 +151,25 @@ def test_weights_stay_near_those_of_the_search_where_errors_cannot_tell() -> Non
     held = tune.tune(table, "words", [Weights(ctc=1.0, lm={"big": 0.1}, bonus=0.0)])
     assert held.weights.lm["big"] == pytest.approx(0.8, abs=0.15)
     assert held.errors < table.first / 2
+
+
+def test_far_is_judged_by_the_nearest_list() -> None:
+    """A quarter of the first range: 0.5 of an LM's, 2 of the bonus (a word)."""
+    lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    table = tune.tabulate(lists, references, str)
+    found = tune.tune(table, "words").weights
+    lm, bonus = found.lm["big"], found.bonus
+
+    def far(*starts: tuple[float, float]) -> list[str]:
+        own = [Weights(ctc=1.0, lm={"big": lm + by}, bonus=bonus + more) for by, more in starts]
+        return tune.tune(table, "words", own, stay=False).far
+
+    assert far((0.1, 0.5)) == []
+    assert far((0.9, 0.0)) == ["big"]
+    assert far((0.0, 4.0)) == ["bonus"]
+    # each is near on one axis, neither on both
+    assert far((0.9, 0.0), (0.0, 4.0)) != []
+    assert far((0.9, 4.0), (0.1, 0.5)) == []
 
 
 def test_a_second_list_keeps_weights_from_what_the_first_lacks(

@@ -87,7 +87,7 @@ def test_tokens(tmp_path: Path) -> None:
     tokenizer = Tokenizer.train("char", ["the cat sat dog ran"])
     result = train(numbered(lines), tmp_path / "char.lm", 3, Units(BASIC, tokenizer))
     assert result.fallback
-    assert (result.lines, result.left_out) == (3, ["text:3"])
+    assert (result.lines, result.left_out) == (3, [("text:3", ["v", "ç"])])
     assert result.model.tokenizer_hash == tokenizer.hash
     assert set(result.model.vocabulary[3:]) == set("thecasdogrn|")
     assert result.model.score(list("the|cat")) > result.model.score(list("tac|eht"))

@@ -10,9 +10,8 @@ from asr.data.corpora.common import Skipped, read_lines
 from asr.data.manifest import Utterance
 from asr.errors import InputError
 
-SUFFIXES = {
-    *".wav .flac .ogg .opus .mp3 .aiff .aif .au .sph .m4a .aac .mp4 .wma .webm .amr".split()  # noqa: SIM905
-}
+# of recordings of the same name the first kind is taken
+SUFFIXES = ".wav .flac .aiff .aif .au .sph .ogg .opus .mp3 .m4a .aac .mp4 .wma .webm .amr".split()  # noqa: SIM905
 
 
 def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
@@ -29,9 +28,8 @@ def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
         folders.sort()
         files = [Path(place, name).relative_to(folder) for name in sorted(names)]
         texts |= {id_of(file): str(file) for file in files if file.suffix.lower() == ".txt"}
-        for file in files:
-            if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
-                continue
+        audio = [f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+        for file in sorted(audio, key=lambda f: (id_of(f), SUFFIXES.index(f.suffix.lower()))):
             id = id_of(file)
             if id in found:
                 skipped.append((str(file), f"{found[id]} has the same name"))
