@@ -192,7 +192,6 @@ def test_files_of_another_kind(place: Path, said: Callable[[str], str]) -> None:
         "decode model good.jsonl -o OUT/x.jsonl --lm word.lm --save-outputs word.lm",
         "align model good.jsonl -o good.jsonl",
         "score good.jsonl list.jsonl --json list.jsonl",
-        "rescore list.jsonl --lm word.lm -o list.jsonl",
         "tune list.jsonl --lm word.lm --ref good.jsonl -o good.jsonl",
         "report model list.jsonl -o list.jsonl",
     ],
