@@ -21,9 +21,7 @@ from asr.text.normalize import Normalizer, get_normalizer
 from asr.wer import Bootstrap, Counts, Table, count_errors, edits
 
 MOST_CONFUSIONS = 10
-
-
-# no Kaldi text, though they would be read as such
+# no Kaldi text, as which they would be read where nothing else is said
 OTHERS = {".json", ".ctm", ".srt", ".vtt", ".tsv", ".csv", ".html", ".npz", ".lm", ".gz", ".yaml"}
 
 
@@ -46,7 +44,7 @@ def read_transcripts(path: Path, format: str | None = None) -> Transcripts:
 
     Raises InputError for a file that cannot be read or is none, and for an id that comes twice.
     """
-    if path.suffix in OTHERS:
+    if format is None and path.suffix in OTHERS:
         what = "holds no transcripts by id"
         raise InputError(what, path, "Give .jsonl, .trn or a Kaldi text file.")
     if path.suffix == ".trn":

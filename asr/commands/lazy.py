@@ -16,14 +16,21 @@ OUTPUTS = {"output", "html", "plot", "json_file", "save_outputs"}
 
 
 class Command(click.Command):
-    """Refuses to write over a file that it reads: `-o` in the wrong place would destroy it."""
+    """Refuses to write over a file that it reads: `-o` in the wrong place would destroy it.
+
+    in_place: the parameter whose file may be replaced by what is made of it.
+    """
+
+    def __init__(self, *args: Any, in_place: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.in_place = in_place
 
     def invoke(self, ctx: click.Context) -> Any:
         files: dict[str, list[Path]] = {}
         for name, value in ctx.params.items():
             given = value if isinstance(value, tuple) else (value,)
             files[name] = [path for path in given if isinstance(path, Path) and path.is_file()]
-        read = [path for name in files.keys() - OUTPUTS for path in files[name]]
+        read = [path for name in files.keys() - OUTPUTS - {self.in_place} for path in files[name]]
         for name in files.keys() & OUTPUTS:
             for path in files[name]:
                 if any(path.samefile(other) for other in read):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,9 @@ def write(sets: dict[str, list[Utterance]], output: Path) -> None:
     written = {output / f"manifest.{name}.jsonl" for name in sets}
     ids = {u.id for utterances in sets.values() for u in utterances}
     for old in sorted({*output.glob("manifest.*.jsonl")} - written):
-        if both := sum(u.id in ids for u in Manifest.open(old)):
-            say(f"warning: {old}, from before, holds {both} of these utterances: remove it")
+        with suppress(InputError):  # a broken one is no hindrance
+            if both := sum(u.id in ids for u in Manifest.open(old)):
+                say(f"warning: {old}, from before, holds {both} of these utterances: remove it")
     for name, utterances in sets.items():
         path = output / f"manifest.{name}.jsonl"
         write_manifest(path, utterances)

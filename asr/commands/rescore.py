@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from asr.commands.lazy import Command
 from asr.commands.options import FILE, scorer_options
 from asr.console import say
 from asr.errors import InputError
 
 
-@click.command()  # a list may be rescored in place
+@click.command(cls=Command, in_place="nbest")
 @click.argument("nbest", type=FILE)
 @scorer_options
 @click.option("--lm-weight", type=float, multiple=True, help="One for each --lm (default 0.5).")

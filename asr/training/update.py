@@ -6,10 +6,10 @@ A process has its share of the rows; the sum goes over flattened gradients, with
 losses and the counts behind them, in one message. So every process sees the same numbers, takes the
 same decisions and keeps the same weights, whatever the rows are, none included.
 
-On a CPU a process divides its rows among its threads, a part each: a small matrix product is not
-twice as fast on two processors, and where another program takes one of them for a moment, both
-would wait. Gradients are summed up in the order of the parts, and each part has random numbers of
-its own: what comes out is the same every time.
+On a CPU a process divides its rows among its threads, where there are LEAST for each: a small
+matrix product is not twice as fast on two processors, and where another program takes one of them
+for a moment, both would wait. Gradients are summed up in the order of the parts, and each part has
+random numbers of its own: what comes out is the same every time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -180,8 +180,13 @@ class Updater:
         rows = [batch.rows(share) if parts > 1 else batch for share in shares]
         seeds = [seed_of(self.seed, step, self.group.rank, k) for k in range(parts)]
         if at_once and parts > 1:
-            threads = [torch.get_num_threads() // parts] * parts
-            done: Iterable[Part] = self._pool.map(self._part, rows, seeds, threads)
+            threads = torch.get_num_threads() // parts
+            jobs = [
+                self._pool.submit(self._part, *job, threads)
+                for job in zip(rows, seeds, strict=True)
+            ]
+            wait(jobs)  # where one fails, the others must not go on beside a second attempt
+            done: Iterable[Part] = (job.result() for job in jobs)
         else:
             done = map(self._part, rows, seeds)
         for share, (found, gradients) in zip(shares, done, strict=True):

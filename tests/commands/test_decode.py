@@ -21,13 +21,14 @@ from asr.console import Stopwatch
 from asr.data.manifest import Manifest, write_manifest
 from asr.decoding import ctc_search
 from asr.errors import AudioError, InputError
-from asr.hypothesis import NBest, read_nbest
+from asr.hypothesis import NBest, Weights, read_nbest
 from asr.lm.ngram import NGram
 from asr.models.encoder import EncoderOptions
 from asr.models.frontend import FrontendOptions
 from asr.models.recognizer import Recognizer, RecognizerOptions
 from asr.models.speller import SpellerOptions
 from asr.text.tokenizer import Tokenizer
+from asr.transcriber import choose_head
 
 Run = Callable[..., "CompletedProcess[str]"]
 TEXTS = ["one two", "two", "one one two", "two one"]
@@ -170,6 +171,15 @@ def test_a_head_that_the_weights_are_not_for(place: Path, tmp_path: Path) -> Non
     for head in ("ctc", "las"):
         with pytest.raises(InputError, match="the weights are for the head 'joint'"):
             asr.load(place / "model", weights=weights, head=head)
+
+
+def test_weights_for_a_head_that_the_model_lacks(place: Path, tmp_path: Path) -> None:
+    transcriber = asr.load(place / "model")
+    transcriber.recognizer.speller = None
+    weights = Weights(ctc=0.4, att=0.6)
+    for head in (None, "ctc"):
+        with pytest.raises(InputError, match=r"'joint', which the model lacks\. Tune with n-best"):
+            choose_head(transcriber.recognizer, head, weights)
 
 
 def test_batch_equals_single_with_both_heads(place: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from asr.cli import cli
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, write_nbest
+from asr.scoring import read_transcripts
 
 RunAsr = Callable[..., subprocess.CompletedProcess[str]]
 TEXTS = {f"u{row}": f"the cat number {row} sat on mat" for row in range(24)}
@@ -284,3 +285,13 @@ def test_no_common_id_is_one_message(run_asr: RunAsr, ref: Path, tmp_path: Path)
     )
     assert not (tmp_path / "f.json").exists()
     assert not folder.exists()
+
+
+def test_files_of_another_kind_are_no_kaldi_text(tmp_path: Path) -> None:
+    """Unless that is said."""
+    for suffix in (".ctm", ".srt", ".tsv", ".lm"):
+        path = (tmp_path / "x").with_suffix(suffix)
+        path.write_text("".join(f"{name} {text}\n" for name, text in TEXTS.items()))
+        with pytest.raises(InputError, match=rf"x\{suffix}: holds no transcripts by id"):
+            read_transcripts(path)
+        assert read_transcripts(path, "kaldi").texts == TEXTS

@@ -124,6 +124,10 @@ def test_files_of_one_split_may_share(good: list[Utterance], tmp_path: Path, run
         write_manifest(tmp_path / f"{name}.jsonl", good)
     done = run_asr("check", tmp_path / "a.train.jsonl", tmp_path / "b.train.jsonl")
     assert (done.returncode, done.stdout.count("warning")) == (0, 0)
+    (tmp_path / "b.train.jsonl").rename(tmp_path / "b.dev.jsonl")
+    done = run_asr("check", tmp_path / "a.train.jsonl", tmp_path / "b.dev.jsonl")
+    shared = f"a.train.jsonl and b.dev.jsonl share {len(good)} recordings: {good[0].id}"
+    assert f"warning: {shared}" in done.stdout
 
 
 def test_structure_is_a_mistake(good: list[Utterance], tmp_path: Path, run_asr: Run) -> None:
