@@ -2,6 +2,9 @@
 #
 #     stage NAME 'what it makes, how long it takes' COMMAND...
 #     together FUNCTION NAME...       FUNCTION, a list of stages, for every NAME at once
+#     tuned NAME ROUNDS MODEL DEV "FIRST WEIGHTS" OPTIONS...
+#         exp/NAME.json: the weights with the fewest errors on a dev set, decoded by the first weights
+#         and, ROUNDS times, by those found so far, which other hypotheses answer
 #
 # A stage's marker holds a hash of its command, of the files of conf/ it names, and
 # of the stages before it: what is changed runs again, and so does all that follows.
@@ -46,4 +49,17 @@ together() {
   trap - INT TERM
   [ $failed = 0 ] || exit 1
   for name; do chain+=$(cat "exp/.done/chain-$name"); done
+}
+
+tuned() {
+  local name=$1 rounds=$2 model=$3 dev=$4 weights=$5 id=${1//\//-} lists=() round
+  shift 5
+  for round in $(seq 0 "$rounds"); do
+    lists+=("exp/$name.dev.$round.jsonl")
+    stage "dev-$id-$round" "n-best lists of the dev set" \
+      asr decode "$model" "$dev" -o "exp/$name.dev.$round.jsonl" "$@" $weights
+    stage "tune-$id-$round" "weights by the lists so far" \
+      asr tune "${lists[@]}" --ref "$dev" -o "exp/$name.json" --plot "exp/$name.png"
+    weights="--weights exp/$name.json"
+  done
 }

@@ -16,14 +16,10 @@ models() {  # models FRONT-END: LAS, CTC from its listener, and the weights of t
   local front=$1 set="--set model.frontend.type=$1" las=exp/las-$1 ctc=exp/ctc-$1
   stage train-las-$front "LAS model (8 minutes)" asr train conf/las.yaml -o $las $set $one
   stage train-ctc-$front "CTC model (2 minutes)" asr train conf/ctc.yaml -o $ctc $set $one --init $las
-  stage dev-las-$front "20-best lists of the dev strings, for tuning" \
-    asr decode $las $dev -o $las.dev.jsonl --beam 20 --nbest 20 $lm $one
-  stage dev-ctc-$front "100-best lists of the dev strings, for tuning" \
-    asr decode $ctc $dev -o $ctc.dev.jsonl --beam 100 --nbest 100 $lm $one
+  tuned las-$front 0 $las $dev "" --beam 20 --nbest 20 $lm $one
+  tuned ctc-$front 0 $ctc $dev "" --beam 100 --nbest 100 $lm $one
   stage dev-plain-$front "100-best lists without LM, for rescoring" \
     asr decode $ctc $dev -o $ctc.plain.jsonl --beam 100 --nbest 100 $one
-  stage tune-las-$front "LM weight and word bonus" asr tune $las.dev.jsonl --ref $dev -o $las.json
-  stage tune-ctc-$front "LM weight and word bonus" asr tune $ctc.dev.jsonl --ref $dev -o $ctc.json
   stage tune-plain-$front "weights of rescoring" \
     asr tune $ctc.plain.jsonl --ref $dev $lm -o exp/rescoring-$front.json
 }

@@ -20,12 +20,9 @@ one="--threads 1"
 ctc() {
   stage train-ctc "CTC model, from waveforms (4 minutes)" \
     asr train conf/ctc.yaml -o exp/ctc --set seed="$seed" $one
-  stage dev-fusion "100-best lists of the dev set, LM fused" \
-    asr decode exp/ctc $dev -o exp/ctc.dev.fusion.jsonl --beam 100 --nbest 100 $lm --length-bonus 1 $one
   stage dev-plain "100-best lists of the dev set, without LM" \
     asr decode exp/ctc $dev -o exp/ctc.dev.plain.jsonl --beam 100 --nbest 100 $one
-  stage tune-fusion "weights of CTC + LM" \
-    asr tune exp/ctc.dev.fusion.jsonl --ref $dev -o exp/fusion.json
+  tuned fusion 0 exp/ctc $dev "--length-bonus 1" --beam 100 --nbest 100 $lm $one
   stage tune-rescoring "weights of rescoring" \
     asr tune exp/ctc.dev.plain.jsonl --ref $dev --lm exp/word.lm -o exp/rescoring.json
   stage ctc-greedy "test set" \
@@ -40,10 +37,7 @@ ctc() {
 las() {
   stage train-las "LAS model, from waveforms (4 minutes)" \
     asr train conf/las.yaml -o exp/las --set seed="$seed" $one
-  stage dev-las "20-best lists of the dev set, LM fused" \
-    asr decode exp/las $dev -o exp/las.dev.jsonl --head las --beam 20 --nbest 20 $lm --length-bonus 1 $one
-  stage tune-las "weights of LAS + LM" \
-    asr tune exp/las.dev.jsonl --ref $dev -o exp/las.json
+  tuned las 0 exp/las $dev "--length-bonus 1" --head las --beam 20 --nbest 20 $lm $one
   stage las-greedy "test set" \
     asr decode exp/las $test -o exp/5.jsonl --head las --beam 1 $one
   stage las-beam "test set" \

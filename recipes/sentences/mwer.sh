@@ -22,21 +22,7 @@ case $model in
   *) echo "usage: ./mwer.sh [ctc|las]" >&2; exit 2 ;;
 esac
 
-wide="--beam $beam --nbest $beam"
-
-tuned() {  # tuned NAME: the weights with which exp/NAME is decoded, by a list and those of three rounds
-  local lists="exp/novels/$1.dev.jsonl" round
-  stage "mwer-dev-$1" "$1: n-best list of the dev set" \
-    asr decode "exp/$1" "$dev" -o "$lists" $lm $wide $begin
-  for round in 1 2 3; do
-    stage "mwer-tune-$1-$round" "$1: weights, round $round" \
-      asr tune $lists --ref "$dev" -o "exp/novels/$1.$round.json"
-    stage "mwer-dev-$1-$round" "$1: the list that they give" asr decode "exp/$1" "$dev" \
-      -o "exp/novels/$1.dev.$round.jsonl" $lm $wide --weights "exp/novels/$1.$round.json"
-    lists+=" exp/novels/$1.dev.$round.jsonl"
-  done
-  stage "mwer-tune-$1" "$1: weights by all lists" asr tune $lists --ref "$dev" -o "exp/novels/$1.json"
-}
+weights() { tuned "novels/$1" 3 "exp/$1" "$dev" "$begin" $lm --beam $beam --nbest $beam; }
 more=(--init "exp/$model" --set "data.train=[$train]" --set "data.dev=[$devs]" --set data.plain_epochs=0
   --set data.sorted_epochs=0 --set train.epochs=3 --set train.average=3 --set train.warmup=50
   --set train.learning_rate=2e-4 --threads 1)
@@ -47,9 +33,9 @@ trained() {  # trained NAME: three more epochs
   if [ "$1" = "$model-mwer" ]; then local loss=("${mwer[@]}"); else local loss=(); fi
   stage "mwer-train-$1" "three more epochs (5 minutes, LAS 12)" \
     asr train "conf/$model.yaml" -o "exp/$1" "${more[@]}" "${loss[@]}"
-  tuned "$1"
+  weights "$1"
 }
-tuned "$model"
+weights "$model"
 together trained "$model-plain" "$model-mwer"
 
 for set in speechocean762 arctic-kathleen; do

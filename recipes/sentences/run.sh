@@ -31,22 +31,18 @@ stage lm-char "character 6-gram (20 s)" \
   asr lm train ${train//,/ } "${text[@]}" -o exp/char.lm --order 6 --unit token --tokenizer exp/ctc/model --prune "0 0 0 1"
 
 word="--lm exp/word.lm" char="--lm exp/char.lm"
-tuned() {  # tuned NAME MODEL OPTIONS...: an n-best list of the dev set, and the weights it gives
-  stage "dev-$1" "n-best list of the dev set" \
-    asr decode "exp/$2" "$dev" -o "exp/$1.dev.jsonl" "${@:3}"
-  stage "tune-$1" "weights" asr tune "exp/$1.dev.jsonl" --ref "$dev" -o "exp/$1.json" --plot "exp/$1.png"
-}
-tuned word ctc --beam 100 --nbest 100 $word --lm-weight 0.8 --length-bonus 1
-tuned char ctc --beam 100 --nbest 100 $char --lm-weight 0.6 --length-bonus 0.5
-tuned both ctc --beam 100 --nbest 100 $word $char --lm-weight 0.5 --lm-weight 0.3 --length-bonus 1
+wide="--beam 100 --nbest 100"
+tuned word 0 exp/ctc "$dev" "--lm-weight 0.8 --length-bonus 1" $wide $word
+tuned char 0 exp/ctc "$dev" "--lm-weight 0.6 --length-bonus 0.5" $wide $char
+tuned both 0 exp/ctc "$dev" "--lm-weight 0.5 --lm-weight 0.3 --length-bonus 1" $wide $word $char
 stage dev-plain "100-best list without LM" \
-  asr decode exp/ctc "$dev" -o exp/plain.dev.jsonl --beam 100 --nbest 100
+  asr decode exp/ctc "$dev" -o exp/plain.dev.jsonl $wide
 stage tune-plain "weights of rescoring" \
   asr tune exp/plain.dev.jsonl --ref "$dev" --lm exp/word.lm -o exp/plain.json
 for manifest in "${tests[@]}"; do
   set=$(basename "$(dirname "$manifest")") out=exp/$(basename "$(dirname "$manifest")")
   stage "$set-1" "$set: CTC greedy" asr decode exp/ctc "$manifest" -o "$out.1.jsonl" --beam 1
-  stage "$set-2" "$set: CTC beam" asr decode exp/ctc "$manifest" -o "$out.2.jsonl" --beam 100 --nbest 100
+  stage "$set-2" "$set: CTC beam" asr decode exp/ctc "$manifest" -o "$out.2.jsonl" $wide
   stage "$set-3" "$set: + characters" asr decode exp/ctc "$manifest" -o "$out.3.jsonl" --beam 100 $char --weights exp/char.json
   stage "$set-4" "$set: + words" asr decode exp/ctc "$manifest" -o "$out.4.jsonl" --beam 100 $word --weights exp/word.json
   stage "$set-5" "$set: + both" asr decode exp/ctc "$manifest" -o "$out.5.jsonl" --beam 100 $word $char --weights exp/both.json
@@ -55,7 +51,7 @@ done
 
 stage train-las "LAS model, from waveforms (18 minutes; --quick 10)" \
   asr train conf/las.yaml -o exp/las "${sets[@]}" "${las[@]}"
-tuned las las --beam 20 --nbest 20 $word --lm-weight 0.5 --length-bonus 0.5
+tuned las 3 exp/las "$dev" "--lm-weight 0.5 --length-bonus 0.5" --beam 20 --nbest 20 $word
 stage attention "pictures of the attention on the dev set" \
   asr align exp/las "$dev" -o exp/las.ctm --pictures exp/pictures
 

@@ -15,25 +15,19 @@ stage train-phones "CTC of phones, from the CTC model's encoder (9 minutes)" \
   asr train conf/ctc.yaml -o exp/phones --set "data.train=[$train]" --set "data.dev=[$devs]" \
   --set tokenizer.path=exp/phones.json --init exp/ctc --set train.epochs=14 --set data.plain_epochs=2
 
-ways() {  # ways NAME MODEL LM-WEIGHT OPTIONS...: tuned on the dev set, then both test sets
-  local name=$1 model=$2 weight=$3
-  shift 3
-  stage "$name-dev" "$name: n-best list of the dev set" \
-    asr decode "exp/$model" "$dev" -o "exp/way.$name.dev.jsonl" "$@" --lm-weight "$weight" --length-bonus 1
-  stage "$name-tune" "$name: weights" \
-    asr tune "exp/way.$name.dev.jsonl" --ref "$dev" -o "exp/way.$name.first.json"
-  stage "$name-again" "$name: the list that they give" \
-    asr decode "exp/$model" "$dev" -o "exp/way.$name.again.jsonl" "$@" --weights "exp/way.$name.first.json"
-  stage "$name-both" "$name: weights by both lists" \
-    asr tune "exp/way.$name.dev.jsonl" "exp/way.$name.again.jsonl" --ref "$dev" -o "exp/way.$name.json"
+ways() {  # ways NAME ROUNDS MODEL LM-WEIGHT OPTIONS...: tuned on the dev set, then both test sets
+  local name=$1 rounds=$2 model=$3 weight=$4 set
+  shift 4
+  tuned "way.$name" "$rounds" "$model" "$dev" "--lm-weight $weight --length-bonus 1" "$@"
   for set in speechocean762 arctic-kathleen; do
-    stage "$name-$set" "$name: $set" asr decode "exp/$model" "$ASR_DATA/$set/manifest.test.jsonl" \
+    stage "$name-$set" "$name: $set" asr decode "$model" "$ASR_DATA/$set/manifest.test.jsonl" \
       -o "exp/way.$set.$name.jsonl" "$@" --weights "exp/way.$name.json"
   done
 }
-ways spellings ctc 0.8 --beam 100 --nbest 100 $word --lexicon exp/words.txt
-ways pronunciations phones 0.8 --beam 100 --nbest 100 $word --lexicon exp/lexicon.txt
-ways joint las 0.5 --head joint --beam 20 --nbest 20 $word
+wide="--beam 100 --nbest 100 $word"
+ways spellings 1 exp/ctc 0.8 $wide --lexicon exp/words.txt
+ways pronunciations 1 exp/phones 0.8 $wide --lexicon exp/lexicon.txt
+ways joint 3 exp/las 0.5 --head joint --beam 20 --nbest 20 $word
 stage dev-twice "rescored with both LMs: weights" asr tune exp/plain.dev.jsonl --ref "$dev" \
   $word $char -o exp/way.twice.json
 for set in speechocean762 arctic-kathleen; do
