@@ -55,13 +55,15 @@ class Word:
 class Weights:
     """Weights of the raw scores; `total` is their sum (all natural logs).
 
-    total = ctc·s_ctc + att·s_att + Σ_i lm[i]·s_lm[i] + bonus·length + hotwords + coverage
+    total = ctc·s_ctc + att·s_att + Σ_i lm[i]·s_lm[i] + bonus·length + unk·unknown
+            + hotwords + coverage
     """
 
     ctc: float = 0.0
     att: float = 0.0
     lm: dict[str, float] = field(default_factory=dict)
     bonus: float = 0.0
+    unk: float = 0.0  # at most 0
 
 
 @dataclass(slots=True)
@@ -69,8 +71,9 @@ class Hypothesis:
     """One transcript of an utterance with its raw scores.
 
     scores: "ctc" and "att" natural logs, "lm" {name: natural log, sentence end included},
-    "length" a count (of words; of tokens where every LM is of tokens), "hotwords" their bonuses
-    where there are hot words, "coverage" its bonuses where it counts, "total" the weighted sum.
+    "length" a count (of words; of tokens where every LM is of tokens), "unknown" where an LM is of
+    words: the letters of words that it does not know; "hotwords" their bonuses where there are hot
+    words, "coverage" its bonuses where it counts, "total" the weighted sum.
     frames: of each token; CTC: of its most probable emission, LAS: the one most attended to.
     """
 
@@ -96,6 +99,7 @@ class Hypothesis:
         for name, weight in weights.lm.items():
             total += weight * self.scores.get("lm", {}).get(name, 0.0)
         total += weights.bonus * self.scores.get("length", 0)
+        total += weights.unk * self.scores.get("unknown", 0)
         return float(total + self.bonuses)
 
 
@@ -132,21 +136,24 @@ def length_unit(units: Iterable[object]) -> str:
     return "tokens" if {*units} == {"token"} else "words"
 
 
-def check_finite(weights: Weights, unk_penalty: float, where: object = None) -> None:
-    """Raises InputError for NaN and infinity."""
+def check_finite(weights: Weights, where: object = None) -> None:
+    """Raises InputError for NaN and infinity, and where unknown words would be rewarded."""
     numbers = {"weight of ctc": weights.ctc, "weight of att": weights.att}
     numbers |= {f"weight of the LM '{name}'": weight for name, weight in weights.lm.items()}
-    numbers |= {"length bonus": weights.bonus, "penalty of unknown words": unk_penalty}
+    numbers |= {"length bonus": weights.bonus, "penalty of unknown words": weights.unk}
     for name, number in numbers.items():
         if not math.isfinite(number):
             raise InputError(f"the {name} is {number}", where, "Give a finite number.")
+    if weights.unk > 0:
+        what = f"the penalty of unknown words is {weights.unk:g}, above 0"
+        raise InputError(what, where, "It is added for each of their letters: give 0 or less.")
 
 
 NUMBER = int | float
 KINDS: dict[str, Any] = {  # of what commands read of a meta record or a weights file
     **dict.fromkeys(("weights", "lms", "confidence", "wer"), dict),
     **dict.fromkeys(("manifest", "tuned_on"), dict | None),
-    **dict.fromkeys(("unk_penalty", "audio_seconds", "decode_seconds"), NUMBER),
+    **dict.fromkeys(("audio_seconds", "decode_seconds"), NUMBER),
     "length": str,
     "beam": int,
     "tokens": list,
@@ -235,7 +242,7 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
     return meta, utterances()
 
 
-SAME = ("model_hash", "tokens", "lms", "unk_penalty", "lexicon", "hotwords")  # of lists that join
+SAME = ("model_hash", "tokens", "lms", "lexicon", "hotwords")  # of lists that join
 
 
 def read_lists(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], Iterator[NBest]]:

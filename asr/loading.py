@@ -27,7 +27,7 @@ def load(
     lm_unit: str | Sequence[str] = (),
     lm_weight: float | Sequence[float] = (),
     length_bonus: float = 0.0,
-    unk_penalty: float = 0.0,
+    unk_penalty: float | None = None,
     weights: Path | str | None = None,
     lexicon: Words | None = None,
     hotwords: Phrases | None = None,
@@ -38,8 +38,8 @@ def load(
     """A Transcriber from a model or experiment folder.
 
     lm: files of `asr lm train`, or ARPA, whose lm_unit is "word" unless "token" is said; lm_weight
-    one for each (default 0.5); length_bonus for each word; weights: a file of `asr tune` instead of
-    these numbers.
+    one for each (default 0.5); length_bonus for each word; unk_penalty for each letter of a word
+    that the LM does not know (default -0.5); weights: a file of `asr tune` instead of these.
     lexicon: the only words to output, a file or a list; hotwords: a file, a list, or
     {phrase: bonus}.
     vad: "silero" finds speech in long recordings by a network (package silero-vad), not by levels.

@@ -100,7 +100,7 @@ class Transcriber:
         self.head = choose_head(recognizer, head, weights)
         if not weights.ctc and not weights.att:
             ctc = {"ctc": 1.0, "las": 0.0, "joint": JOINT_WEIGHT}[self.head]
-            weights = Weights(ctc, 1.0 - ctc, weights.lm, weights.bonus)
+            weights = replace(weights, ctc=ctc, att=1.0 - ctc)
         self.weights = weights
         for lm in self.lms.models.values():
             lm.check_fits(tokenizer)
@@ -112,7 +112,6 @@ class Transcriber:
             tokenizer.pieces,
             self.lms.models,
             weights,
-            self.lms.unk_penalty,
             lexicon=lexicon,
             hotwords=hotwords,
             normalize=tokenizer.normalizer,

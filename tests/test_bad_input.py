@@ -340,7 +340,7 @@ def test_weights_of_attention_beside_saved_outputs(
     said: Callable[[str], str],
 ) -> None:
     file = tmp_path_factory.mktemp("weights") / "W.json"
-    save_weights(file, Weights(ctc, 1 - ctc), 0.0, {})
+    save_weights(file, Weights(ctc, 1 - ctc), {})
     message = r"W\.json: has a weight for the score of attention \(att\), .*\. Tune on a list"
     assert_matches(said(f"{saved.format('saved')} --weights {file}"), message)
 

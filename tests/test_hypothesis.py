@@ -41,10 +41,12 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_total_is_the_weighted_sum() -> None:
     hypothesis = Hypothesis(
-        "x y", [2, 3], {"ctc": -2.0, "att": -3.0, "lm": {"a": -5.0, "b": -7.0}, "length": 2}
+        "x y",
+        [2, 3],
+        {"ctc": -2.0, "att": -3.0, "lm": {"a": -5.0, "b": -7.0}, "length": 2, "unknown": 4},
     )
-    weights = Weights(ctc=0.3, att=0.7, lm={"a": 0.5, "b": 0.1}, bonus=1.5)
-    assert hypothesis.rate(weights) == pytest.approx(-0.6 - 2.1 - 2.5 - 0.7 + 3.0)
+    weights = Weights(ctc=0.3, att=0.7, lm={"a": 0.5, "b": 0.1}, bonus=1.5, unk=-0.2)
+    assert hypothesis.rate(weights) == pytest.approx(-0.6 - 2.1 - 2.5 - 0.7 + 3.0 - 0.8)
     assert Hypothesis("x", [2], {"ctc": -2.0}).rate(weights) == pytest.approx(-0.6)
 
 
@@ -79,7 +81,6 @@ def test_other_files_are_not_nbest_files(tmp_path: Path, first: str) -> None:
         ("weights", {"ctc": "x"}),
         ("weights", {"lm": {"word": None}}),
         ("lms", {"word": 5}),
-        ("unk_penalty", None),
         ("audio_seconds", "x"),
         ("tuned_on", "x"),
         ("manifest", "x"),

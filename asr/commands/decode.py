@@ -202,7 +202,6 @@ def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
             name: {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
             for name, lm in lms.models.items()
         },
-        "unk_penalty": lms.unk_penalty,
         "tuned_on": lms.tuned_on,
         "confidence": asdict(lms.calibration),
         "tokens": fusion.tokens,
@@ -283,7 +282,6 @@ def open_search(
     from asr.decoding.language_models import open_lms
     from asr.decoding.lexicon_search import make_fusion
     from asr.decoding.options import SearchOptions
-    from asr.hypothesis import Weights
 
     lms = open_lms(
         arguments["lm"],
@@ -299,8 +297,7 @@ def open_search(
     fusion = make_fusion(
         read_tokens(tokens),
         lms.models,
-        Weights(lms.weights.ctc or 1.0, 0.0, lms.weights.lm, lms.weights.bonus),
-        lms.unk_penalty,
+        replace(lms.weights, ctc=lms.weights.ctc or 1.0),
         lexicon=arguments["lexicon"],
         hotwords=arguments["hotwords"],
     )

@@ -72,7 +72,7 @@ def describe_lm(path: Path) -> dict[str, object]:
 def describe_weights(path: Path) -> dict[str, object]:
     from asr.decoding.weights import load_weights
 
-    weights, unk_penalty, record = load_weights(path)
+    weights, record = load_weights(path)
     unit = str(record.get("length", "words")).removesuffix("s")
     return {
         "tuned on": (record.get("tuned_on") or {}).get("path", "unknown"),
@@ -80,6 +80,6 @@ def describe_weights(path: Path) -> dict[str, object]:
         "att": weights.att,
         **{f"LM {name}": weight for name, weight in weights.lm.items()},
         "bonus": f"{weights.bonus:g} a {unit}",
-        "unknown word": unk_penalty,
+        "unknown words": f"{weights.unk:g} a letter",
         **{f"WER {name}": f"{rate:.2%}" for name, rate in record.get("wer", {}).items()},
     }

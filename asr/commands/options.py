@@ -24,7 +24,7 @@ class SearchArguments(TypedDict):
     lm_unit: tuple[str, ...]
     lm_weight: tuple[float, ...]
     length_bonus: float
-    unk_penalty: float
+    unk_penalty: float | None
     weights: Path | None
     lexicon: Path | None
     hotwords: Path | None
@@ -58,7 +58,7 @@ search_options = options(
     lm_unit_option("ARPA files [word]"),
     click.option("--lm-weight", type=float, multiple=True, help="One for each --lm. [0.5]"),
     click.option("--length-bonus", default=0.0, help="For each word (token, with token LMs). [0]"),
-    click.option("--unk-penalty", default=0.0, help="Natural log added for an unknown word. [0]"),
+    click.option("--unk-penalty", type=float, help="For each letter of an unknown word. [-0.5]"),
     click.option("--weights", type=FILE, help="File of `asr tune`, instead of the numbers above."),
     click.option(
         "--lexicon", type=FILE, help="The only words to output: lines `word [[0.7] unit ...]`."

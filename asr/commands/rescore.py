@@ -18,7 +18,9 @@ from asr.errors import InputError
 @scorer_options
 @click.option("--lm-weight", type=float, multiple=True, help="One for each --lm (default 0.5).")
 @click.option("--length-bonus", type=float, help="Bonus a word (a token, with token LMs only).")
-@click.option("--unk-penalty", type=float, help="Natural log added for every unknown word.")
+@click.option(
+    "--unk-penalty", type=float, help="For each letter of an unknown word (default -0.5)."
+)
 @click.option("--weights", type=FILE, help="Weights file of `asr tune`, instead of single weights.")
 @click.option("--ref", type=FILE, help="Manifest: print WER before, after and oracle.")
 @click.option("--label", help="Name of the new list in the tables of `asr score`.")
@@ -47,7 +49,7 @@ def command(
       asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
       asr rescore n.jsonl --lm word.lm --lm char.bin --lm-unit word --lm-unit token -o new.jsonl
     """
-    from asr.decoding.language_models import DEFAULT_WEIGHT
+    from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT
     from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
     from asr.decoding.tune import references, tabulate, wer_report
     from asr.decoding.weights import calibration_from, check_alone, check_lms, load_weights
@@ -57,19 +59,27 @@ def command(
         raise InputError("nothing to do", "asr rescore", "Give --lm, --weights or both.")
     given, tuned_on, calibration, record = None, None, None, None
     if weights is not None:
-        check_alone(weights, lm_weight, length_bonus, unk_penalty)
-        given, unk_penalty, record = load_weights(weights)
+        check_alone(weights, lm_weight, length_bonus, unk_penalty is not None)
+        given, record = load_weights(weights)
         tuned_on, calibration = record.get("tuned_on"), calibration_from(record)
     scorers = open_scorers(lm, lm_unit, name)
     said = references(ref)[0] if ref else {}
     meta, utterances = read_nbest(nbest)
-    rescorer, new = plan(meta, scorers, unk_penalty)
+    rescorer, new = plan(meta, scorers)
     if record:
         check_lms(record, new["lms"], weights)
     else:
         lm_weight = lm_weight or (DEFAULT_WEIGHT,) * len(scorers)
+        if unk_penalty is None and not meta.get("lms"):  # else it is that of the list
+            unk_penalty = DEFAULT_UNK
     reweight(
-        rescorer, new, meta.get("length"), given=given, lm_weights=lm_weight, bonus=length_bonus
+        rescorer,
+        new,
+        meta.get("length"),
+        given=given,
+        lm_weights=lm_weight,
+        bonus=length_bonus,
+        unk_penalty=unk_penalty,
     )
     rescorer.calibration = calibration or rescorer.calibration
     new |= {"tuned_on": tuned_on, "label": label, "confidence": asdict(rescorer.calibration)}

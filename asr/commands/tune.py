@@ -17,7 +17,6 @@ from asr.errors import InputError
 @click.argument("nbest", type=FILE, nargs=-1, required=True)
 @click.option("--ref", type=FILE, required=True, help="Manifest of the dev set.")
 @scorer_options
-@click.option("--unk-penalty", type=float, help="Natural log added for every unknown word.")
 @click.option("--plot", type=FILE, help="Picture of the error surface (.png, .svg, .pdf).")
 @click.option("-o", "--output", type=FILE, required=True, help="The weights file.")
 def command(
@@ -26,11 +25,11 @@ def command(
     lm: tuple[Path, ...],
     lm_unit: tuple[str, ...],
     name: tuple[str, ...],
-    unk_penalty: float | None,
     plot: Path | None,
     output: Path,
 ) -> None:
-    """Choose the LM weights and the length bonus that give a dev set the fewest word errors.
+    """Choose the LM weights, the length bonus and the cost of unknown words that give a dev set the
+    fewest word errors.
 
     LMs given here join the list first, as in `asr rescore`. The weights file also keeps how the
     words' confidences are to be made from such lists.
@@ -60,7 +59,7 @@ def command(
     metas, utterances = read_lists(nbest)
     for path, each in zip(nbest, metas, strict=True):
         tune.refuse_test([(each.get("manifest") or {}).get("split")], path)
-    rescorer, meta = plan(metas[0], open_scorers(lm, lm_unit, name), unk_penalty)
+    rescorer, meta = plan(metas[0], open_scorers(lm, lm_unit, name))
     if plot and not meta["lms"]:
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
@@ -79,12 +78,12 @@ def command(
     calibration = fit(tune.word_lists(read_lists(nbest)[1], said, normalize, totals))
     record = {"length": meta["length"], "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
     record["confidence"] = asdict(calibration)
-    save_weights(output, tuned.weights, rescorer.unk_penalty, record)
+    save_weights(output, tuned.weights, record)
     if plot:
         tune.plot(table, tuned, plot)
     if len(table.errors) < len(said):
         say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
-    called = {"bonus": "length bonus", "ratio": "weight of ctc"}
+    called = {"bonus": "length bonus", "ratio": "weight of ctc", "unknown": "cost of unknown words"}
     for axis in tuned.edges:
         what = called.get(axis, f"weight of LM {axis}")
         say(f"warning: the best {what} lies at the end of the range searched; the set may be small")
@@ -105,7 +104,10 @@ def command(
     parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]
     if "ratio" in tuned.space.names:
         parts.insert(0, f"ctc {tuned.weights.ctc:g}, att {tuned.weights.att:g}")
-    click.echo(", ".join([*parts, f"bonus {tuned.weights.bonus:g} a {meta['length'][:-1]}"]))
+    parts.append(f"bonus {tuned.weights.bonus:g} a {meta['length'][:-1]}")
+    if "unknown" in tuned.space.names:
+        parts.append(f"unknown words {tuned.weights.unk:g} a letter")
+    click.echo(", ".join(parts))
     click.echo(tune.wer_report(wer))
     click.echo(
         f"confidences of words: scores divided by {calibration.temperature:g}; words that the lists"

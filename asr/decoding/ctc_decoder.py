@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from asr.decoding import ctc_search
 from asr.decoding.hotwords import Phrases
 from asr.decoding.lexicon_search import make_fusion
-from asr.decoding.options import SearchOptions
+from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT, SearchOptions
 from asr.errors import InputError, nearest
 from asr.hypothesis import Hypothesis, Weights
 from asr.lm.lexicon import Words
@@ -82,7 +82,7 @@ class CTCDecoder:
     lm_unit: "word" (of ARPA files the default) or "token". lm_weight: of natural logs; for several
     a list, or a dict by their names.
     length_bonus: for every word (for every token where all LMs are of tokens).
-    unk_penalty: natural log added to the score of an unknown word.
+    unk_penalty: natural log added for each letter of an unknown word, 0 or less.
     lexicon: the only words that are output: a file (see asr.lm.lexicon.read_lexicon; a word alone
     is spelt by its letters), a list of words, or {word: [(probability, units)]}.
     hotwords: phrases: {phrase: bonus (natural log)}, a list, or a file with one a line, optionally
@@ -97,9 +97,9 @@ class CTCDecoder:
         lm: NGram | Path | str | Sequence[NGram | Path | str] | Mapping[str, Any] | None = None,
         *,
         lm_unit: str | None = None,
-        lm_weight: float | Sequence[float] | Mapping[str, float] = 0.5,
+        lm_weight: float | Sequence[float] | Mapping[str, float] = DEFAULT_WEIGHT,
         length_bonus: float = 0.0,
-        unk_penalty: float = 0.0,
+        unk_penalty: float = DEFAULT_UNK,
         lexicon: Words | None = None,
         hotwords: Phrases | None = None,
         frame_shift: float = 1.0,
@@ -115,8 +115,7 @@ class CTCDecoder:
         self.fusion = make_fusion(
             self.tokens,
             lms,
-            Weights(ctc=1.0, lm=_weigh(lms, lm_weight), bonus=length_bonus),
-            unk_penalty,
+            Weights(ctc=1.0, lm=_weigh(lms, lm_weight), bonus=length_bonus, unk=unk_penalty),
             lexicon=lexicon,
             hotwords=hotwords,
         )

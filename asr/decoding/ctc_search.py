@@ -3,6 +3,7 @@
 It maximises over token sequences
 
     total(tokens) = w_ctc · log Σ_{alignments} Π_t p_t + Σ_i w_i · log p_i(tokens) + bonus · length
+                    + unk · unknown
 
 The scores of what is returned are summed anew over all alignments, those that the beam lost
 included. The loops are in `prefix_beam`, the language models' part of the total in `fusion`.
@@ -139,17 +140,19 @@ def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
 
 @njit_short
 def _fusion_scores(fusion: Any, tokens: Any, ts: Any, ws: Any, wh: Any) -> Any:
-    """Raw scores of a whole text: (token LM, word LM, words, hot words)."""
-    token_total, word_total, count, hot, hs = 0.0, 0.0, 0, 0.0, np.int32(fusion.hot.start)
+    """Raw scores of a whole text: (token LM, word LM, words, unknown letters, hot words)."""
+    token_total, word_total, hot, hs = 0.0, 0.0, 0.0, np.int32(fusion.hot.start)
+    count, unknown = 0, 0
     for token in tokens:
         earned, hs = lm.extend_hot(fusion, hs, wh, token)
         hot += earned
-        token_score, word_score, words, ts, ws, wh = lm.extend(fusion, ts, ws, wh, token)
+        token_score, word_score, words, letters, ts, ws, wh = lm.extend(fusion, ts, ws, wh, token)
         token_total, word_total = token_total + token_score, word_total + word_score
-        count += words
-    token_score, word_score, words = lm.finish(fusion, ts, ws, wh)
+        count, unknown = count + words, unknown + letters
+    token_score, word_score, words, letters = lm.finish(fusion, ts, ws, wh)
     hot += lm.finish_hot(fusion, hs, wh)
-    return token_total + token_score, word_total + word_score, count + words, hot
+    token_total, word_total = token_total + token_score, word_total + word_score
+    return token_total, word_total, count + words, unknown + letters, hot
 
 
 def describe(
@@ -162,7 +165,7 @@ def describe(
     state = [array[0] for array in fusion.begin(1)]
     hypotheses = []
     for n, (text, tokens) in enumerate(texts.items()):
-        token_score, word_score, words, hot = _fusion_scores(fusion.arrays, tokens, *state)
+        token_score, word_score, words, unknown, hot = _fusion_scores(fusion.arrays, tokens, *state)
         raw = {fusion.token_name: float(token_score), fusion.word_name: float(word_score)}
         ids, part = tokens.tolist(), slice(bounds[n], bounds[n + 1])
         scores = {
@@ -170,6 +173,8 @@ def describe(
             "lm": {name: score for name, score in raw.items() if name},
             "length": len(ids) if fusion.length_unit == "tokens" else int(words),
         }
+        if fusion.word_name:
+            scores["unknown"] = int(unknown)
         if fusion.hotwords:
             scores["hotwords"] = float(hot)
         hypothesis = Hypothesis(text, ids, scores, frames=peak[part].tolist())

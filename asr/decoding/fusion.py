@@ -1,12 +1,14 @@
 """Shallow fusion: the language models' part of a hypothesis' score, token by token.
 
-    fusion(tokens) = Σ_i w_i · log p_i(tokens) + bonus · length + hot words
+    fusion(tokens) = Σ_i w_i · log p_i(tokens) + bonus · length + unk · unknown + hot words
 
 A language model of tokens scores every token. One of words scores a word when it is complete: at a
 boundary (the token `|`, " " or "▁"), at a piece that begins with "▁", or at the end; until then the
 hypothesis carries the hash of the word's letters. Boundaries without letters between them complete
 nothing. The end of the sentence is scored by both. `length` counts words, or tokens where
-every language model is of tokens. The same functions serve the CTC search (inside its compiled
+every language model is of tokens; `unknown` the letters of words that the one of words does not
+know: to it all of them are one word, however long, and without `unk` words would run together. The
+same functions serve the CTC search (inside its compiled
 loop) and the LAS search (over arrays of hypotheses): `fusion_steps`.
 """
 
@@ -27,6 +29,7 @@ from asr.decoding.fusion_steps import (
     finish,
     look_ahead,
     slot_of,
+    spell,
     weigh,
 )
 from asr.decoding.hotwords import NO_HOT_WORDS, HotWords
@@ -56,47 +59,51 @@ class Increments(NamedTuple):
     token: Floats  # raw natural log of the token LM
     word: Floats  # raw natural log of the word LM
     length: NDArray[np.int64]  # words, or tokens where every LM is of tokens
-    weighted: Floats  # Σ w·lm + bonus·length
+    unknown: NDArray[np.int64]  # letters of unknown words
+    weighted: Floats  # Σ w·lm + bonus·length + unk·unknown
 
 
 @njit_lean
-def _hash_prefixes(text: Any, logprob: Any, hashes: Any, best: Any) -> None:
-    """For each byte of a text of words, one a line: the hash and log probability of its word."""
-    h, word = FNV_START, 0
+def _hash_prefixes(text: Any, logprob: Any, hashes: Any, best: Any, letters: Any) -> None:
+    """For each byte of a text of words, one a line: the hash of the word so far, the word's log
+    probability, and how many letters it has so far."""
+    h, word, count = FNV_START, 0, 0
     for i in range(len(text)):
         if text[i] == 10:
-            h, word = FNV_START, word + 1
+            h, word, count = FNV_START, word + 1, 0
             hashes[i] = 0
             continue
         h = fnv(h, text[i])
-        hashes[i], best[i] = h, logprob[word]
+        count += 1 if text[i] & 0xC0 != 0x80 else 0
+        hashes[i], best[i], letters[i] = h, logprob[word], count
 
 
 @njit_lean
-def _insert(hashes: Any, best: Any, keys: Any, values: Any) -> None:
+def _slots(hashes: Any, keys: Any, slots: Any) -> None:
+    """Put hashes into an empty table `keys`, and where into `slots`."""
     for i in range(len(hashes)):
-        slot = slot_of(keys, hashes[i])
-        keys[slot], values[slot] = hashes[i], best[i]
+        slots[i] = slot_of(keys, hashes[i])
+        keys[slots[i]] = hashes[i]
 
 
 @njit_lean
-def _take(a: Any, ts: Any, ws: Any, wh: Any, tokens: Any, scores: Any, length: Any) -> None:
+def _take(a: Any, ts: Any, ws: Any, wh: Any, tokens: Any, scores: Any, counts: Any) -> None:
     for n in range(len(tokens)):
-        token_score, word_score, words, ts[n], ws[n], wh[n] = extend(
+        token_score, word_score, words, unknown, ts[n], ws[n], wh[n] = extend(
             a, ts[n], ws[n], wh[n], tokens[n]
         )
-        length[n] = words
+        counts[0, n], counts[1, n] = words, unknown
         scores[0, n], scores[1, n] = token_score, word_score
-        scores[2, n] = weigh(a, token_score, word_score, words, 1)
+        scores[2, n] = weigh(a, token_score, word_score, words, unknown, 1)
 
 
 @njit_lean
-def _finish_all(a: Any, ts: Any, ws: Any, wh: Any, scores: Any, length: Any) -> None:
+def _finish_all(a: Any, ts: Any, ws: Any, wh: Any, scores: Any, counts: Any) -> None:
     for n in range(len(ts)):
-        token_score, word_score, words = finish(a, ts[n], ws[n], wh[n])
-        length[n] = words
+        token_score, word_score, words, unknown = finish(a, ts[n], ws[n], wh[n])
+        counts[0, n], counts[1, n] = words, unknown
         scores[0, n], scores[1, n] = token_score, word_score
-        scores[2, n] = weigh(a, token_score, word_score, words, 0)
+        scores[2, n] = weigh(a, token_score, word_score, words, unknown, 0)
 
 
 @njit_lean
@@ -105,8 +112,8 @@ def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any, ahead: Any) -> None:
         # The word that a boundary completes is the same whichever token brings the boundary.
         completed = 0.0
         if wh[n] != FNV_START:
-            word_score, _ = complete_word(a, ws[n], wh[n])
-            completed = a.word_weight * word_score + a.word_bonus
+            word_score, unknown, _ = complete_word(a, ws[n], wh[n])
+            completed = a.word_weight * word_score + a.word_bonus + a.unk * unknown
         for v in range(1, out.shape[1]):
             if not a.allowed[v]:
                 out[n, v] = -np.inf
@@ -115,10 +122,13 @@ def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any, ahead: Any) -> None:
             if a.has_token:
                 logp, _, _ = advance(a.token_lm, ts[n], a.token_ids[v])
                 score += a.token_weight * logp
-            out[n, v] = score + completed if a.boundary[v] else score
-            after = FNV_START if a.boundary[v] else wh[n]
+            after, unknown = wh[n], 0
+            if a.boundary[v]:
+                after, score = FNV_START, score + completed
             for i in range(a.letters_begin[v], a.letters_begin[v + 1]):
-                after = fnv(after, a.letters[i])
+                after, letters = spell(a, after, a.letters[i])
+                unknown += letters
+            out[n, v] = score + a.unk * unknown
             ahead[n, v] = look_ahead(a, after)
 
 
@@ -126,7 +136,7 @@ class Fusion:
     """The language models of a search, over the token inventory `tokens` (id 0: blank or end).
 
     `lms` holds at most one language model of tokens and one of words; `weights.lm` their weights.
-    An unknown word scores the LM's <unk> plus `unk_penalty` (a natural log, usually negative).
+    An unknown word scores the LM's <unk>, and `weights.unk` (a natural log) for each letter.
     hotwords: the CTC search knows them.
     Raises InputError for an LM of another unit than it says or of no word to output, and for
     numbers that are not finite.
@@ -137,14 +147,12 @@ class Fusion:
         tokens: Sequence[str],
         lms: Mapping[str, NGram] | None = None,
         weights: Weights | None = None,
-        unk_penalty: float = 0.0,
         hotwords: HotWords | None = None,
     ) -> None:
         lms, self.tokens = dict(lms or {}), list(tokens)
         self.inventory = Inventory(self.tokens)
         self.weights = weights or Weights(ctc=1.0)
-        self.unk_penalty = unk_penalty
-        check_finite(self.weights, unk_penalty)
+        check_finite(self.weights)
         names: dict[str, str] = {}
         for name, lm in lms.items():
             if lm.unit in names:
@@ -160,10 +168,11 @@ class Fusion:
         if self.word_name:
             self._check_words(lms[self.word_name])
         self.arrays = self._arrays()
-        # What the CTC search reads: states of an LM of weight 0 would keep prefixes apart that can
-        # go on alike.
-        self.search_arrays = self.arrays._replace(
-            has_token=self.arrays.token_weight > 0, has_word=self.arrays.word_weight > 0
+        # What the CTC search reads: states of an LM without effect would keep prefixes apart that
+        # can go on alike.
+        a = self.arrays
+        self.search_arrays = a._replace(
+            has_token=a.token_weight > 0, has_word=a.has_word and (a.word_weight > 0 or a.unk < 0)
         )
         self._spare: list[tuple[Any, Any]] = []
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
@@ -202,8 +211,7 @@ class Fusion:
         spelling = [letters(t).encode() for t in ["", *self.tokens[1:]]]
         ids = {w: i for i, w in enumerate(token_lm.vocabulary)} if token_lm else {}
         token_ids = [ids.get(t, ids.get("|", 0) if t == " " else 0) for t in self.tokens]
-        keys, best = _prefixes(word_lm) if word_lm else (np.zeros(1, np.uint64), _NOTHING.logprob)
-        unknown = float(word_lm.arrays.logprob[0]) if word_lm else 0.0
+        keys, best, known = _prefixes(word_lm) if word_lm else _NO_PREFIXES
         bonus = float(self.weights.bonus)
         hot = self.hotwords.arrays if self.hotwords else NO_HOT_WORDS
         rise = (hot.earned + hot.ahead)[hot.next] - hot.ahead[:, None]
@@ -217,7 +225,7 @@ class Fusion:
             word_weight=self._weight(self.word_name),
             word_bonus=0.0 if per_token else bonus,
             token_bonus=bonus if per_token else 0.0,
-            unk_penalty=float(self.unk_penalty),
+            unk=float(self.weights.unk),
             token_ids=np.array(token_ids, np.int32),
             boundary=np.array([is_boundary(t) for t in self.tokens], bool),
             allowed=np.array([i > 0 and t not in SPECIAL for i, t in enumerate(self.tokens)], bool),
@@ -225,7 +233,8 @@ class Fusion:
             letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
             prefix_keys=keys,
             prefix_best=best,
-            unknown=unknown + float(self.unk_penalty),
+            prefix_letters=known,
+            unknown=float(word_lm.arrays.logprob[0]) if word_lm else 0.0,
             has_hot=self.hotwords is not None,
             hot=hot,
             hot_gain=float(max(rise.max(), 0.0)) * (max(map(len, spelling)) + 1),
@@ -266,33 +275,37 @@ class Fusion:
     ) -> tuple[States, Increments]:
         """Append one token (N,) to each hypothesis: its new states and what that added."""
         after = States(ts.copy(), ws.copy(), wh.copy())
-        scores, length = np.zeros((3, len(ts))), np.zeros(len(ts), np.int64)
-        _take(self.arrays, *after, np.asarray(tokens, np.int64), scores, length)
+        scores, counts = np.zeros((3, len(ts))), np.zeros((2, len(ts)), np.int64)
+        _take(self.arrays, *after, np.asarray(tokens, np.int64), scores, counts)
         if self.length_unit == "tokens":
-            length[:] = 1
-        return after, Increments(scores[0], scores[1], length, scores[2])
+            counts[0] = 1
+        return after, Increments(scores[0], scores[1], counts[0], counts[1], scores[2])
 
     def finish_all(self, ts: Ints, ws: Ints, wh: Hashes) -> Increments:
         """What ending the sentence now adds to each hypothesis: last word and end."""
-        scores, length = np.zeros((3, len(ts))), np.zeros(len(ts), np.int64)
-        _finish_all(self.arrays, ts, ws, wh, scores, length)
+        scores, counts = np.zeros((3, len(ts))), np.zeros((2, len(ts)), np.int64)
+        _finish_all(self.arrays, ts, ws, wh, scores, counts)
         if self.length_unit == "tokens":
-            length[:] = 0
-        return Increments(scores[0], scores[1], length, scores[2])
+            counts[0] = 0
+        return Increments(scores[0], scores[1], counts[0], counts[1], scores[2])
 
 
-def _prefixes(lm: NGram) -> tuple[Hashes, NDArray[np.float32]]:
-    """Hash table from every beginning of a word (whole words too) to its best unigram."""
+def _prefixes(lm: NGram) -> tuple[Hashes, NDArray[np.float32], Ints]:
+    """Hash table of every beginning of a word (whole words too): its best unigram, its letters."""
     text = np.frombuffer("\n".join(lm.vocabulary[len(RESERVED) :]).encode(), np.uint8)
-    hashes, best = np.empty(len(text), np.uint64), np.zeros(len(text), np.float32)
-    _hash_prefixes(text, lm.arrays.logprob[len(RESERVED) :], hashes, best)
+    hashes, best = np.zeros(len(text), np.uint64), np.zeros(len(text), np.float32)
+    letters = np.zeros(len(text), np.int32)
+    _hash_prefixes(text, lm.arrays.logprob[len(RESERVED) :], hashes, best, letters)
     order = np.argsort(hashes)
     distinct, first = np.unique(hashes[order], return_index=True)
     keys = np.zeros(1 << (2 * len(distinct)).bit_length(), np.uint64)
-    values = np.zeros(len(keys), np.float32)
+    values, counts = np.zeros(len(keys), np.float32), np.zeros(len(keys), np.int32)
     if len(distinct):
-        _insert(distinct, np.maximum.reduceat(best[order], first), keys, values)
-    return keys, values
+        slots = np.empty(len(distinct), np.int64)
+        _slots(distinct, keys, slots)
+        values[slots] = np.maximum.reduceat(best[order], first)
+        counts[slots] = letters[order][first]
+    return keys, values, counts
 
 
 def _readonly(arrays: NGramArrays) -> NGramArrays:
@@ -303,6 +316,7 @@ def _readonly(arrays: NGramArrays) -> NGramArrays:
     return NGramArrays(*views)
 
 
+_NO_PREFIXES = np.zeros(1, np.uint64), np.zeros(1, np.float32), np.zeros(1, np.int32)
 _NOTHING = NGramArrays(
     word=np.zeros(1, np.int32),
     logprob=np.zeros(1, np.float32),

@@ -32,7 +32,7 @@ class FusionArrays(NamedTuple):
     word_weight: float
     word_bonus: float  # for every completed word
     token_bonus: float  # for every token; one of the two bonuses is zero
-    unk_penalty: float  # added to the raw score of an unknown word
+    unk: float  # weight of each letter of an unknown word, at most 0
     token_ids: Ints  # (V,) token -> word id in the token LM
     boundary: NDArray[np.bool_]  # (V,) does the token end the word before it?
     allowed: NDArray[np.bool_]  # (V,) may the token be output?
@@ -40,7 +40,8 @@ class FusionArrays(NamedTuple):
     letters_begin: Ints  # (V + 1,)
     prefix_keys: Hashes  # (P, a power of two) hashes of all beginnings of words; 0 is empty
     prefix_best: NDArray[np.float32]  # (P,) the largest unigram log probability of such words
-    unknown: float  # raw score of an unknown word as unigram, penalty included
+    prefix_letters: Ints  # (P,) how many letters they are
+    unknown: float  # raw score of an unknown word as unigram
     has_hot: bool
     hot: HotArrays
     hot_gain: float  # hot words' share and bonus rise with a token by at most this
@@ -48,43 +49,68 @@ class FusionArrays(NamedTuple):
 
 @njit_lean
 def complete_word(a: Any, ws: Any, wh: Any) -> Any:
-    """(raw log probability, next state) of the word whose hash is `wh` after the state `ws`."""
+    """The word whose hash is `wh` after the state `ws`: (raw log probability, its letters if it is
+    unknown and they are not counted yet, next state)."""
     if not a.has_word:
-        return 0.0, ws
+        return 0.0, 0, ws
     word: Any = np.int32(lookup(a.word_lm, wh))
     logp, after, _ = advance(a.word_lm, ws, word)
-    return logp + (a.unk_penalty if word == 0 else 0.0), np.int32(after)
+    return logp + 0.0, letters_of(a, wh) if word == 0 else 0, np.int32(after)
+
+
+@njit_lean
+def letters_of(a: Any, wh: Any) -> Any:
+    """How many letters have the hash `wh`, where a known word begins so; else 0."""
+    slot = slot_of(a.prefix_keys, wh)
+    return np.int64(a.prefix_letters[slot] if a.prefix_keys[slot] == wh else 0)
+
+
+@njit_lean
+def spell(a: Any, wh: Any, byte: Any) -> Any:
+    """One more byte of a word: (hash, letters that are now known to be of an unknown word).
+
+    They count as soon as no known word begins so: all so far, then each that follows. A word that
+    is unknown though others begin like it is counted when it is complete.
+    """
+    after = fnv(wh, byte)
+    if not a.has_word or a.prefix_keys[slot_of(a.prefix_keys, after)] == after:
+        return after, 0
+    letter = 1 if byte & 0xC0 != 0x80 else 0  # the first byte of a UTF-8 character
+    return after, letters_of(a, wh) + letter
 
 
 @njit_lean
 def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
-    """Append `token`: (token LM, word LM, words completed (0 or 1), next ts, ws, wh); raw logs."""
-    token_score, word_score, words = 0.0, 0.0, 0
+    """Append `token`: (token LM, word LM, words completed (0 or 1), letters of unknown words, next
+    ts, ws, wh); raw logs."""
+    token_score, word_score, words, unknown = 0.0, 0.0, 0, 0
     if a.has_token:
         logp, after, _ = advance(a.token_lm, ts, a.token_ids[token])
         token_score, ts = logp + 0.0, np.int32(after)
     if a.boundary[token]:
         if wh != FNV_START:
-            word_score, ws = complete_word(a, ws, wh)
+            word_score, unknown, ws = complete_word(a, ws, wh)
             words = 1
         wh = FNV_START
     for i in range(a.letters_begin[token], a.letters_begin[token + 1]):
-        wh = fnv(wh, a.letters[i])
-    return token_score, word_score, words, ts, ws, wh
+        wh, letters = spell(a, wh, a.letters[i])
+        unknown += letters
+    return token_score, word_score, words, unknown, ts, ws, wh
 
 
 @njit_lean
 def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
-    """Last word and end of the sentence: (token LM, word LM, words completed (0 or 1))."""
-    token_score, word_score, words = 0.0, 0.0, 0
+    """Last word and end of the sentence: (token LM, word LM, words completed (0 or 1), letters of
+    an unknown word); raw logs."""
+    token_score, word_score, words, unknown = 0.0, 0.0, 0, 0
     if wh != FNV_START:
-        word_score, ws = complete_word(a, ws, wh)
+        word_score, unknown, ws = complete_word(a, ws, wh)
         words = 1
     if a.has_token:
         token_score = advance(a.token_lm, ts, END)[0] + 0.0
     if a.has_word:
         word_score += advance(a.word_lm, ws, END)[0]
-    return token_score, word_score, words
+    return token_score, word_score, words, unknown
 
 
 @njit_lean
@@ -119,10 +145,11 @@ def look_ahead(a: Any, wh: Any) -> Any:
     best = 0.0
     if a.has_word:
         slot = slot_of(a.prefix_keys, wh)
-        best = a.unknown
+        best = a.word_weight * a.unknown
         if a.prefix_keys[slot] == wh:
-            best = max(best, a.prefix_best[slot])
-    return a.word_weight * best + a.word_bonus
+            best += a.unk * a.prefix_letters[slot]
+            best = max(best, a.word_weight * a.prefix_best[slot])
+    return best + a.word_bonus
 
 
 @njit_lean
@@ -136,7 +163,7 @@ def slot_of(keys: Any, key: Any) -> Any:
 
 
 @njit_lean
-def weigh(a: Any, token_score: Any, word_score: Any, words: Any, tokens: Any) -> Any:
+def weigh(a: Any, token_score: Any, word_score: Any, words: Any, unknown: Any, tokens: Any) -> Any:
     """The weighted sum of increments; only words or tokens have a bonus."""
-    score = a.token_weight * token_score + a.word_weight * word_score
+    score = a.token_weight * token_score + a.word_weight * word_score + a.unk * unknown
     return score + a.word_bonus * words + a.token_bonus * tokens

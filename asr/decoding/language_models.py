@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.confidence import UNCALIBRATED, Calibration
+from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT
 from asr.decoding.weights import (
     calibration_from,
     check_alone,
@@ -19,16 +20,13 @@ from asr.errors import InputError
 from asr.hypothesis import Weights
 from asr.lm.ngram import NGram, is_arpa
 
-DEFAULT_WEIGHT = 0.5
-
 
 @dataclass(slots=True)
 class LanguageModels:
-    """Language models under their names, their weights, and what unknown words cost."""
+    """Language models under their names, and their weights."""
 
     models: dict[str, NGram]
     weights: Weights
-    unk_penalty: float = 0.0
     tuned_on: dict[str, Any] | None = None
     calibration: Calibration = UNCALIBRATED
 
@@ -47,13 +45,14 @@ def open_lms(
     units: Sequence[str] = (),
     lm_weights: Sequence[float] = (),
     bonus: float = 0.0,
-    unk_penalty: float = 0.0,
+    unk_penalty: float | None = None,
     weights_file: Path | str | None = None,
 ) -> LanguageModels:
     """Open language models and give each its weight: from a weights file, or one by one.
 
-    units: as `each_unit`; ARPA files, which do not tell, are of words by default. Weights of the
-    heads stay zero unless the file has them. Raises InputError where a model is of another unit,
+    units: as `each_unit`; ARPA files, which do not tell, are of words by default. unk_penalty: for
+    each letter of an unknown word (None: DEFAULT_UNK). Weights of the heads stay zero unless the
+    file has them. Raises InputError where a model is of another unit,
     and where the file is for other language models than are given.
     """
     models: dict[str, NGram] = {}
@@ -63,17 +62,16 @@ def open_lms(
             raise InputError(f"two language models are named '{lm.name}'", path, "Rename one.")
         models[lm.name] = lm
     if weights_file is not None:
-        check_alone(weights_file, lm_weights, bonus, unk_penalty)
-        weights, penalty, record = load_weights(weights_file)
+        check_alone(weights_file, lm_weights, bonus, unk_penalty is not None)
+        weights, record = load_weights(weights_file)
         check_names(weights, models, weights_file)
         lms = {name: {"hash": lm.hash, "unit": lm.unit} for name, lm in models.items()}
         check_lms(record, lms, weights_file)
-        return LanguageModels(
-            models, weights, penalty, record.get("tuned_on"), calibration_from(record)
-        )
+        return LanguageModels(models, weights, record.get("tuned_on"), calibration_from(record))
     given = list(lm_weights) or [DEFAULT_WEIGHT] * len(models)
     if len(given) != len(models):
         what = f"{len(given)} weights for {len(models)} language models"
         raise InputError(what, "--lm-weight", "Give one for each --lm, in their order.")
-    weights = Weights(lm=dict(zip(models, given, strict=True)), bonus=bonus)
-    return LanguageModels(models, weights, unk_penalty)
+    unk = DEFAULT_UNK if unk_penalty is None else unk_penalty
+    weights = Weights(lm=dict(zip(models, given, strict=True)), bonus=bonus, unk=unk)
+    return LanguageModels(models, weights)

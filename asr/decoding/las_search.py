@@ -1,6 +1,7 @@
 """Beam search for attention models, all utterances and beams of a batch in one tensor.
 
-    total = w_att·log p(tokens, end | x) + Σ_i w_i·lm_i + bonus·length + w_ctc·log p_ctc(tokens | x)
+    total = w_att·log p(tokens, end | x) + Σ_i w_i·lm_i + bonus·length + unk·unknown
+            + w_ctc·log p_ctc(tokens | x)
             + coverage·|{states whose attention, summed over the tokens, is above 1/2}|
 
 B utterances still open, K beams each, N = B·K rows, T states, V tokens. A step advances all rows by
@@ -45,7 +46,7 @@ class Finished(NamedTuple):
     """A finished hypothesis; `frames`: the state that each token attended to most."""
 
     total: float
-    raw: list[float]  # att, token LM, word LM, length, coverage
+    raw: list[float]  # att, token LM, word LM, length, unknown letters, coverage
     tokens: list[int]
     frames: list[int]
 
@@ -60,7 +61,7 @@ class Beams:
     lm: States  # (N,) each
     prefix: PrefixStates | None  # where the CTC score takes part in the search
     total: Tensor  # (N,) float64, without what is credited
-    raw: Tensor  # (N, 5) float64: att, token LM, word LM, length, coverage
+    raw: Tensor  # (N, 6) float64: att, token LM, word LM, length, unknown letters, coverage
     attention: Tensor  # (N, T) summed over the tokens so far, for coverage
     tokens: Tensor  # (N, U)
     frames: Tensor  # (N, U)
@@ -147,7 +148,7 @@ class Search:
             self.fusion.begin(len(rows)),
             self.ctc.begin(rows.cpu().numpy()) if self.ctc else None,
             total.flatten().to(states.device),
-            torch.zeros(len(rows), 5, dtype=torch.float64, device=states.device),
+            torch.zeros(len(rows), 6, dtype=torch.float64, device=states.device),
             states.new_zeros(len(rows), states.shape[1]),
             empty,
             empty,
@@ -177,7 +178,7 @@ class Search:
         # 1. Ends among the best K are finished.
         ends = (token == END) & best.isfinite()
         ends[:, self.beam :] = False
-        raw = beams.raw + self.added(log_probs[:, 0], ending)  # (N, 5)
+        raw = beams.raw + self.added(log_probs[:, 0], ending)  # (N, 6)
         self.finish(beams, raw, parent[ends], best[ends], done)
         totals = torch.cat([beams.finished, best.masked_fill(~ends, -torch.inf)], 1)
         finished = totals.topk(self.wanted).values  # (B, n)
@@ -186,7 +187,7 @@ class Search:
         order = (token == END).byte().sort(dim=1, stable=True).indices[:, : self.beam]
         best = best.gather(1, order)
         parent = parent.gather(1, order)
-        uncovered = self.options.coverage * self.lengths[beams.owner, None] - beams.raw[parent, 4]
+        uncovered = self.options.coverage * self.lengths[beams.owner, None] - beams.raw[parent, -1]
         hoped = (best + uncovered).amax(1) + self.hope
         stay = (best[:, 0] > -torch.inf) & (hoped > finished[:, -1])
         rows = parent[stay].flatten()
@@ -205,12 +206,13 @@ class Search:
         """Pay the beams for the states that the alignment (N, T) of this step adds."""
         beams.attention = beams.attention + alignment
         covered = self.options.coverage * (beams.attention > COVERED).sum(1).double()  # (N,)
-        beams.total = beams.total + covered - beams.raw[:, 4]
-        beams.raw = torch.cat([beams.raw[:, :4], covered[:, None]], 1)
+        beams.total = beams.total + covered - beams.raw[:, -1]
+        beams.raw = torch.cat([beams.raw[:, :-1], covered[:, None]], 1)
 
     def added(self, log_probs: Tensor, scores: Increments) -> Tensor:
-        """What a token adds to the raw scores: (n, 5); its log_probs (n,) and scores of the LMs."""
-        lm = [self.tensor(part) for part in (scores.token, scores.word, scores.length)]
+        """What a token adds to the raw scores: (n, 6); its log_probs (n,) and scores of the LMs."""
+        parts = (scores.token, scores.word, scores.length, scores.unknown)
+        lm = [self.tensor(part) for part in parts]
         return torch.stack([log_probs, *lm, torch.zeros_like(log_probs)], 1)
 
     def narrowed(self, memory: Memory, reach: Tensor) -> Memory:
@@ -314,8 +316,10 @@ class Search:
                 "length": int(raw[3]),
                 "total": total,
             }
+            if self.fusion.word_name:
+                scores["unknown"] = int(raw[4])
             if self.options.coverage:
-                scores["coverage"] = raw[4]
+                scores["coverage"] = raw[5]
             attended = np.maximum.accumulate(np.array(frames, np.int64))
             words = self.fusion.inventory.words(tokens, attended, attended + 1, frame_shift)
             text = self.fusion.inventory.text(tokens)

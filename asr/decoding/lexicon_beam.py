@@ -6,7 +6,7 @@ mass is kept in two parts, of alignments that end in blank (B) and in the node's
 multiplied in, so that masses are compared without a logarithm:
 
     mass(h, n) = Σ_{spellings, alignments} p · (F(h) · ahead(n))^(1 / w_ctc)
-    F(h) = exp(Σ_{words of h} w_lm · log p(word | words before) + bonus + hot words)
+    F(h) = exp(Σ_{words of h} w_lm · log p(word | words before) + bonus + unk · unknown + hot words)
 
 `ahead` is what the word under way will bring at best (LM look-ahead: its largest unigram, bonus and
 pronunciation included); a word that is complete leaves it behind. Hypotheses with different word

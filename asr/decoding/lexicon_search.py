@@ -3,7 +3,7 @@
 It maximises over word sequences
 
     total(words) = w_ctc · log Σ_{spellings} p(spelling | words) Σ_{alignments} Π_t p_t
-                   + w_lm · log p(words) + bonus · length + hot words
+                   + w_lm · log p(words) + bonus · length + unk · unknown + hot words
 
 The loops are in `lexicon_beam`; scores of what is returned are summed anew (`lexicon_align`).
 """
@@ -46,11 +46,10 @@ class LexiconFusion(Fusion):
         tokens: Sequence[str],
         lms: Mapping[str, NGram] | None = None,
         weights: Weights | None = None,
-        unk_penalty: float = 0.0,
         hotwords: HotWords | None = None,
     ) -> None:
         self.lexicon = lexicon
-        super().__init__(tokens, lms, weights, unk_penalty, hotwords)
+        super().__init__(tokens, lms, weights, hotwords)
         if self.token_name:
             raise InputError(
                 f"the search with a lexicon takes no language model of tokens ({self.token_name})",
@@ -62,6 +61,11 @@ class LexiconFusion(Fusion):
     def can_spell(self) -> Callable[[str], bool]:
         return self.lexicon.known.__contains__
 
+    def unknown(self, words: Sequence[str]) -> int:
+        """Letters of the words that the language model does not know; none where there is none."""
+        lm = self.lms[self.word_name] if self.word_name else None
+        return sum(len(word) for word in words if lm.id(word) == 0) if lm else 0
+
     def missing(self) -> list[str]:
         """The words of the language model that the lexicon lacks: they are never output."""
         lm = self.lms[self.word_name] if self.word_name else None
@@ -72,10 +76,9 @@ class LexiconFusion(Fusion):
         sharpness = 1 / self.weights.ctc if self.weights.ctc > 0 else 0.0  # the search refuses 0
         lm = self.lms[self.word_name] if self.word_name else None
         ids = np.array([lm.id(word) if lm else 0 for word in self.lexicon.words], np.int32)
-        best = np.full(len(ids), a.word_bonus)
-        if lm:
-            best += a.word_weight * (lm.arrays.logprob[ids] + a.unk_penalty * (ids == 0))
         words = self.lexicon.words
+        bonus = a.word_bonus + a.unk * np.array([self.unknown([word]) for word in words])
+        best = bonus + (a.word_weight * lm.arrays.logprob[ids] if lm else 0.0)
         gains = self.hotwords.gains() if self.hotwords else {}
         if gains:
             best += [gains.get(word, 0.0) for word in words]
@@ -93,8 +96,7 @@ class LexiconFusion(Fusion):
             has_lm=a.has_word,
             lm_start=lm.start() if lm else 0,
             lm_weight=a.word_weight,
-            word_bonus=a.word_bonus,
-            unk_penalty=a.unk_penalty,
+            bonus=bonus,
             hot=self.hotwords.arrays if self.hotwords else NO_HOT_WORDS,
             letters=np.frombuffer(b"".join(spelling), np.uint8).copy(),
             letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
@@ -109,7 +111,6 @@ def make_fusion(
     tokens: Sequence[str],
     lms: Mapping[str, NGram],
     weights: Weights,
-    unk_penalty: float = 0.0,
     *,
     lexicon: Words | None = None,
     hotwords: Phrases | None = None,
@@ -121,10 +122,8 @@ def make_fusion(
     """
     hot = HotWords(hotwords, normalize) if hotwords else None
     if lexicon is None:
-        return Fusion(tokens, lms, weights, unk_penalty, hot)
-    return LexiconFusion(
-        Lexicon(lexicon, tokens, normalize), tokens, lms, weights, unk_penalty, hot
-    )
+        return Fusion(tokens, lms, weights, hot)
+    return LexiconFusion(Lexicon(lexicon, tokens, normalize), tokens, lms, weights, hot)
 
 
 def place_words(hypothesis: Hypothesis, frame_shift: float, pauses: Pauses) -> None:
@@ -248,6 +247,8 @@ class LexiconSearch:
             "lm": {fusion.word_name: lm} if fusion.word_name else {},
             "length": len(names),
         }
+        if fusion.word_name:
+            scores["unknown"] = fusion.unknown(names)
         if fusion.hotwords:
             scores["hotwords"] = hot
         hypothesis = Hypothesis(" ".join(names), tokens.tolist(), scores, frames=peak.tolist())

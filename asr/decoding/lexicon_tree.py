@@ -56,8 +56,7 @@ class Model(NamedTuple):
     has_lm: bool
     lm_start: int  # the state before the first word
     lm_weight: float
-    word_bonus: float
-    unk_penalty: float  # added to the raw score of an unknown word
+    bonus: Doubles  # (W,) of the words, less what the letters of those cost that the LM lacks
     hot: HotArrays
     letters: NDArray[np.uint8]  # UTF-8 bytes of all words
     letters_begin: Ints  # (W + 1,)
@@ -233,7 +232,7 @@ def lm_score(model: Any, state: Any, word: Any) -> Any:
     """(raw log probability, next state) of a word of the lexicon."""
     w = model.lm_word[word]
     logp, after, _ = advance(model.word_lm, state, w)
-    return logp + (model.unk_penalty if w == 0 else 0.0), np.int32(after)
+    return logp + 0.0, np.int32(after)
 
 
 @njit_lean
@@ -244,7 +243,7 @@ def longer_history(s: Any, model: Any, history: Any, word: Any) -> Any:
         h = np.int32(s.counts[HISTORIES])
         s.counts[HISTORIES] += 1
         s.table[place] = h
-        score, state = model.word_bonus, s.state[history]
+        score, state = model.bonus[word], s.state[history]
         if model.lm_weight > 0.0:  # states of no weight would keep apart what can go on alike
             logp, state = lm_score(model, state, word)
             score += model.lm_weight * logp

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from asr.errors import InputError
 
+DEFAULT_WEIGHT = 0.5  # of a language model
+DEFAULT_UNK = -0.5  # natural log for each letter of a word that the language model does not know
+
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:

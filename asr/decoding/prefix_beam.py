@@ -125,7 +125,7 @@ def _extend(
     # Of a full beam at least `beam` candidates are as good as the worst that stays.
     worst = worst if active == limits.beam else 0.0
     token_gain = max(0.0, fusion.token_bonus) + fusion.hot_gain
-    word_gain = max(0.0, fusion.word_bonus + fusion.word_weight * max(0.0, fusion.unk_penalty))
+    word_gain = max(0.0, fusion.word_bonus)
     inside = np.exp(min(token_gain / limits.ctc_weight, LIMIT))
     count = active
     for k in range(tokens):
@@ -236,10 +236,10 @@ def totals(s: Any, fusion: Any, limits: Any) -> Any:
     found = np.empty(s.counts[ACTIVE])
     for i in range(len(found)):
         node = s.beam[i]
-        token_score, word_score, words = lm.finish(
+        token_score, word_score, words, unknown = lm.finish(
             fusion, s.token_state[node], s.word_state[node], s.word_hash[node]
         )
-        end = lm.weigh(fusion, token_score, word_score, words, 0)
+        end = lm.weigh(fusion, token_score, word_score, words, unknown, 0)
         end += lm.finish_hot(fusion, s.hot_state[node], s.word_hash[node])
         so_far = limits.ctc_weight * (np.log(s.mass[i, BOTH]) + s.log_scale[0])
         found[i] = so_far - s.ahead[node] + end

@@ -200,10 +200,10 @@ def ask(s: Any, fusion: Any, limits: Any, node: Any, token: Any) -> Any:
 @njit_lean
 def _learn(s: Any, fusion: Any, limits: Any, node: Any, token: Any, place: Any) -> None:
     """Write down the language models' answer."""
-    token_score, word_score, words, ts, ws, wh = lm.extend(
+    token_score, word_score, words, unknown, ts, ws, wh = lm.extend(
         fusion, s.token_state[node], s.word_state[node], s.word_hash[node], token
     )
-    gain = lm.weigh(fusion, token_score, word_score, words, 1)
+    gain = lm.weigh(fusion, token_score, word_score, words, unknown, 1)
     ahead = max(lm.look_ahead(fusion, wh), -1e30)
     hot = s.hot_state[node]
     if fusion.has_hot:

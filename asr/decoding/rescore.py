@@ -1,6 +1,6 @@
 """Rescoring: language models' raw scores join those of every hypothesis of an n-best list.
 
-    total = w_ctc·ctc + w_att·att + Σ_i w_i·lm_i + bonus·length
+    total = w_ctc·ctc + w_att·att + Σ_i w_i·lm_i + bonus·length + unk·unknown
 
 Only order and confidences change; hypotheses are neither made nor dropped. References, where given,
 yield the word errors of each hypothesis, from which the oracle WER and the tuning follow.
@@ -111,10 +111,10 @@ def open_scorers(
 
 @dataclass(slots=True)
 class Rescorer:
-    """Adds raw scores of `lms` {name: LM}, counts lengths in `length_unit` and sorts by total.
+    """Adds raw scores of `lms` {name: LM}, counts lengths in `length_unit` and letters of unknown
+    words, and sorts by total.
 
     lms: none of them only re-weights the scores that are there.
-    unk_penalty: natural log added for every unknown word, as in the search.
     pieces: the text of token ids, for LMs of tokens.
     units, unknown: of the best hypotheses, by LM.
     """
@@ -122,7 +122,6 @@ class Rescorer:
     weights: Weights
     length_unit: str
     lms: Mapping[str, Scorer] = field(default_factory=dict)
-    unk_penalty: float = 0.0
     pieces: Sequence[str] = ()
     calibration: Calibration = UNCALIBRATED
     units: Counter[str] = field(default_factory=Counter)
@@ -162,15 +161,17 @@ class Rescorer:
     def add_score(self, name: str, hypothesis: Hypothesis, best: bool) -> None:
         """What the LM knows is counted in the best ones: lists are full of words that are none."""
         lm = self.lms[name]
-        entries = lm.full_scores(self.split(hypothesis, lm.unit))
+        words = self.split(hypothesis, lm.unit)
+        entries = lm.full_scores(words)
         unknown = sum(oov for _, _, oov in entries)
         if best:
             self.units[name] += len(entries) - 1  # the last is the sentence end
             self.unknown[name] += unknown
         score = sum(logprob for logprob, _, _ in entries)
-        if lm.unit == "word":
-            score += self.unk_penalty * unknown
         hypothesis.scores["lm"] = {**hypothesis.scores.get("lm", {}), name: score}
+        if lm.unit == "word":  # of several each counts what it does not know
+            letters = sum(len(w) for w, (_, _, oov) in zip(words, entries, strict=False) if oov)
+            hypothesis.scores["unknown"] = hypothesis.scores.get("unknown", 0) + letters
 
     def check_coverage(self, name: str) -> None:
         """An LM of the wrong unit or normaliser is seen by what it does not know."""
@@ -191,23 +192,14 @@ def sort_nbest(nbest: Iterable[Hypothesis], weights: Weights) -> list[Hypothesis
     return sorted(nbest, key=lambda hypothesis: -hypothesis.total)
 
 
-def plan(
-    meta: Mapping[str, Any], scorers: Mapping[str, Scorer], unk_penalty: float | None = None
-) -> tuple[Rescorer, dict[str, Any]]:
+def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescorer, dict[str, Any]]:
     """A Rescorer with the list's own weights (0 for the new LMs), and the new list's meta.
 
     Raises InputError if a name is taken or an LM does not fit the list: another normaliser or
-    tokenizer, another unknown-word penalty; and where a number is not finite.
+    tokenizer; and where a number is not finite.
     """
     weights = weights_from(meta.get("weights", {}))
     lms = dict(meta.get("lms", {}))
-    penalty = float(meta.get("unk_penalty", 0.0)) if unk_penalty is None else unk_penalty
-    if lms and penalty != float(meta.get("unk_penalty", 0.0)):
-        raise InputError(
-            f"unknown words cost {meta.get('unk_penalty', 0.0):g} in this list, not {penalty:g}",
-            "--unk-penalty",
-            "All LMs of a list share one penalty: leave the option away, or decode again.",
-        )
     for name, lm in scorers.items():
         if name in lms:
             raise InputError(
@@ -216,11 +208,11 @@ def plan(
         check_fits(lm, meta, lm.path)
         lms[name] = {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
         weights.lm[name] = 0.0
-    check_finite(weights, penalty)
+    check_finite(weights)
     length = length_unit(entry.get("unit") for entry in lms.values())
     pieces = meta.get("tokens", [])
-    rescorer = Rescorer(weights, length, scorers, penalty, pieces, calibration_from(meta))
-    return rescorer, {**meta, "length": length, "lms": lms, "unk_penalty": penalty}
+    rescorer = Rescorer(weights, length, scorers, pieces, calibration_from(meta))
+    return rescorer, {**meta, "length": length, "lms": lms}
 
 
 def normalizer_of(meta: Mapping[str, Any]) -> Normalizer:
@@ -255,8 +247,10 @@ def reweight(
     given: Weights | None = None,
     lm_weights: Sequence[float] = (),
     bonus: float | None = None,
+    unk_penalty: float | None = None,
 ) -> None:
-    """Set the weights: all of them by `given` (a weights file), or the new LMs' and the bonus.
+    """Set the weights: all of them by `given` (a weights file), or the new LMs', the bonus and what
+    letters of unknown words cost.
 
     Raises InputError if numbers differ or are not finite, if `given` speaks of LMs that are not in
     the list, or if the list's bonus counts another unit than the new `length`.
@@ -284,7 +278,9 @@ def reweight(
     weights.lm |= dict(zip(rescorer.lms, lm_weights, strict=False))
     if bonus is not None:
         weights.bonus = bonus
-    check_finite(weights, rescorer.unk_penalty)
+    if unk_penalty is not None:
+        weights.unk = unk_penalty
+    check_finite(weights)
     rescorer.weights = weights
     meta["weights"] = asdict(weights)
 

@@ -1,4 +1,5 @@
-"""Tuning: LM weights and length bonus with the fewest word errors on a dev set's n-best lists.
+"""Tuning: LM weights, length bonus and cost of unknown words with the fewest word errors on a dev
+set's n-best lists.
 
     errors(w) = Σ_u E[u, argmax_h S[u, h]·w]
 
@@ -34,10 +35,11 @@ Floats = NDArray[np.float32]
 MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
 MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
 BONUS_RANGE = {"words": (-2.0, 6.0), "tokens": (-1.0, 3.0)}
+UNK_RANGE = (-2.0, 0.0)  # a letter; unknown words are never rewarded
 # points an axis of the coarse grid, and parts of its step in refinement, by the number of axes
 COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
 PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
-OWN_COLUMNS = ("ctc", "att", "length", "bonuses")  # of a table; the others are LMs
+OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the others are LMs
 EXTENSIONS = 4  # most times that the range grows by half
 ROUNDS = 4  # most refinements
 
@@ -46,8 +48,8 @@ ROUNDS = 4  # most refinements
 class Table:
     """Raw scores and errors of U utterances with at most H hypotheses each.
 
-    scores (U, H, K): columns as `columns`: "ctc", "att", the LMs' names, "length",
-    "bonuses" (hot words, coverage: their weight is 1) where there are any.
+    scores (U, H, K): columns as `columns`: "ctc", "att", the LMs' names, "length", where there are
+    any "unknown" (letters of unknown words) and "bonuses" (hot words, coverage: their weight is 1).
     errors (U, H): word errors; valid (U, H): False where an utterance has fewer hypotheses.
     words: of the references.
     """
@@ -116,6 +118,8 @@ def tabulate(
     if len(kinds) > 1:
         raise InputError("not all hypotheses have the same scores", None, "Decode again.")
     columns = [*kinds.pop(), "length"]
+    if any(h.scores.get("unknown") for utterance in lists for h in utterance.nbest):
+        columns.append("unknown")
     if any(h.bonuses for utterance in lists for h in utterance.nbest):
         columns.append("bonuses")
     shape = len(lists), max(1, *(len(utterance.nbest) for utterance in lists))
@@ -134,7 +138,7 @@ def tabulate(
         table.errors[u, : len(errors)] = errors
         table.valid[u, : len(errors)] = True
         for h, hypothesis in enumerate(utterance.nbest):
-            flat = {**hypothesis.scores, **hypothesis.scores.get("lm", {})}
+            flat = {"unknown": 0, **hypothesis.scores, **hypothesis.scores.get("lm", {})}
             flat["bonuses"] = hypothesis.bonuses
             table.scores[u, h] = [flat[column] for column in columns]
     return table
@@ -178,7 +182,8 @@ def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
 
 @dataclass(slots=True)
 class Space:
-    """The axes searched: `ratio` of ctc to att where a list has both, the LMs, the bonus.
+    """The axes searched: `ratio` of ctc to att where a list has both, the LMs, `unknown` where some
+    words are, the bonus.
 
     lows, highs: range of every axis; hard: (lowest, highest) values that an axis can have at all.
     """
@@ -196,6 +201,8 @@ class Space:
             else []
         )
         axes += [(name, 0.0, MAX_LM_WEIGHT, (0.0, np.inf)) for name in table.lms]
+        if "unknown" in table.columns:
+            axes += [("unknown", *UNK_RANGE, (-np.inf, 0.0))]
         axes += [("bonus", *BONUS_RANGE[length_unit], (-np.inf, np.inf))]
         names, lows, highs, hard = zip(*axes, strict=True)
         return cls(list(names), np.array(lows), np.array(highs), list(hard))
@@ -217,7 +224,8 @@ class Space:
     def value(self, weights: Weights) -> NDArray[np.float64]:
         """Values of the axes (A,) that order hypotheses as `weights` do; inverse of `points`."""
         scale = weights.ctc + weights.att
-        known = {"ratio": weights.ctc, "bonus": weights.bonus, **weights.lm}
+        known = {"ratio": weights.ctc, "bonus": weights.bonus, "unknown": weights.unk}
+        known |= weights.lm
         return np.array([known.get(name, 0.0) for name in self.names]) / scale
 
     def weights(self, table: Table, value: NDArray[np.float64]) -> Weights:
@@ -228,6 +236,7 @@ class Space:
             att=point.get("att", 0.0),
             lm={name: point[name] for name in table.lms},
             bonus=point["length"],
+            unk=point.get("unknown", 0.0),
         )
 
 
@@ -395,9 +404,8 @@ def plot(table: Table, tuned: Tuned, path: Path) -> None:
         errors = count_errors(table, space.points(table, values)).reshape(49, 49)
         image = panel.pcolormesh(axes[-1], axes[a], 100 * errors / max(table.words, 1))
         panel.plot(tuned.value[-1], tuned.value[a], "r+", markersize=12)
-        panel.set(
-            xlabel="length bonus", ylabel="ctc / (ctc + att)" if names[a] == "ratio" else names[a]
-        )
+        called = {"ratio": "ctc / (ctc + att)", "unknown": "a letter of an unknown word"}
+        panel.set(xlabel="length bonus", ylabel=called.get(names[a], names[a]))
         figure.colorbar(image, ax=panel, label="WER %")
     partial = path.with_name(path.name + ".part")
     try:

@@ -1,6 +1,6 @@
 """The weights file: what `asr tune` writes and decode, rescore and transcribe read.
 
-{"weights": {"ctc", "att", "lm": {name: w}, "bonus"}, "unk_penalty", "length": "words"|"tokens",
+{"weights": {"ctc", "att", "lm": {name: w}, "bonus", "unk"}, "length": "words"|"tokens",
  "lms": {name: {"path", "hash", "unit"}}, "tuned_on": {"path", "hash", "split"}, "wer": {...},
  "confidence": {"temperature", "known"}}
 """
@@ -29,8 +29,8 @@ def check_alone(path: Path | str, *given: object) -> None:
         raise InputError("sets all weights", path, "Leave the single ones out.")
 
 
-def load_weights(path: Path | str) -> tuple[Weights, float, dict[str, Any]]:
-    """The weights, the unknown-word penalty and the whole record of a weights file.
+def load_weights(path: Path | str) -> tuple[Weights, dict[str, Any]]:
+    """The weights and the whole record of a weights file.
 
     Raises InputError if the file cannot be read, a value is of the wrong type, or a number is
     missing or not finite.
@@ -44,21 +44,18 @@ def load_weights(path: Path | str) -> tuple[Weights, float, dict[str, Any]]:
     try:
         check_kinds(record)
         weights = weights_from(record["weights"])
-        unk_penalty = float(record.get("unk_penalty", 0.0))
         calibration = calibration_from(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"is not a weights file ({error!r})", path, REMEDY) from error
-    check_finite(weights, unk_penalty, path)
+    check_finite(weights, path)
     if not (0 < calibration.temperature < math.inf and 0 < calibration.known <= 1):
         raise InputError("has a calibration of confidence out of range", path, REMEDY)
-    return weights, unk_penalty, record
+    return weights, record
 
 
-def save_weights(
-    path: Path | str, weights: Weights, unk_penalty: float, meta: Mapping[str, Any]
-) -> None:
+def save_weights(path: Path | str, weights: Weights, meta: Mapping[str, Any]) -> None:
     """Write a weights file, whole or not at all; `meta` holds the keys besides the numbers."""
-    record = {"weights": asdict(weights), "unk_penalty": unk_penalty, **meta}
+    record = {"weights": asdict(weights), **meta}
     with whole_file(Path(path)) as file:
         file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
@@ -70,6 +67,7 @@ def weights_from(record: Mapping[str, Any]) -> Weights:
         att=float(record.get("att", 0.0)),
         lm={name: float(weight) for name, weight in record.get("lm", {}).items()},
         bonus=float(record.get("bonus", 0.0)),
+        unk=float(record.get("unk", 0.0)),
     )
 
 

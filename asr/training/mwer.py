@@ -93,7 +93,7 @@ class MWER:
                 raise InputError(what, options.weights, "Tune with n-best lists of this model.")
         for lm in lms.models.values():
             lm.check_fits(tokenizer)
-        self.fusion = Fusion(tokenizer.pieces, lms.models, weights, lms.unk_penalty)
+        self.fusion = Fusion(tokenizer.pieces, lms.models, weights)
         self.search_options = SearchOptions(nbest=options.nbest)
 
     def losses(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from subprocess import CompletedProcess
 from threading import Barrier
@@ -78,7 +79,7 @@ def test_every_utterance_in_order_and_totals(place: Path, tmp_path: Path, run_as
                    "--nbest", 5, "--beam", 50, *lm)  # fmt: skip
     assert done.returncode == 0, done.stderr
     meta, found = read_nbest(out)
-    assert meta["weights"] == {"ctc": 1.0, "att": 0.0, "lm": {"word": 0.7}, "bonus": 0.3}
+    assert meta["weights"] == asdict(Weights(ctc=1.0, lm={"word": 0.7}, bonus=0.3, unk=-0.5))
     assert meta["audio_seconds"] == pytest.approx(5.2, abs=0.01)
     reference = NGram.open(place / "word.arpa", "word")
     ids = []
@@ -88,7 +89,8 @@ def test_every_utterance_in_order_and_totals(place: Path, tmp_path: Path, run_as
         for h in utterance.nbest:
             lm_score = reference.score(h.text.split())
             assert h.scores["lm"]["word"] == pytest.approx(lm_score, abs=1e-4)
-            total = h.scores["ctc"] + 0.7 * lm_score + 0.3 * len(h.text.split())
+            letters = sum(len(word) for word in h.text.split() if not reference.id(word))
+            total = h.scores["ctc"] + 0.7 * lm_score + 0.3 * len(h.text.split()) - 0.5 * letters
             assert h.total == pytest.approx(total, abs=1e-4)
     assert ids == ["u0", "u1", "u2", "u3"]
 

@@ -20,10 +20,13 @@ class RandomLM(NamedTuple):
     lm: NGram
     reference: kenlm.Model
 
-    def score(self, words: Sequence[str], unk_penalty: float = 0.0) -> float:
+    def score(self, words: Sequence[str]) -> float:
         """Natural log of the sentence, its end included, by KenLM."""
-        scores = self.reference.full_scores(" ".join(words))
-        return sum(p * math.log(10) + (unk_penalty if oov else 0.0) for p, _, oov in scores)
+        return self.reference.score(" ".join(words)) * math.log(10)
+
+    def unknown(self, words: Sequence[str]) -> int:
+        """Letters of the words that KenLM does not know."""
+        return sum(len(word) for word in words if word not in self.reference)
 
 
 def write_arpa(path: Path, words: Sequence[str], order: int, rng: np.random.Generator) -> None:

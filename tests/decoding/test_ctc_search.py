@@ -68,21 +68,22 @@ def test_equals_brute_force(pieces, kinds, random_lm) -> None:
             ctc=rng.uniform(0.5, 1.5),
             lm={kind: rng.uniform(0, 1.5) for kind in kinds},
             bonus=rng.uniform(-1, 2),
+            unk=-rng.uniform(0, 1.5),
         )
-        penalty = -rng.uniform(0, 3)
 
-        def score(text: list[str], models=models, weights=weights, penalty=penalty) -> dict:
+        def score(text: list[str], models=models, weights=weights) -> dict:
             words, raw = words_of(text), {"w_ctc": weights.ctc}
             if "token" in models:
                 raw["token"] = models["token"].score([p.replace(" ", "|") for p in text])
             if "word" in models:
-                raw["word"] = models["word"].score(words, penalty)
+                raw["word"] = models["word"].score(words)
+                raw["unknown"] = models["word"].unknown(words)
             raw["length"] = len(text) if set(models) == {"token"} else len(words)
-            raw["total"] = weights.bonus * raw["length"]
+            raw["total"] = weights.bonus * raw["length"] + weights.unk * raw.get("unknown", 0)
             raw["total"] += sum(weights.lm[kind] * raw[kind] for kind in models)
             return raw
 
-        fusion = Fusion(pieces, {k: m.lm for k, m in models.items()}, weights, penalty)
+        fusion = Fusion(pieces, {k: m.lm for k, m in models.items()}, weights)
         expected = brute_force(log_probs, pieces, score)
         found = search(log_probs, fusion, replace(EXHAUSTIVE, nbest=len(expected)))
         assert len({h.text for h in found}) == len(found) == len(expected)
@@ -96,6 +97,7 @@ def test_equals_brute_force(pieces, kinds, random_lm) -> None:
             spelling = [pieces[t] for t in hypothesis.tokens]
             own = score(spelling)
             assert hypothesis.scores["length"] == own["length"]
+            assert hypothesis.scores.get("unknown") == own.get("unknown")
             for kind in kinds:
                 assert hypothesis.scores["lm"][kind] == pytest.approx(own[kind], abs=2e-5)
 
@@ -157,8 +159,8 @@ def test_pruning_by_the_beam_is_exact(beam, random_lm) -> None:
             "token": random_lm(CHARACTERS[1:], "token", rng).lm,
             "word": random_lm(WORDS, "word", rng).lm,
         }
-        weights = Weights(ctc=1.0, lm={"token": 0.5, "word": 0.7}, bonus=bonus)
-        fusion = Fusion(CHARACTERS, lms, weights, -1.0)
+        weights = Weights(ctc=1.0, lm={"token": 0.5, "word": 0.7}, bonus=bonus, unk=-0.4)
+        fusion = Fusion(CHARACTERS, lms, weights)
         for _ in range(5):
             log_probs = emissions(25, 4, rng)
             running = begin(fusion, options)
@@ -181,7 +183,8 @@ def spoken(random_lm) -> tuple[list[np.ndarray], Fusion]:
         "token": random_lm(tokens[1:], "token", rng).lm,
         "word": random_lm(words, "word", rng).lm,
     }
-    fusion = Fusion(tokens, lms, Weights(ctc=1.0, lm={"token": 0.4, "word": 0.3}, bonus=0.5), -1.0)
+    weights = Weights(ctc=1.0, lm={"token": 0.4, "word": 0.3}, bonus=0.5, unk=-0.2)
+    fusion = Fusion(tokens, lms, weights)
     return [emissions(int(n), len(tokens), rng, 3.0) for n in rng.integers(40, 200, 8)], fusion
 
 
@@ -226,21 +229,18 @@ def test_weight_zero_equals_no_language_model(spoken) -> None:
     batch, fusion = spoken
     without = Fusion(fusion.tokens, weights=Weights(ctc=1.0, bonus=0.5))
     zero = Weights(ctc=1.0, lm={"token": 0.0, "word": 0.0}, bonus=0.5)
-    silent = Fusion(fusion.tokens, fusion.lms, zero, -1.0)
+    silent = Fusion(fusion.tokens, fusion.lms, zero)
     for log_probs, options in product(batch, (SearchOptions(beam=4), SearchOptions(nbest=5))):
         a, b = (search(log_probs, f, options) for f in (without, silent))
         assert [(h.text, h.total) for h in a] == [(h.text, h.total) for h in b]
         expected = fusion.lms["word"].score(b[0].text.split())
-        penalty = -1.0 * sum(not fusion.lms["word"].id(word) for word in b[0].text.split())
-        assert b[0].scores["lm"]["word"] == pytest.approx(expected + penalty)
+        assert b[0].scores["lm"]["word"] == pytest.approx(expected)
 
 
 def test_order_of_tokens_does_not_matter(spoken) -> None:
     batch, fusion = spoken
     order = np.concatenate([[0], 1 + np.random.default_rng(5).permutation(9)])
-    shuffled = Fusion(
-        [fusion.tokens[i] for i in order], fusion.lms, fusion.weights, fusion.unk_penalty
-    )
+    shuffled = Fusion([fusion.tokens[i] for i in order], fusion.lms, fusion.weights)
     for log_probs in batch:
         a = search(log_probs, fusion, SearchOptions(nbest=5))
         b = search(log_probs[:, order], shuffled, SearchOptions(nbest=5))
@@ -250,7 +250,7 @@ def test_order_of_tokens_does_not_matter(spoken) -> None:
 
 def test_default_thresholds_lose_little(spoken) -> None:
     batch, fusion = spoken
-    wide = replace(EXHAUSTIVE, beam=1000)
+    wide = replace(EXHAUSTIVE, beam=5000)
     for log_probs in batch:
         total = search(log_probs, fusion, SearchOptions())[0].total
         best = search(log_probs, fusion, wide)[0].total

@@ -58,10 +58,10 @@ def test_open_search_with_hot_words_equals_brute_force(name: str, random_lm) -> 
         model = random_lm(["a", "ab", "c"], "word", rng) if case % 2 else None
         phrases = random_phrases(rng)
         weights = Weights(
-            rng.uniform(0.5, 1.5), 0.0, {"w": 0.5} if model else {}, rng.uniform(-1, 1)
+            rng.uniform(0.5, 1.5), 0.0, {"w": 0.5} if model else {}, rng.uniform(-1, 1), -0.3
         )
         lms = {"w": model.lm} if model else {}
-        fusion = Fusion(pieces, lms, weights, -1.0, HotWords(phrases))
+        fusion = Fusion(pieces, lms, weights, HotWords(phrases))
         logits = rng.normal(scale=1.5, size=(4, len(pieces)))
         log_probs = (logits - np.logaddexp.reduce(logits, 1, keepdims=True)).astype(np.float32)
         best: dict[str, float] = {}
@@ -70,7 +70,7 @@ def test_open_search_with_hot_words_equals_brute_force(name: str, random_lm) -> 
             words = text.split()
             total = weights.ctc * ctc + weights.bonus * len(words) + bonuses(phrases, words)
             if model:
-                total += 0.5 * model.score(words, -1.0)
+                total += 0.5 * model.score(words) - 0.3 * model.unknown(words)
             best[text] = max(best.get(text, -np.inf), float(total))
         possible = {text: total for text, total in best.items() if total > -np.inf}
         found = search(log_probs, fusion, replace(EXHAUSTIVE, nbest=len(possible)))

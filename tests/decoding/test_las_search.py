@@ -91,7 +91,6 @@ def all_texts(
     most: int,
     weights: Weights,
     lms: dict[str, NGram],
-    penalty: float,
     ctc_log_probs: Tensor | None = None,
 ) -> dict[str, Hypothesis]:
     """The best hypothesis of every text over all token sequences of at most `most` tokens."""
@@ -104,10 +103,9 @@ def all_texts(
             for name, lm in lms.items():
                 units = text.split() if lm.unit == "word" else [PIECES[t] for t in tokens]
                 entries = lm.full_scores(units)
-                scores["lm"][name] = sum(
-                    logp + (penalty if unknown and lm.unit == "word" else 0.0)
-                    for logp, _, unknown in entries
-                )
+                scores["lm"][name] = sum(logp for logp, _, _ in entries)
+                if lm.unit == "word":
+                    scores["unknown"] = sum(len(w) for w in units if lm.id(w) == 0)
             per_token = bool(lms) and all(lm.unit == "token" for lm in lms.values())
             scores["length"] = size if per_token else len(text.split())
             if ctc_log_probs is not None:
@@ -130,12 +128,12 @@ def test_equals_exhaustive_enumeration(
     model = tiny(seed, layers=layers)
     states, lengths = inputs(model, [5, 4], seed)
     used = {name: lms[name] for name in names}
-    weights = Weights(att=0.8, lm=dict.fromkeys(names, 0.6), bonus=bonus)
-    fusion = Fusion(PIECES, used, weights, unk_penalty=-2.0)
+    weights = Weights(att=0.8, lm=dict.fromkeys(names, 0.6), bonus=bonus, unk=-0.7)
+    fusion = Fusion(PIECES, used, weights)
     found = search(model, states, lengths, fusion, PRUNE_NOTHING, PIECES)
     for b, most in enumerate((4, 3)):
         row = states[b, : lengths[b]]
-        expected = all_texts(model, row, most, weights, used, -2.0)
+        expected = all_texts(model, row, most, weights, used)
         assert len(found[b]) == len(expected) > 10
         assert [h.total for h in found[b]] == sorted((h.total for h in found[b]), reverse=True)
         for hypothesis in found[b]:
@@ -145,6 +143,7 @@ def test_equals_exhaustive_enumeration(
             assert hypothesis.scores["att"] == pytest.approx(same.scores["att"], abs=1e-4)
             assert hypothesis.scores["lm"] == pytest.approx(same.scores["lm"], abs=1e-4)
             assert hypothesis.scores["length"] == same.scores["length"]
+            assert hypothesis.scores.get("unknown") == same.scores.get("unknown")
 
 
 def test_early_stop_loses_nothing(lms: dict[str, NGram]) -> None:
@@ -201,7 +200,7 @@ def test_ctc_score_joins_in(lms: dict[str, NGram]) -> None:
     for b, length in enumerate(lengths.tolist()):
         rows = states[b, :length], log_probs[b, :length]
         most = math.ceil(0.75 * length)
-        expected = all_texts(model, rows[0], most, weights, {"word": lms["word"]}, 0.0, rows[1])
+        expected = all_texts(model, rows[0], most, weights, {"word": lms["word"]}, rows[1])
         best = max(expected.values(), key=lambda h: h.total)
         assert (found[b][0].text, found[b][0].total) == (best.text, pytest.approx(best.total, 1e-4))
         assert found[b][0].scores["ctc"] == pytest.approx(best.scores["ctc"], abs=1e-3)

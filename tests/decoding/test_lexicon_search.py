@@ -127,15 +127,15 @@ def test_lexicon_search_equals_brute_force(name: str, order: int, random_lm) -> 
             0.0,
             {"w": rng.uniform(0, 1.5)} if model else {},
             rng.uniform(-1, 2),
+            -rng.uniform(0, 1.5),
         )
-        penalty = -rng.uniform(0, 3)
         lms = {"w": model.lm} if model else {}
         known = list(lexicon)
         phrases = {
             " ".join(rng.choice(known, rng.integers(1, 4))): rng.uniform(-1, 3) for _ in range(3)
         }
         hot = HotWords(phrases) if rng.random() < 0.5 else None
-        fusion = LexiconFusion(Lexicon(lexicon, pieces), pieces, lms, weights, penalty, hot)
+        fusion = LexiconFusion(Lexicon(lexicon, pieces), pieces, lms, weights, hot)
         for frames in (1, 2, 3, 4):
             log_probs = emissions(frames, len(pieces), rng)
             expected = brute_force(log_probs, pieces, lexicon)
@@ -147,9 +147,10 @@ def test_lexicon_search_equals_brute_force(name: str, order: int, random_lm) -> 
                 words = h.text.split()
                 total = weights.ctc * expected[h.text] + weights.bonus * len(words)
                 if model:
-                    lm = model.score(words, penalty)
+                    lm, unknown = model.score(words), model.unknown(words)
                     assert h.scores["lm"]["w"] == pytest.approx(lm, abs=2e-5)
-                    total += weights.lm["w"] * lm
+                    assert h.scores["unknown"] == unknown
+                    total += weights.lm["w"] * lm + weights.unk * unknown
                 if hot:
                     assert h.scores["hotwords"] == pytest.approx(bonuses(phrases, words))
                     total += bonuses(phrases, words)
@@ -175,9 +176,9 @@ def spoken(random_lm) -> tuple[list[np.ndarray], LexiconFusion]:
         lexicon[word] = [(0.7, ()), (0.3, other)] if rng.random() < 0.3 else [(1.0, ())]
     words = list(lexicon)
     lms = {"w": random_lm(words[5:], "word", rng, 4).lm}
-    weights = Weights(ctc=1.0, lm={"w": 0.4}, bonus=0.5)
+    weights = Weights(ctc=1.0, lm={"w": 0.4}, bonus=0.5, unk=-0.2)
     hot = HotWords({words[0]: 2.0, f"{words[1]} {words[2]}": 3.0})
-    fusion = LexiconFusion(Lexicon(lexicon, tokens), tokens, lms, weights, -1.0, hot)
+    fusion = LexiconFusion(Lexicon(lexicon, tokens), tokens, lms, weights, hot)
     return [emissions(int(n), len(tokens), rng, 3.0) for n in rng.integers(40, 200, 8)], fusion
 
 
@@ -265,7 +266,7 @@ def test_look_ahead_prunes_only_and_thresholds_lose_little(spoken) -> None:
 def test_a_heavy_language_model_loses_less_by_its_wider_threshold(spoken, monkeypatch) -> None:
     batch, light = spoken
     heavy = Weights(ctc=1.0, lm={"w": 6.0}, bonus=0.5)
-    fusion = LexiconFusion(light.lexicon, light.tokens, light.lms, heavy, -1.0)
+    fusion = LexiconFusion(light.lexicon, light.tokens, light.lms, heavy)
     wide = SearchOptions(beam=1000, beam_threshold=1e9, token_threshold=50)
     best = sum(search(log_probs, fusion, wide)[0].total for log_probs in batch)
     lost = best - sum(search(log_probs, fusion, SearchOptions())[0].total for log_probs in batch)
@@ -329,7 +330,7 @@ def test_bonuses_beyond_what_numbers_hold(spoken, bonus: float) -> None:
     few = LexiconFusion(lexicon, full.tokens, full.lms, Weights(lm={"w": 0.4}, ctc=1.0))
     many = LexiconFusion(lexicon, full.tokens, full.lms, replace(full.weights, bonus=bonus))
     word = max(lexicon.words, key=len)
-    hot = LexiconFusion(lexicon, full.tokens, full.lms, full.weights, 0.0, HotWords({word: bonus}))
+    hot = LexiconFusion(lexicon, full.tokens, full.lms, full.weights, HotWords({word: bonus}))
     for log_probs in batch:
         found = [search(log_probs, f, SearchOptions())[0] for f in (few, many, hot)]
         assert len(found[1].text.split()) > len(found[0].text.split())

@@ -37,7 +37,6 @@ def nbest_meta(**more: Any) -> dict[str, Any]:
         "weights": {"ctc": 1.0, "att": 0.0, "lm": {}, "bonus": 0.25},
         "length": "words",
         "lms": {},
-        "unk_penalty": 0.0,
         "normalizer": get_normalizer("basic").to_dict(),
         "tokenizer_hash": "1234",
         "tokens": TOKENS,
@@ -86,9 +85,8 @@ def lms(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str
     return folder
 
 
-def by_kenlm(arpa: Path, words: Sequence[str], unk: float = UNK) -> float:
-    entries = kenlm.Model(str(arpa)).full_scores(" ".join(words))
-    return sum(logp * math.log(10) + unk * oov for logp, _, oov in entries)
+def by_kenlm(arpa: Path, words: Sequence[str]) -> float:
+    return kenlm.Model(str(arpa)).score(" ".join(words)) * math.log(10)
 
 
 def test_scores_equal_kenlm_and_order_follows_the_total(
@@ -102,9 +100,9 @@ def test_scores_equal_kenlm_and_order_follows_the_total(
     assert done.returncode == 0, done.stderr
     assert "big knows" in done.stderr
     meta, utterances = read_nbest(tmp_path / "out.jsonl")
-    assert meta["weights"] == {"ctc": 1.0, "att": 0.0, "lm": {"big": 0.5}, "bonus": 1.5}
+    weights = {"ctc": 1.0, "att": 0.0, "lm": {"big": 0.5}, "bonus": 1.5, "unk": UNK}
+    assert (meta["weights"], meta["length"]) == (weights, "words")
     assert meta["lms"]["big"]["hash"] == NGram.open(lms / "words.lm").hash
-    assert (meta["length"], meta["unk_penalty"]) == ("words", UNK)
     rescored = list(utterances)
     assert [utterance.id for utterance in rescored] == ["u1", "u2", "u3", "u4"]
     assert rescored[3].error == "audio is empty"
@@ -116,7 +114,9 @@ def test_scores_equal_kenlm_and_order_follows_the_total(
         for h in utterance.nbest:
             lm = by_kenlm(lms / "words.arpa", h.text.split())
             assert h.scores["lm"]["big"] == pytest.approx(lm, rel=1e-5)
-            total = h.scores["ctc"] + 0.5 * lm + 1.5 * len(h.text.split())
+            letters = sum(map(len, {*h.text.split()} - {*" ".join(SENTENCES).split()}))
+            assert h.scores["unknown"] == letters
+            total = h.scores["ctc"] + 0.5 * lm + 1.5 * len(h.text.split()) + UNK * letters
             assert h.total == pytest.approx(total, rel=1e-5)
 
 
@@ -139,10 +139,11 @@ def test_a_second_lm_joins_and_the_first_keeps_its_weight(
         for h in utterance.nbest:
             spelt = h.text.replace(" ", "|")
             assert h.scores["lm"]["letters"] == pytest.approx(
-                by_kenlm(lms / "letters.arpa", spelt, unk=0.0), rel=1e-5
+                by_kenlm(lms / "letters.arpa", spelt), rel=1e-5
             )
             lm = 0.7 * h.scores["lm"]["words"] + 0.2 * h.scores["lm"]["letters"]
             total = h.scores["ctc"] + lm + 0.25 * len(h.text.split())
+            total -= 0.5 * h.scores["unknown"]  # the default of `asr rescore`
             assert h.total == pytest.approx(total, rel=1e-6)
 
 
@@ -180,8 +181,8 @@ def test_confidences_are_those_of_the_new_order(tmp_path: Path, lms: Path, run_a
             h.words = [Word(word, 0.0, 1.0) for word in h.text.split()]
     write_nbest(source, meta, lists)
     calibration = {"temperature": 2.0, "known": 0.8}
-    weights = Weights(ctc=1.0, lm={"words": 0.5}, bonus=1.5)
-    save_weights(tmp_path / "W.json", weights, UNK, {"confidence": calibration})
+    weights = Weights(ctc=1.0, lm={"words": 0.5}, bonus=1.5, unk=UNK)
+    save_weights(tmp_path / "W.json", weights, {"confidence": calibration})
     out = tmp_path / "out.jsonl"
     arguments = ("--lm", lms / "words.lm", "--weights", tmp_path / "W.json", "-o", out)
     done = run_asr("rescore", source, *arguments)
@@ -237,9 +238,9 @@ def test_kenlm_binary(tmp_path: Path, lms: Path, need_tool: Callable[[str], str]
 
 def test_weights_file_sorts_anew(tmp_path: Path, lms: Path, run_asr: Run) -> None:
     source = write_list(tmp_path / "n.jsonl")
-    weights = Weights(ctc=1.0, lm={"words": 0.9}, bonus=2.0)
+    weights = Weights(ctc=1.0, lm={"words": 0.9}, bonus=2.0, unk=UNK)
     tuned_on = {"path": "dev.jsonl", "hash": "77", "split": "dev"}
-    save_weights(tmp_path / "W.json", weights, UNK, {"length": "words", "tuned_on": tuned_on})
+    save_weights(tmp_path / "W.json", weights, {"length": "words", "tuned_on": tuned_on})
     out = tmp_path / "out.jsonl"
     arguments = ("rescore", source, "--weights", tmp_path / "W.json", "-o", out)
     refused = run_asr(*arguments)
@@ -247,10 +248,10 @@ def test_weights_file_sorts_anew(tmp_path: Path, lms: Path, run_asr: Run) -> Non
     assert "has a weight for the LM 'words'" in refused.stderr
     assert run_asr(*arguments, "--lm", lms / "words.lm").returncode == 0
     meta, utterances = read_nbest(out)
-    assert (meta["tuned_on"], meta["unk_penalty"]) == (tuned_on, UNK)
+    assert (meta["tuned_on"], meta["weights"]["unk"]) == (tuned_on, UNK)
     assert all(h.total == pytest.approx(h.rate(weights)) for u in utterances for h in u.nbest)
     # once the LM's scores are there, another file only changes the order
-    save_weights(tmp_path / "W.json", Weights(ctc=1.0, lm={"words": 0.0}), UNK, {})
+    save_weights(tmp_path / "W.json", Weights(ctc=1.0, lm={"words": 0.0}), {})
     again = run_asr("rescore", out, "--weights", tmp_path / "W.json", "-o", out)
     assert again.returncode == 0, again.stderr
     assert [u.text for u in read_nbest(out)[1]] == [*(t[0] for t in TEXTS.values()), ""]
@@ -294,15 +295,10 @@ def test_oracle_and_share_of_the_gap(tmp_path: Path, lms: Path, run_asr: Run) ->
             [],
             "already has an LM called 'words'",
         ),
-        (
-            "words.lm",
-            {"lms": {"w": {"path": "x", "hash": "y", "unit": "word"}}},
-            ["--unk-penalty", "-5"],
-            "unknown words cost 0",
-        ),
         ("words.lm", {}, ["--lm-weight", "nan"], "the weight of the LM 'words' is nan"),
         ("words.lm", {}, ["--length-bonus", "inf"], "the length bonus is inf"),
         ("words.lm", {}, ["--unk-penalty", "-inf"], "the penalty of unknown words is -inf"),
+        ("words.lm", {}, ["--unk-penalty", "1"], "the penalty of unknown words is 1, above 0"),
         ("words.lm", {"weights": {"ctc": math.nan}}, [], "the weight of ctc is nan"),
     ],
 )
@@ -328,7 +324,7 @@ def test_weights_for_other_lms_of_the_same_name(
     weights = Weights(ctc=1.0, lm={"words": 0.5}, bonus=0.4)
     for tuned, unit in ((hash, "words"), ("another", "words"), (hash, "tokens")):
         entry = {"path": "words.lm", "hash": tuned, "unit": "word"}
-        save_weights(file, weights, 0.0, {"length": unit, "lms": {"words": entry}})
+        save_weights(file, weights, {"length": unit, "lms": {"words": entry}})
         for use in (
             lambda: open_lms([lms / "words.lm"], weights_file=file),
             lambda: command.main(given, standalone_mode=False),

@@ -30,7 +30,8 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 def generate(
     count: int, size: int, truth: dict[str, float], seed: int = 0
 ) -> tuple[list[NBest], dict[str, str]]:
-    """Lists in which `truth`, weights of ctc, att, lm and bonus, ranks by errors but for noise."""
+    """Lists in which `truth`, weights of ctc, att, lm, bonus and unk, ranks by errors but for
+    noise."""
     rng = np.random.default_rng(seed)
     lists, references = [], {}
     for u in range(count):
@@ -50,6 +51,9 @@ def generate(
             # the LM's score is what makes the planted total equal -errors (+ noise)
             rest = sum(truth[name] * scores[name] for name in scores)
             rest += truth["bonus"] * len(heard)
+            if "unk" in truth:
+                scores["unknown"] = int(rng.integers(0, 20))
+                rest += truth["unk"] * scores["unknown"]
             total = -errors + rng.normal(0, 0.2)
             scores |= {"lm": {"big": (total - rest) / truth["lm"]}, "length": len(heard)}
             hypotheses.append(Hypothesis(text, [], scores))
@@ -62,7 +66,7 @@ def write_files(
 ) -> tuple[str, str]:
     """An n-best file and its manifest."""
     lms = {"big": {"path": "big.lm", "hash": "77", "unit": "word"}}
-    meta = {"weights": {"ctc": 1.0}, "length": "words", "lms": lms, "unk_penalty": -2.0, "beam": 30}
+    meta = {"weights": {"ctc": 1.0}, "length": "words", "lms": lms, "beam": 30}
     write_nbest(folder / "n.jsonl", meta, lists)
     rows = [json.dumps({"id": i, "audio": "a.wav", "text": t}) for i, t in references.items()]
     (folder / f"manifest.{split}.jsonl").write_text("\n".join(rows) + "\n")
@@ -81,11 +85,11 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     assert f"1 utterance of {manifest} not in the list" in done.stderr
     assert "of a beam of 30: decode with --beam 30 at least" in done.stderr
     assert "confidences of words: scores divided by " in done.stdout
-    weights, unk_penalty, record = load_weights(out)
-    assert weights.ctc == 1.0
+    weights, record = load_weights(out)
+    assert (weights.ctc, weights.unk) == (1.0, 0.0)
     assert weights.lm["big"] == pytest.approx(0.8, abs=0.1)
     assert weights.bonus == pytest.approx(1.7, abs=0.6)
-    assert (unk_penalty, record["length"], record["tuned_on"]["split"]) == (-2.0, "words", "dev")
+    assert (record["length"], record["tuned_on"]["split"]) == ("words", "dev")
     assert record["lms"]["big"]["hash"] == "77"
     # the figures are those of jiwer on the lists sorted by these weights
     del references["absent"]
@@ -122,6 +126,22 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     for temperature in (max(chosen[0] / 1.3, TEMPERATURES[0]), chosen[0], chosen[0] * 1.3):
         for known in (chosen[1] - 0.05, chosen[1]):
             assert cost(*chosen) <= cost(temperature, known) + 1e-3
+
+
+def test_the_cost_of_unknown_words_is_found(tmp_path: Path, run_asr: Run) -> None:
+    lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7, "unk": -0.6})
+    nbest, manifest = write_files(tmp_path, lists, references)
+    done = run_asr("tune", nbest, "--ref", manifest, "-o", tmp_path / "W.json")
+    assert done.returncode == 0, done.stderr
+    weights, _ = load_weights(tmp_path / "W.json")
+    assert weights.unk == pytest.approx(-0.6, abs=0.1)
+    assert f"unknown words {weights.unk:g} a letter" in done.stdout
+    # where knowing the word is no gain, what is unknown is not rewarded
+    lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7, "unk": 0.6})
+    table = tune.tabulate(lists, references, str)
+    assert table.columns == ["ctc", "big", "length", "unknown"]
+    tuned = tune.tune(table, "words")
+    assert (tuned.weights.unk, "unknown" in tuned.edges) == (0.0, False)
 
 
 def test_ratio_of_ctc_and_att_is_found() -> None:
@@ -303,7 +323,7 @@ def test_never_worse_than_the_list_as_it_is(tmp_path: Path) -> None:
     _, manifest = write_files(tmp_path / "dev", lists, references)
     record = run_tune(tmp_path / "n.jsonl", manifest, tmp_path / "W.json")
     assert record["wer"]["tuned"] == record["wer"]["first-best"] == 2 / 7
-    assert record["weights"] == {"ctc": 1.0, "att": 0.0, "lm": {"big": 0.4}, "bonus": 0.0}
+    assert record["weights"] == asdict(Weights(ctc=1.0, lm={"big": 0.4}))
 
 
 def test_range_grows_to_an_optimum_beyond_it() -> None:
@@ -340,7 +360,7 @@ def test_lm_is_added_before_tuning(
     added = ("--lm", tmp_path / "small.arpa", "--lm-unit", "word")
     done = run_asr("tune", nbest, "--ref", manifest, *added, "-o", out)
     assert done.returncode == 0, done.stderr
-    weights, _, record = load_weights(out)
+    weights, record = load_weights(out)
     assert set(weights.lm) == set(record["lms"]) == {"big", "small"}
     rescored = tmp_path / "new.jsonl"
     done = run_asr("rescore", nbest, *added, "--weights", out, "--ref", manifest, "-o", rescored)
@@ -384,10 +404,10 @@ def test_a_list_of_single_hypotheses_is_refused(tmp_path: Path, run_asr: Run) ->
 
 
 def test_weights_file(tmp_path: Path) -> None:
-    weights = Weights(ctc=0.3, att=0.7, lm={"a": 0.5, "ü": 0.25}, bonus=-1.5)
-    save_weights(tmp_path / "W.json", weights, -4.0, {"length": "tokens"})
-    assert load_weights(tmp_path / "W.json")[:2] == (weights, -4.0)
-    assert load_weights(tmp_path / "W.json")[2]["length"] == "tokens"
+    weights = Weights(ctc=0.3, att=0.7, lm={"a": 0.5, "ü": 0.25}, bonus=-1.5, unk=-0.25)
+    save_weights(tmp_path / "W.json", weights, {"length": "tokens"})
+    found, record = load_weights(tmp_path / "W.json")
+    assert (found, record["length"]) == (weights, "tokens")
     assert [path.name for path in tmp_path.iterdir()] == ["W.json"]
     with pytest.raises(InputError, match="cannot be read"):
         load_weights(tmp_path / "missing")
@@ -403,7 +423,8 @@ def test_weights_file(tmp_path: Path) -> None:
         '{"weights": {"ctc": "much"}}',
         '{"weights": {"lm": [1]}}',
         '{"weights": {"ctc": NaN}}',
-        '{"weights": {"ctc": 1}, "unk_penalty": -Infinity}',
+        '{"weights": {"ctc": 1, "unk": -Infinity}}',
+        '{"weights": {"ctc": 1, "unk": 2}}',
         '{"weights": {"ctc": 1}, "tuned_on": "x"}',
         '{"weights": {"ctc": 1}, "lms": {"word": 5}}',
         '{"weights": {"ctc": 1}, "wer": {"tuned": "x"}}',

@@ -146,7 +146,7 @@ def brute_force(
 
 def make_mwer(model: Recognizer, weights: Weights, paths: list[str], folder: Path) -> MWER:
     """With a search that prunes nothing."""
-    save_weights(folder / "weights.json", weights, 0.0, {})
+    save_weights(folder / "weights.json", weights, {})
     options = MWEROptions(NBEST, paths, str(folder / "weights.json"), SCALE)
     mwer = MWER(model, TOKENIZER, options)
     mwer.search_options = replace(EXHAUSTIVE, beam=300, nbest=NBEST, length_ratio=0.75)
@@ -265,7 +265,7 @@ def test_impossible_options(options: dict[str, float], message: str) -> None:
 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.json", Weights(ctc=0.3, att=0.7), 0.0, {})
+    save_weights(tmp_path / "w.json", Weights(ctc=0.3, att=0.7), {})
     with pytest.raises(InputError, match="'att', which this model lacks"):
         MWER(tiny(1.0), TOKENIZER, MWEROptions(4, [], str(tmp_path / "w.json")))
 
@@ -309,7 +309,7 @@ def test_training_with_it(
 ) -> None:
     """`asr train` says what there is to learn, records the loss, and does not say so again."""
     config, folder = experiment("ctc", epochs=2), tmp_path / "exp"
-    save_weights(tmp_path / "w.json", Weights(ctc=1.0, lm={"words": 0.5}), 0.0, {})
+    save_weights(tmp_path / "w.json", Weights(ctc=1.0, lm={"words": 0.5}), {})
     more = ["data.workers=0", f"mwer={{nbest: 3, lm: [{lms[0][0]}], weights: {tmp_path}/w.json}}"]
     given = [str(config), "-o", str(folder), *(a for m in more for a in ("--set", m))]
     assert command.main(given, standalone_mode=False) is None
