@@ -24,6 +24,7 @@ from asr.decoding.fusion_steps import (
     FusionArrays,
     Hashes,
     Ints,
+    Prefixes,
     complete_word,
     extend,
     finish,
@@ -126,7 +127,7 @@ def _score_all(a: Any, ts: Any, ws: Any, wh: Any, out: Any, ahead: Any) -> None:
             if a.boundary[v]:
                 after, score = FNV_START, score + completed
             for i in range(a.letters_begin[v], a.letters_begin[v + 1]):
-                after, letters = spell(a, after, a.letters[i])
+                after, letters = spell(a.prefixes, after, a.letters[i])
                 unknown += letters
             out[n, v] = score + a.unk * unknown
             ahead[n, v] = look_ahead(a, after)
@@ -171,8 +172,11 @@ class Fusion:
         # What the CTC search reads: states of an LM without effect would keep prefixes apart that
         # can go on alike.
         a = self.arrays
+        has_word = a.has_word and (a.word_weight > 0 or a.unk < 0)
         self.search_arrays = a._replace(
-            has_token=a.token_weight > 0, has_word=a.has_word and (a.word_weight > 0 or a.unk < 0)
+            has_token=a.token_weight > 0,
+            has_word=has_word,
+            prefixes=a.prefixes if has_word else _NO_PREFIXES,
         )
         self._spare: list[tuple[Any, Any]] = []
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
@@ -211,7 +215,6 @@ class Fusion:
         spelling = [letters(t).encode() for t in ["", *self.tokens[1:]]]
         ids = {w: i for i, w in enumerate(token_lm.vocabulary)} if token_lm else {}
         token_ids = [ids.get(t, ids.get("|", 0) if t == " " else 0) for t in self.tokens]
-        keys, best, known = _prefixes(word_lm) if word_lm else _NO_PREFIXES
         bonus = float(self.weights.bonus)
         hot = self.hotwords.arrays if self.hotwords else NO_HOT_WORDS
         rise = (hot.earned + hot.ahead)[hot.next] - hot.ahead[:, None]
@@ -231,9 +234,7 @@ class Fusion:
             allowed=np.array([i > 0 and t not in SPECIAL for i, t in enumerate(self.tokens)], bool),
             letters=np.frombuffer(b"".join(spelling) or b"\0", np.uint8).copy(),
             letters_begin=np.cumsum([0, *map(len, spelling)]).astype(np.int32),
-            prefix_keys=keys,
-            prefix_best=best,
-            prefix_letters=known,
+            prefixes=_prefixes(word_lm) if word_lm else _NO_PREFIXES,
             unknown=float(word_lm.arrays.logprob[0]) if word_lm else 0.0,
             has_hot=self.hotwords is not None,
             hot=hot,
@@ -290,8 +291,7 @@ class Fusion:
         return Increments(scores[0], scores[1], counts[0], counts[1], scores[2])
 
 
-def _prefixes(lm: NGram) -> tuple[Hashes, NDArray[np.float32], Ints]:
-    """Hash table of every beginning of a word (whole words too): its best unigram, its letters."""
+def _prefixes(lm: NGram) -> Prefixes:
     text = np.frombuffer("\n".join(lm.vocabulary[len(RESERVED) :]).encode(), np.uint8)
     hashes, best = np.zeros(len(text), np.uint64), np.zeros(len(text), np.float32)
     letters = np.zeros(len(text), np.int32)
@@ -305,7 +305,7 @@ def _prefixes(lm: NGram) -> tuple[Hashes, NDArray[np.float32], Ints]:
         _slots(distinct, keys, slots)
         values[slots] = np.maximum.reduceat(best[order], first)
         counts[slots] = letters[order][first]
-    return keys, values, counts
+    return Prefixes(keys, values, counts)
 
 
 def _readonly(arrays: NGramArrays) -> NGramArrays:
@@ -316,7 +316,7 @@ def _readonly(arrays: NGramArrays) -> NGramArrays:
     return NGramArrays(*views)
 
 
-_NO_PREFIXES = np.zeros(1, np.uint64), np.zeros(1, np.float32), np.zeros(1, np.int32)
+_NO_PREFIXES = Prefixes(np.zeros(1, np.uint64), np.zeros(1, np.float32), np.zeros(1, np.int32))
 _NOTHING = NGramArrays(
     word=np.zeros(1, np.int32),
     logprob=np.zeros(1, np.float32),

@@ -12,13 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.hotwords import SPACE, HotArrays
-from asr.kernels import njit_lean
+from asr.kernels import njit_inline, njit_lean
 from asr.lm.ngram import EOS, FNV_START, NGramArrays, advance, fnv, lookup
 
 END: Any = np.int32(EOS)  # of the type of other words: one compilation
+# Hashes from here on are of letters with which no known word begins: nothing is looked up of them.
+# (Of known words one in 2^32 has such a hash.)
+UNKNOWN = np.uint64(0xFFFFFFFF00000000)
 
 Ints = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
+
+
+class Prefixes(NamedTuple):
+    """Hash table of every beginning of a known word, whole words too; without a language model of
+    words it has one place, empty. P is a power of two."""
+
+    keys: Hashes  # (P,) hashes of letters; 0 is empty
+    best: NDArray[np.float32]  # (P,) the largest unigram log probability of words that begin so
+    letters: Ints  # (P,) how many letters they are
 
 
 class FusionArrays(NamedTuple):
@@ -38,9 +50,7 @@ class FusionArrays(NamedTuple):
     allowed: NDArray[np.bool_]  # (V,) may the token be output?
     letters: NDArray[np.uint8]  # UTF-8 bytes of all tokens without their boundary marks
     letters_begin: Ints  # (V + 1,)
-    prefix_keys: Hashes  # (P, a power of two) hashes of all beginnings of words; 0 is empty
-    prefix_best: NDArray[np.float32]  # (P,) the largest unigram log probability of such words
-    prefix_letters: Ints  # (P,) how many letters they are
+    prefixes: Prefixes
     unknown: float  # raw score of an unknown word as unigram
     has_hot: bool
     hot: HotArrays
@@ -53,33 +63,38 @@ def complete_word(a: Any, ws: Any, wh: Any) -> Any:
     unknown and they are not counted yet, next state)."""
     if not a.has_word:
         return 0.0, 0, ws
-    word: Any = np.int32(lookup(a.word_lm, wh))
+    word: Any = np.int32(0 if wh >= UNKNOWN else lookup(a.word_lm, wh))
     logp, after, _ = advance(a.word_lm, ws, word)
-    return logp + 0.0, letters_of(a, wh) if word == 0 else 0, np.int32(after)
+    counted = word != 0 or wh >= UNKNOWN
+    return logp + 0.0, 0 if counted else letters_of(a.prefixes, wh), np.int32(after)
 
 
 @njit_lean
-def letters_of(a: Any, wh: Any) -> Any:
+def letters_of(prefixes: Any, wh: Any) -> Any:
     """How many letters have the hash `wh`, where a known word begins so; else 0."""
-    slot = slot_of(a.prefix_keys, wh)
-    return np.int64(a.prefix_letters[slot] if a.prefix_keys[slot] == wh else 0)
+    slot = slot_of(prefixes.keys, wh)
+    return np.int64(prefixes.letters[slot] if prefixes.keys[slot] == wh else 0)
 
 
-@njit_lean
-def spell(a: Any, wh: Any, byte: Any) -> Any:
+@njit_inline
+def spell(prefixes: Any, wh: Any, byte: Any) -> Any:
     """One more byte of a word: (hash, letters that are now known to be of an unknown word).
 
     They count as soon as no known word begins so: all so far, then each that follows. A word that
     is unknown though others begin like it is counted when it is complete.
     """
     after = fnv(wh, byte)
-    if not a.has_word or a.prefix_keys[slot_of(a.prefix_keys, after)] == after:
-        return after, 0
     letter = 1 if byte & 0xC0 != 0x80 else 0  # the first byte of a UTF-8 character
-    return after, letters_of(a, wh) + letter
+    if len(prefixes.keys) == 1:
+        return after, 0
+    if wh < UNKNOWN:
+        if prefixes.keys[slot_of(prefixes.keys, after)] == after:
+            return after, 0
+        letter += letters_of(prefixes, wh)
+    return after | UNKNOWN, letter
 
 
-@njit_lean
+@njit_inline
 def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
     """Append `token`: (token LM, word LM, words completed (0 or 1), letters of unknown words, next
     ts, ws, wh); raw logs."""
@@ -93,7 +108,7 @@ def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
             words = 1
         wh = FNV_START
     for i in range(a.letters_begin[token], a.letters_begin[token + 1]):
-        wh, letters = spell(a, wh, a.letters[i])
+        wh, letters = spell(a.prefixes, wh, a.letters[i])
         unknown += letters
     return token_score, word_score, words, unknown, ts, ws, wh
 
@@ -144,11 +159,11 @@ def look_ahead(a: Any, wh: Any) -> Any:
         return 0.0
     best = 0.0
     if a.has_word:
-        slot = slot_of(a.prefix_keys, wh)
         best = a.word_weight * a.unknown
-        if a.prefix_keys[slot] == wh:
-            best += a.unk * a.prefix_letters[slot]
-            best = max(best, a.word_weight * a.prefix_best[slot])
+        slot = slot_of(a.prefixes.keys, wh) if wh < UNKNOWN else np.uint64(0)
+        if a.prefixes.keys[slot] == wh:
+            best += a.unk * a.prefixes.letters[slot]
+            best = max(best, a.word_weight * a.prefixes.best[slot])
     return best + a.word_bonus
 
 

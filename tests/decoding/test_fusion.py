@@ -94,7 +94,7 @@ def test_look_ahead_is_the_best_word_with_that_beginning(random_lm) -> None:
     for beginning in ("a", "b", "ba", "bab", "é", "éa", "bb", "aba"):
         h, counted = FNV_START, 0
         for byte in beginning.encode():
-            h, letters = spell(fusion.arrays, np.uint64(h), np.uint8(byte))
+            h, letters = spell(fusion.arrays.prefixes, np.uint64(h), np.uint8(byte))
             counted += letters
         best = [0.5 * p for w, p in unigrams.items() if w.startswith(beginning)]
         assert counted == (0 if best else len(beginning))

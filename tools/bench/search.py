@@ -52,9 +52,9 @@ OURS = {
     "char=0.4 bonus=1.5",
     ("hard", "char"): "beam=60 beam_threshold=3 token_threshold=4 blank_skip=0.98 "
     "char=0.2 bonus=1.1",
-    ("easy", "word"): "beam=200 beam_threshold=5 token_threshold=4 blank_skip=0.98 "
-    "word=0.3 bonus=2 unk=-8",
-    ("hard", "word"): "beam=60 beam_threshold=4 token_threshold=4 word=0.25 bonus=2 unk=-5",
+    ("easy", "word"): "beam=40 beam_threshold=5 token_threshold=4 blank_skip=0.98 "
+    "word=0.35 bonus=1.5 unk=-0.4",
+    ("hard", "word"): "beam=60 beam_threshold=4 token_threshold=4 word=0.25 bonus=2 unk=-0.3",
     ("easy", "both"): "beam=40 beam_threshold=5 token_threshold=4 word=0.25 char=0.3 bonus=1",
     ("hard", "both"): "beam=60 beam_threshold=5 token_threshold=4 word=0.25 char=0.2 bonus=2.5",
     ("easy", "lexicon"): "beam=40 beam_threshold=6 token_threshold=4 blank_skip=0.98 "
