@@ -149,7 +149,7 @@ def systems_table(test: TestSet) -> Table:
 
 
 def _lms(meta: dict[str, Any]) -> str:
-    """ "word 0.8 (82410ecf031e), bonus 1.3 a word"; "none"."""
+    """ "word 0.8 (82410ecf031e), bonus 1.3 a word, unknown words -0.5 a letter"; "none"."""
     weights = meta.get("weights") or {}
     parts = [
         f"{name} {weights.get('lm', {}).get(name, 0):g} ({lm['hash']})"
@@ -157,6 +157,8 @@ def _lms(meta: dict[str, Any]) -> str:
     ]
     if parts:
         parts.append(f"bonus {weights.get('bonus', 0):g} a {str(meta.get('length', 's'))[:-1]}")
+    if any(lm.get("unit") == "word" for lm in (meta.get("lms") or {}).values()):
+        parts.append(f"unknown words {weights.get('unk', 0):g} a letter")
     return ", ".join(parts) or "none"
 
 
