@@ -3,8 +3,9 @@
 #     stage NAME 'what it makes, how long it takes' COMMAND...
 #     together FUNCTION NAME...       FUNCTION, a list of stages, for every NAME at once
 #     tuned NAME ROUNDS MODEL DEV "FIRST WEIGHTS" OPTIONS...
-#         exp/NAME.json: the weights with the fewest errors on a dev set, decoded by the first weights
-#         and, ROUNDS times, by those found so far, which other hypotheses answer
+#         exp/NAME.json: the weights with the fewest errors on a dev set; it is decoded by the first
+#         weights, then ROUNDS times by those found so far, since a search at other weights finds
+#         other hypotheses
 #
 # A stage's marker holds a hash of its command, of the files of conf/ it names, and
 # of the stages before it: what is changed runs again, and so does all that follows.

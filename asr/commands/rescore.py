@@ -18,9 +18,7 @@ from asr.errors import InputError
 @scorer_options
 @click.option("--lm-weight", type=float, multiple=True, help="One for each --lm (default 0.5).")
 @click.option("--length-bonus", type=float, help="Bonus a word (a token, with token LMs only).")
-@click.option(
-    "--unk-penalty", type=float, help="For each letter of an unknown word (default -0.5)."
-)
+@click.option("--unk-penalty", type=float, help="For each letter of an unknown word.")
 @click.option("--weights", type=FILE, help="Weights file of `asr tune`, instead of single weights.")
 @click.option("--ref", type=FILE, help="Manifest: print WER before, after and oracle.")
 @click.option("--label", help="Name of the new list in the tables of `asr score`.")
@@ -40,8 +38,8 @@ def command(
 ) -> None:
     """Add language models' raw scores to every hypothesis of NBEST and sort by the new total.
 
-    LMs that are in the list keep their scores and weights. With --weights and no --lm the list is
-    only sorted anew.
+    LMs that are in the list keep their scores and weights; bonus and cost of unknown words are the
+    list's where none are given. With --weights and no --lm the list is only sorted anew.
 
     \b
     Examples:
@@ -49,7 +47,7 @@ def command(
       asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
       asr rescore n.jsonl --lm word.lm --lm char.bin --lm-unit word --lm-unit token -o new.jsonl
     """
-    from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT
+    from asr.decoding.options import DEFAULT_WEIGHT
     from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
     from asr.decoding.tune import references, tabulate, wer_report
     from asr.decoding.weights import calibration_from, check_alone, check_lms, load_weights
@@ -70,8 +68,6 @@ def command(
         check_lms(record, new["lms"], weights)
     else:
         lm_weight = lm_weight or (DEFAULT_WEIGHT,) * len(scorers)
-        if unk_penalty is None and not meta.get("lms"):  # else it is that of the list
-            unk_penalty = DEFAULT_UNK
     reweight(
         rescorer,
         new,

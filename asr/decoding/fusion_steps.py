@@ -17,8 +17,8 @@ from asr.lm.ngram import EOS, FNV_START, NGramArrays, advance, fnv, lookup
 
 END: Any = np.int32(EOS)  # of the type of other words: one compilation
 # Hashes from here on are of letters with which no known word begins: nothing is looked up of them.
-# (Of known words one in 2^32 has such a hash.)
-UNKNOWN = np.uint64(0xFFFFFFFF00000000)
+# (One in 2^40 beginnings of known words has such a hash by chance.)
+UNKNOWN = np.uint64(0xFFFFFFFFFF000000)
 
 Ints = NDArray[np.int32]
 Hashes = NDArray[np.uint64]

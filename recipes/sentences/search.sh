@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # After run.sh: every way to search, on the same models. A third one, CTC of phones, is trained and
-# decoded as EESEN does: pronunciations and a word LM. 11 minutes. All weights come from the dev set.
+# decoded as EESEN does: pronunciations and a word LM. About 13 minutes. All weights come from the dev set.
 . "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 
 . ./after.sh

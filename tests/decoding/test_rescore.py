@@ -34,7 +34,7 @@ UNK = -3.0
 
 def nbest_meta(**more: Any) -> dict[str, Any]:
     return {
-        "weights": {"ctc": 1.0, "att": 0.0, "lm": {}, "bonus": 0.25},
+        "weights": {"ctc": 1.0, "att": 0.0, "lm": {}, "bonus": 0.25, "unk": -0.5},
         "length": "words",
         "lms": {},
         "normalizer": get_normalizer("basic").to_dict(),
@@ -143,7 +143,7 @@ def test_a_second_lm_joins_and_the_first_keeps_its_weight(
             )
             lm = 0.7 * h.scores["lm"]["words"] + 0.2 * h.scores["lm"]["letters"]
             total = h.scores["ctc"] + lm + 0.25 * len(h.text.split())
-            total -= 0.5 * h.scores["unknown"]  # the default of `asr rescore`
+            total -= 0.5 * h.scores["unknown"]  # the list's
             assert h.total == pytest.approx(total, rel=1e-6)
 
 
