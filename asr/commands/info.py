@@ -49,6 +49,8 @@ def describe_model(path: Path) -> dict[str, object]:
     facts["frame_shift"] = f"{1000 * shift:g} ms, {1 / shift:.4g} frames a second"
     layers = "attention" if facts["encoder"] == "conformer" else "LSTM"
     facts["receptive_field"] = f"{1000 * field:g} ms below the first {layers} layer, then all"
+    if (window := facts.pop("window")) is not None:
+        facts["window"] = f"{window:.1f} s, of recordings above {2 * window:.1f} s"
     facts["tokenizer"] = f"{tokenizer.type}, {tokenizer.size} pieces"
     facts["normalizer"] = tokenizer.normalizer.name
     return {**facts, "hash": model_hash(folder)}

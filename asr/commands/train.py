@@ -15,6 +15,8 @@ from asr.console import count, end_with_skipped, say
 from asr.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from asr.config import Experiment
@@ -30,6 +32,9 @@ TOKEN_WEIGHTS = {
     *("ctc.linear.weight", "ctc.linear.bias"),
     *("speller.embedding.weight", "speller.output.weight", "speller.output.bias"),
 }
+
+USUAL = 0.9  # of the utterances trained on are no longer than a model's window
+SHORTEST_WINDOW = 2.0  # seconds
 
 
 def show_options(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -139,6 +144,7 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     if options.init:
         initialise(model, tokenizer, Path(options.init))
     train, dev = open_sets(experiment, tokenizer, model)
+    model.window = window_of(train.sampler.durations, model.window)
     size = sum(p.numel() for p in model.parameters())
     say(
         f"{size / 1e6:.1f} M parameters, {tokenizer.size} tokens; training on "
@@ -156,6 +162,14 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     if mwer and not trainer.step:
         mwer.introduce(train, dev.texts.values())
     return trainer
+
+
+def window_of(durations: NDArray[np.float32], before: float | None) -> float:
+    """The window (seconds) of a model trained on utterances of these durations; no shorter than
+    that of the model it starts from."""
+    import numpy as np
+
+    return max(float(np.quantile(durations, USUAL)), before or SHORTEST_WINDOW)
 
 
 def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
@@ -266,6 +280,7 @@ def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
             "Copy `model:` from its config.yaml into the configuration.",
         )
     model.load_state_dict(taken, False)
+    model.window = saved.window
     say(f"weights from {source}" + (f"; new ones: {', '.join(left)}" if left else ""))
 
 

@@ -7,12 +7,14 @@ length: exact, and as fast as the dense LSTM.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from asr.errors import InputError
 from asr.models.conformer import Conformer
@@ -195,6 +197,32 @@ class Encoder(nn.Module):
             else:
                 x, lengths = step(x, lengths)
         return x, lengths
+
+    def in_windows(self, x: Tensor, lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """As `forward`, for utterances much longer than those of training, in which layers that see
+        the whole of one lose their way. What has more than twice `size` frames is divided into
+        windows of that many, and the states of a sixth of it at either side, which lack what comes
+        before or after, are left away (overlapping inference, Chiu et al. 2019).
+        """
+        if int(lengths.max()) <= 2 * size:
+            return self.forward(x, lengths)
+        unit = self.subsampling
+        side = math.ceil(size / (6 * unit)) * unit
+        windows, parts = [], []  # frames; the utterance, where its states begin, how many they are
+        for row, total in enumerate(lengths.tolist()):
+            count = 1 if total <= 2 * size else math.ceil(total / max(size - 2 * side, unit))
+            step = math.ceil(total / (count * unit)) * unit
+            for begin in range(0, total, step):
+                low = max(0, begin - side)
+                windows.append(x[row, low : min(begin + step + side, total)])
+                parts.append((row, (begin - low) // unit, step // unit))
+        frames = torch.tensor([len(window) for window in windows], device=x.device)
+        states, counts = self.forward(pad_sequence(windows, batch_first=True), frames)
+        pieces: list[list[Tensor]] = [[] for _ in lengths]
+        for own, count, (row, begin, length) in zip(states, counts.tolist(), parts, strict=True):
+            pieces[row].append(own[begin : min(begin + length, count)])
+        whole = pad_sequence([torch.cat(row) for row in pieces], batch_first=True)
+        return whole, self.output_lengths(lengths)
 
 
 def check_conformer(options: EncoderOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Recognizer(nn.Module):
         check_range("model.ctc_weight", options.ctc_weight, 0, 1)
         self.options, self.vocabulary = options, vocabulary
         self.tokenizer_hash: str | None = None  # of the tokenizer it is trained with; saved
+        self.window: float | None = None  # seconds; see `encode`; saved
         self.frontend = Frontend(options.frontend, options.sample_rate)
         self.encoder = Encoder(options.encoder, options.frontend.channels)
         size = self.encoder.size
@@ -92,11 +94,16 @@ class Recognizer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """samples (B, N) in [-1, 1], lengths (B,) -> states (B, T, D), lengths (B,).
 
-        Masks: see Frontend.forward.
+        Masks: see Frontend.forward. What is decoded and longer than twice `window` is encoded in
+        windows of that length (nine tenths of the utterances of training are no longer).
         """
         with torch.autocast(samples.device.type, enabled=False):  # energies span many magnitudes
             features, frames = self.frontend(samples, lengths, time_masks, frequency_masks)
-        states, frames = self.encoder(features, frames)
+        if self.training or self.window is None:
+            states, frames = self.encoder(features, frames)
+        else:
+            size = round(self.window * self.options.sample_rate / self.frontend.shift)
+            states, frames = self.encoder.in_windows(features, frames, size)
         return states, frames
 
     def ctc_log_probs(self, states: Tensor) -> Tensor:
@@ -151,13 +158,14 @@ class Recognizer(nn.Module):
             "sample_rate": self.options.sample_rate,
             "frame_shift": self.frame_shift,
             "receptive_field": self.receptive_field,
+            "window": self.window,
         }
 
     def save(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors; each appears only when it is complete."""
         folder = Path(folder)
         config = {"format": FORMAT, "options": asdict(self.options), "vocabulary": self.vocabulary}
-        config["tokenizer_hash"] = self.tokenizer_hash
+        config |= {"tokenizer_hash": self.tokenizer_hash, "window": self.window}
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         with whole_file(folder / WEIGHTS, "wb") as file:
             file.write(save(weights))
@@ -185,7 +193,7 @@ class Recognizer(nn.Module):
             raise InputError(what, path, AGAIN) from error
         check_fit(model.state_dict(), weights, path)
         model.load_state_dict(weights)
-        model.tokenizer_hash = config.get("tokenizer_hash")
+        model.tokenizer_hash, model.window = config.get("tokenizer_hash"), config["window"]
         return model.to(device).eval()
 
 
@@ -222,6 +230,9 @@ def read_config(path: Path) -> dict[str, Any]:
     size = config.get("vocabulary")
     if not isinstance(config.get("options"), dict) or type(size) is not int or size < 2:
         raise InputError("'options' or 'vocabulary' is missing or wrong", path, AGAIN)
+    window = config.setdefault("window", None)
+    if window is not None and not (type(window) in (int, float) and 0.1 <= window < math.inf):
+        raise InputError(f"'window' is {window!r}, no number of seconds", path, AGAIN)
     return config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -307,6 +308,12 @@ def test_align_and_info(place: Path, tmp_path: Path, run_asr: Run) -> None:
     assert "ctc, las" in done.stdout
     assert " frames a second" in done.stdout
     assert " ms below the first LSTM layer" in done.stdout
+    assert "window" not in done.stdout
+    windowed = shutil.copytree(place / "model", place / "windowed")
+    config = json.loads((windowed / "config.json").read_text())
+    (windowed / "config.json").write_text(json.dumps(config | {"window": 6.0}))
+    done = run_asr("info", windowed)
+    assert "  6.0 s, of recordings above 12.0 s" in done.stdout
     done = run_asr("info", place / "word.arpa")
     assert done.returncode == 0, done.stderr
     assert "1-grams" in done.stdout

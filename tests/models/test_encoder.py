@@ -197,3 +197,23 @@ def test_impossible_options(options: EncoderOptions, where: str, says: str) -> N
         Encoder(options, 80)
     assert caught.value.where == where
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor"), [("blstm", 2), ("blstm", 3), ("blstm", 4), ("pyramid", 2), ("pyramid", 8)]
+)
+def test_windows_of_layers_without_memory_are_the_whole(kind: str, factor: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderOptions(kind, size=4, subsampling=factor), 6).double().eval()
+    for layer in encoder.modules():
+        if isinstance(layer, nn.LSTM):  # remembers nothing: a state is that of its frames alone
+            layer.weight_hh_l0.data.zero_()
+            layer.bias_ih_l0.data[4:8] = -1000.0
+    for totals in ((160, 97, 61, 60, 1), (121,), (60, 30), (173, 174, 175, 176, 177)):
+        lengths = torch.tensor(totals)
+        x = torch.randn(len(totals), max(totals), 6, dtype=torch.float64)
+        x = x * inside(lengths, max(totals))[:, :, None]
+        whole, counts = encoder(x, lengths)
+        parts, same = encoder.in_windows(x, lengths, 30)
+        assert same.tolist() == counts.tolist()
+        torch.testing.assert_close(parts, whole, atol=1e-12, rtol=0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from asr.errors import InputError
 from asr.models.ctc import min_frames
+from asr.models.dropout import LockedDropout
 from asr.models.recognizer import Recognizer, RecognizerOptions
 
 Make = Callable[..., Recognizer]
@@ -66,6 +67,37 @@ def test_padding_never_changes_a_result(
                 torch.testing.assert_close(
                     single[name][0], losses[name][row], atol=100 * bound, rtol=0
                 )
+
+
+@pytest.mark.parametrize("encoder", ["blstm", "conformer", "pyramid"])
+def test_long_utterances_are_encoded_in_windows(
+    make_recognizer: Make, batch: Batch, encoder: str
+) -> None:
+    model = make_recognizer("logmel", encoder).double()
+    samples, lengths = batch[0].double(), batch[1]  # 1.1, 0.9, 0.4 and 0.02 s
+    with torch.no_grad():
+        whole, frames = model.encode(samples, lengths)
+        model.window = 0.25
+        states, same = model.encode(samples, lengths)
+        assert same.tolist() == frames.tolist()
+        for row, count in enumerate(frames.tolist()):
+            one = samples[row : row + 1, : lengths[row]]
+            own, _ = model.encode(one, lengths[row : row + 1])
+            assert (states[row, :count] - own[0]).abs().max() < 1e-9
+            assert states[row, count:].abs().sum() == 0
+            difference = (states[row] - whole[row]).abs().amax(1)
+            if row > 1:  # not twice as long as a window
+                assert difference.max() < 1e-12
+            else:
+                assert difference.max() > 1e-6
+        model.window = 0.6
+        torch.testing.assert_close(model.encode(samples, lengths)[0], whole, atol=0, rtol=0)
+        model.window = 0.25
+        model.train()  # training sees whole utterances
+        for module in model.modules():
+            if isinstance(module, LockedDropout):
+                module.eval()
+        torch.testing.assert_close(model.encode(samples, lengths)[0], whole, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +229,10 @@ def test_model_folders_that_cannot_be_used(make_recognizer: Make, tmp_path: Path
     refused("'encoder'")
     edit(tmp_path, options={**options, "encoder": {**options["encoder"], "layers": "many"}})
     refused("'layers'")
-    edit(tmp_path, options=options)
+    for window in ("long", 0.0, -1.0, [], True):
+        edit(tmp_path, options=options, window=window)
+        refused("'window' is", "no number of seconds")
+    edit(tmp_path, window=None)
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[:-100])
     refused("not a whole safetensors file", "model.safetensors")

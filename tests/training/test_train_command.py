@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import torch
 
-from asr.commands.train import check_folder, command, prepare
+from asr.commands.train import check_folder, command, prepare, window_of
 from asr.config import load_experiment
 from asr.errors import InputError
 from asr.files import locked
@@ -61,7 +61,15 @@ def test_what_an_experiment_folder_holds(
     assert model.has_ctc
     assert model.has_speller
     assert model.vocabulary == Tokenizer.load(folder / "model").size
+    assert model.window == 2.0  # the shortest; these utterances last a second
     assert not list(folder.rglob("*.part"))
+
+
+def test_window_of_a_model() -> None:
+    durations = np.arange(11, dtype=np.float32)[::-1]
+    assert window_of(durations, None) == window_of(durations, 8.5) == 9.0
+    assert window_of(durations, 12.0) == 12.0
+    assert window_of(durations / 10, None) == 2.0
 
 
 def test_loss_falls(experiment: Experiment, tmp_path: Path) -> None:
