@@ -101,7 +101,8 @@ def tabulate(
 
     A failure (no hypothesis) counts as an empty text.
 
-    Raises InputError if there is none, or if some hypotheses lack a score that others have.
+    Raises InputError if there is none, or if some hypotheses lack a score that others have,
+    and for an LM that is called as another score is.
     """
     lists = [utterance for utterance in utterances if utterance.id in references]
     if not lists:
@@ -118,6 +119,10 @@ def tabulate(
     if len(kinds) > 1:
         raise InputError("not all hypotheses have the same scores", None, "Decode again.")
     columns = [*kinds.pop(), "length"]
+    lms = next(h for utterance in lists for h in utterance.nbest).scores.get("lm", {})
+    for name in lms.keys() & {*OWN_COLUMNS, "bonus", "ratio"}:  # the latter are axes of a Space
+        what = f"a language model is called '{name}', as one of the other scores is"
+        raise InputError(what, None, "Decode again with its file renamed (rescored: with --name).")
     if any(h.scores.get("unknown") for utterance in lists for h in utterance.nbest):
         columns.append("unknown")
     if any(h.bonuses for utterance in lists for h in utterance.nbest):

@@ -394,6 +394,16 @@ def test_lists_that_cannot_be_tuned_are_refused() -> None:
         tune.tabulate(lists, references, str)
 
 
+@pytest.mark.parametrize("name", ["ctc", "length", "unknown", "bonuses", "bonus", "ratio"])
+def test_a_language_model_called_as_another_score_is_refused(name: str) -> None:
+    lists, references = generate(3, 2, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    for utterance in lists:
+        for hypothesis in utterance.nbest:
+            hypothesis.scores["lm"] = {name: -1.0}
+    with pytest.raises(InputError, match=f"a language model is called '{name}'"):
+        tune.tabulate(lists, references, str)
+
+
 def test_a_list_of_single_hypotheses_is_refused(tmp_path: Path, run_asr: Run) -> None:
     lists, references = generate(3, 1, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
     nbest, manifest = write_files(tmp_path, lists, references)
