@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
+from asr.console import say
+
 if TYPE_CHECKING:
     from asr.transcriber import Transcriber
 
@@ -91,4 +93,7 @@ def open_transcriber(
     from asr.machine import use_machine
 
     use_machine(threads)
-    return load(model, nbest=nbest, vad=vad, device=device, threads=threads, **arguments)
+    transcriber = load(model, nbest=nbest, vad=vad, device=device, threads=threads, **arguments)
+    if transcriber.tokenizer.type == "lexicon" and not arguments["lexicon"]:
+        say("warning: this model writes pronunciations, not words: give --lexicon")
+    return transcriber

@@ -24,6 +24,7 @@ from asr.data.manifest import Manifest, write_manifest
 from asr.decoding import ctc_search
 from asr.errors import AudioError, InputError
 from asr.hypothesis import NBest, Weights, read_nbest
+from asr.lm.lexicon import read_lexicon
 from asr.lm.ngram import NGram
 from asr.models.encoder import EncoderOptions
 from asr.models.frontend import FrontendOptions
@@ -164,6 +165,22 @@ def test_lexicon_and_hot_words(place: Path, tmp_path: Path, run_asr: Run) -> Non
     done = run_asr(*arguments, "--head", "las")
     assert done.returncode == 2
     assert "--lexicon: the search of the head 'las' does not take it" in done.stderr
+
+
+def test_a_model_of_phones_wants_a_lexicon(place: Path, tmp_path: Path, run_asr: Run) -> None:
+    (tmp_path / "lexicon.txt").write_text("one W AH N\ntwo T UW\n")
+    lexicon = read_lexicon(tmp_path / "lexicon.txt")
+    tokenizer = Tokenizer.train("lexicon", TEXTS, lexicon=lexicon)
+    options = RecognizerOptions(8000, encoder=EncoderOptions(layers=1, size=8))
+    Recognizer(options, tokenizer.size).save(tmp_path / "model")
+    tokenizer.save(tmp_path / "model")
+    arguments = "decode", tmp_path / "model", place / "good.jsonl", "-o", tmp_path / "out.jsonl"
+    done = run_asr(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "warning: this model writes pronunciations, not words: give --lexicon" in done.stderr
+    done = run_asr(*arguments, "--lexicon", tmp_path / "lexicon.txt")
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
 
 
 def test_a_head_that_the_weights_are_not_for(place: Path, tmp_path: Path) -> None:
