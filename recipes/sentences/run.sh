@@ -32,9 +32,9 @@ stage lm-char "character 6-gram (20 s)" \
 
 word="--lm exp/word.lm" char="--lm exp/char.lm"
 wide="--beam 100 --nbest 100"
-tuned word 0 exp/ctc "$dev" "--lm-weight 0.8 --length-bonus 1" $wide $word
-tuned char 0 exp/ctc "$dev" "--lm-weight 0.6 --length-bonus 0.5" $wide $char
-tuned both 0 exp/ctc "$dev" "--lm-weight 0.5 --lm-weight 0.3 --length-bonus 1" $wide $word $char
+tuned word 1 exp/ctc "$dev" "--lm-weight 0.8 --length-bonus 1" $wide $word
+tuned char 1 exp/ctc "$dev" "--lm-weight 0.6 --length-bonus 0.5" $wide $char
+tuned both 1 exp/ctc "$dev" "--lm-weight 0.5 --lm-weight 0.3 --length-bonus 1" $wide $word $char
 stage dev-plain "100-best list without LM" \
   asr decode exp/ctc "$dev" -o exp/plain.dev.jsonl $wide
 stage tune-plain "weights of rescoring" \
