@@ -25,7 +25,7 @@ class SearchOptions:
     end_margin: float = 1.0  # LAS: the end is tried at most this far below the best token
     length_ratio: float = 1.0  # LAS: most tokens for each state of the encoder
     coverage: float = 0.0  # LAS: bonus of every encoder state that was listened to, 0 or more
-    attention_margin: float = 2.0  # joint: seconds attended to beyond where CTC awaits the token
+    attention_margin: float = 1.0  # joint: seconds attended to beyond where CTC awaits the token
 
     def __post_init__(self) -> None:
         for name in ("beam", "nbest", "tokens_per_frame"):
