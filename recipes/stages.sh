@@ -5,7 +5,7 @@
 #     tuned NAME ROUNDS MODEL DEV "FIRST WEIGHTS" OPTIONS...
 #         exp/NAME.json: the weights with the fewest errors on a dev set; it is decoded by the first
 #         weights, then ROUNDS times by those found so far, since a search at other weights finds
-#         other hypotheses
+#         other hypotheses; those of one of the searches stay where no others promise fewer
 #
 # A stage's marker holds a hash of its command, of the files of conf/ it names, and
 # of the stages before it: what is changed runs again, and so does all that follows.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import compress, product
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +169,19 @@ def word_lists(
     return lists
 
 
+def errors_found(
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
+) -> int:
+    """Word errors of the first hypotheses; a failure counts as an empty text."""
+    total = 0
+    for utterance in utterances:
+        if utterance.id in references:
+            text = utterance.nbest[0].text if utterance.nbest else ""
+            said = normalize(references[utterance.id])
+            total += int(word_errors(said, [normalize(text)])[0])
+    return total
+
+
 def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:
     """Word errors of each utterance's best hypothesis by each weight vector: (P, K) -> (P, U)."""
     totals = points @ table.scores.reshape(-1, table.scores.shape[2]).T
@@ -260,11 +273,18 @@ class Tuned:
     point: Floats  # (K,): the weights of the table's columns
 
 
-def tune(table: Table, length_unit: str, own: Sequence[Weights] = (), stay: bool = True) -> Tuned:
+def tune(
+    table: Table,
+    length_unit: str,
+    own: Sequence[Weights] = (),
+    stay: bool = True,
+    found: Sequence[int] = (),
+) -> Tuned:
     """Coarse grid (its range grows while the best point lies at an end), then a finer one.
 
     own: weights by which the lists were made; no result makes more errors than the best of them.
     stay: it is near that, as it is for a search.
+    found: for each of `own` the errors that its search made; see `settled`.
     Raises InputError where no list has two hypotheses to choose from.
     """
     if table.valid.shape[1] < 2:
@@ -298,11 +318,18 @@ def tune(table: Table, length_unit: str, own: Sequence[Weights] = (), stay: bool
         if np.allclose(value, before):
             break
     far = np.zeros(len(space.names), np.bool_)
-    starts = [space.value(weights) for weights in own if weights.ctc + weights.att > 0]
+    errors = None
+    usable = [weights.ctc + weights.att > 0 for weights in own]
+    starts = [space.value(weights) for weights in compress(own, usable)]
+    found = [*compress(found, usable)]
     if starts:
         start = starts[count_errors(table, space.points(table, np.stack(starts))).argmin()]
         if stay:
             value = towards(table, space, value, start)
+            if found:
+                value, errors = settled(
+                    table, space, value, np.stack(starts), [*compress(found, usable)]
+                )
         else:
             ends = np.stack([value, start])
             value = ends[count_errors(table, space.points(table, ends)).argmin()]
@@ -310,7 +337,8 @@ def tune(table: Table, length_unit: str, own: Sequence[Weights] = (), stay: bool
         far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
     weights = space.weights(table, value)
     point = space.points(table, value[None])
-    errors = int(count_errors(table, point)[0])
+    if errors is None:
+        errors = int(count_errors(table, point)[0])
     at_end, moved = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
     return Tuned(weights, errors, at_end, moved, space, value, point[0])
 
@@ -327,6 +355,26 @@ def towards(
     noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
     near: NDArray[np.float64] = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
     return near
+
+
+def settled(
+    table: Table,
+    space: Space,
+    value: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    found: Sequence[int],
+) -> tuple[NDArray[np.float64], int]:
+    """The point `value` or that of one of the lists (L, A), and the errors to expect there.
+
+    All lists together promise hypotheses that a search need not find. By as much as the nearest
+    list's search fell short of what they promise at its weights, by so much will that at `value`.
+    found: errors of each search.
+    """
+    short = np.array(found) - count_errors(table, space.points(table, starts))
+    nearest = (np.abs(starts - value) / (space.highs - space.lows)).max(axis=1).argmin()
+    expected = int(count_errors(table, space.points(table, value[None]))[0] + short[nearest])
+    best = int(np.argmin(found))
+    return (starts[best], found[best]) if found[best] <= expected else (value, expected)
 
 
 def best_point(

@@ -173,6 +173,63 @@ def test_weights_stay_near_those_of_the_search_where_errors_cannot_tell() -> Non
     assert held.errors < table.first / 2
 
 
+def test_what_searches_fall_short_of_is_counted() -> None:
+    lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    table = tune.tabulate(lists, references, str)
+    space = tune.Space.of(table, "words")
+    value, near, away = (np.array(v) for v in ([0.8, 1.7], [0.7, 1.5], [0.2, 0.0]))
+    starts = np.stack([away, near])
+    promised = [int(tune.count_errors(table, space.points(table, p[None]))[0]) for p in starts]
+    best = int(tune.count_errors(table, space.points(table, value[None]))[0])
+
+    def chosen(*found: int) -> tuple[list[float], int]:
+        point, errors = tune.settled(table, space, value, starts, found)
+        return point.tolist(), errors
+
+    # both searches find what is promised, or the one that is not near does not
+    assert chosen(*promised) == (value.tolist(), best)
+    assert chosen(promised[0] + 50, promised[1]) == (value.tolist(), best)
+    # the near one falls short, by less and by more than the other makes errors
+    assert chosen(best + 6, promised[1] + 5) == (value.tolist(), best + 5)
+    assert chosen(best + 5, promised[1] + 5) == (away.tolist(), best + 5)
+    # the search at the very weights has the last word
+    point, errors = tune.settled(table, space, near, starts, (promised[0], promised[1] + 9))
+    least = min(promised[0], promised[1] + 9)
+    assert errors == least
+    assert point.tolist() == (near if least == promised[1] + 9 else away).tolist()
+
+
+def test_a_list_whose_search_found_less_than_promised_is_not_followed(
+    tmp_path: Path, run_asr: Run
+) -> None:
+    lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
+    own = Weights(ctc=1.0, lm={"big": 0.6}, bonus=1.0)
+    lists = [NBest(u.id, sort_nbest(u.nbest, own)) for u in lists]
+    _, manifest = write_files(tmp_path, lists, references)
+    paths = []
+    worst = {
+        u.id: max(u.nbest, key=lambda h: tune.word_errors(references[u.id], [h.text])[0])
+        for u in lists
+    }
+    for name, weights, found in (
+        ("first", own, lists),
+        ("second", Weights(ctc=1.0, lm={"big": 0.8}, bonus=1.7),
+         [NBest(u.id, [worst[u.id]]) for u in lists]),
+    ):  # fmt: skip
+        meta = {"weights": asdict(weights), "length": "words", "beam": 20}
+        meta["lms"] = {"big": {"path": "big.lm", "hash": "77", "unit": "word"}}
+        paths.append(tmp_path / f"{name}.jsonl")
+        write_nbest(paths[-1], meta, found)
+    done = run_asr("tune", *paths, "--ref", manifest, "-o", tmp_path / "W.json")
+    assert done.returncode == 0, done.stderr
+    weights, record = load_weights(tmp_path / "W.json")
+    assert (weights.lm["big"], weights.bonus) == (0.6, 1.0)
+    said = list(references.values())
+    assert record["wer"]["tuned"] == pytest.approx(jiwer.wer(said, [u.text for u in lists]))
+    done = run_asr("tune", paths[0], "--ref", manifest, "-o", tmp_path / "W.json")
+    assert load_weights(tmp_path / "W.json")[0].lm["big"] > 0.6
+
+
 def test_far_is_judged_by_the_nearest_list() -> None:
     """A quarter of the first range: 0.5 of an LM's, 2 of the bonus (a word)."""
     lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
