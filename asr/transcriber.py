@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -52,6 +53,7 @@ HEADS = ("ctc", "las", "joint")
 JOINT_WEIGHT = 0.3  # of the CTC score beside attention's 0.7, where no weights file says otherwise
 WINDOW = 512  # utterances sorted by length and decoded together; bounds memory
 BATCH_SECONDS = 60.0  # of audio a batch, padding included
+AT_ONCE = 8  # most batches decoded at the same time; bounds memory
 
 Samples = NDArray[np.float32]
 Audio: TypeAlias = str | Path | Samples
@@ -135,7 +137,7 @@ class Transcriber:
         return Outputs(states, frames.cpu(), ctc, pauses)
 
     @torch.inference_mode()
-    def search(self, outputs: Outputs) -> list[list[Hypothesis]]:
+    def search(self, outputs: Outputs, threads: int | None = None) -> list[list[Hypothesis]]:
         """n-best hypotheses of each utterance, best first, with word times and confidences.
 
         The list of an utterance whose outputs are NaN is empty.
@@ -146,7 +148,7 @@ class Transcriber:
             every = {row: p for row in rows if (p := outputs.log_probs(row)) is not None}
             usable = {row: p for row, p in every.items() if not np.isnan(p).any()}
             lists = ctc_search.search_batch(
-                usable.values(), self.fusion, options, self.threads, self.frame_shift
+                usable.values(), self.fusion, options, threads or self.threads, self.frame_shift
             )
             by_row = dict(zip(usable, lists, strict=True))
             found = [by_row.get(row, []) for row in rows]
@@ -197,17 +199,44 @@ class Transcriber:
 
     def decode_many(self, waveforms: Sequence[Samples]) -> list[list[Hypothesis]]:
         """As `decode`, of any number of waveforms."""
-        return self._in_batches(self.decode, waveforms)
+        found = self._in_batches(self._decode, enumerate(waveforms))
+        return [nbest for _, (nbest, _) in sorted(found, key=lambda item: item[0])]
+
+    def _decode(
+        self, waveforms: Sequence[Samples], threads: int
+    ) -> list[tuple[list[Hypothesis], Samples | None]]:
+        """The n-best list and the CTC outputs of each waveform."""
+        outputs = self.outputs(waveforms)
+        found = self.search(outputs, threads)
+        return [(nbest, outputs.log_probs(row)) for row, nbest in enumerate(found)]
 
     def _in_batches(
-        self, function: Callable[[Sequence[Samples]], list[Result]], waveforms: Sequence[Samples]
-    ) -> list[Result]:
-        """What `function` makes of each waveform, in batches of similar lengths."""
-        results: dict[int, Result] = {}
-        for batch in batches(list(enumerate(waveforms)), BATCH_SECONDS * self.sample_rate):
-            found = function([samples for _, samples in batch])
-            results.update(zip((index for index, _ in batch), found, strict=True))
-        return [results[index] for index in range(len(waveforms))]
+        self,
+        function: Callable[[Sequence[Samples], int], list[Result]],
+        waveforms: Iterable[tuple[int, Samples]],
+    ) -> Iterator[tuple[int, Result]]:
+        """What `function` makes of each (number, waveform), in batches of similar lengths.
+
+        On a CPU several batches at once, on a share of the threads each: threads that divide a
+        matrix product wait for each other at its end, and then a second program, which keeps one of
+        them waiting, makes decoding a hundred times as slow.
+        """
+        groups = list(batches(list(waveforms), BATCH_SECONDS * self.sample_rate))
+        on_cpu = next(self.recognizer.parameters()).device.type == "cpu"
+        workers = max(1, min(self.threads, AT_ONCE, len(groups))) if on_cpu else 1
+        share = self.threads // workers
+
+        def work(batch: list[tuple[int, Samples]]) -> list[Result]:
+            if on_cpu:
+                torch.set_num_threads(share)  # of this thread
+            return function([samples for _, samples in batch], share)
+
+        pool = ThreadPoolExecutor(workers, "decodes")
+        try:
+            for batch, found in zip(groups, pool.map(work, groups), strict=True):
+                yield from zip((number for number, _ in batch), found, strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     @overload
     def transcribe(self, source: Audio) -> Hypothesis: ...
@@ -245,16 +274,18 @@ class Transcriber:
             what = "a model without CTC head cannot align"
             raise InputError(what, None, "Train with model.ctc_weight above 0.")
         rate = self.sample_rate
-        network = partial(self._in_batches, self._ctc_outputs)
         log_probs = stitched_outputs(
-            samples, rate, round(self.frame_shift * rate), network, self.vad
+            samples, rate, round(self.frame_shift * rate), self._ctc_outputs, self.vad
         )
         return self.word_times(tokens, log_probs, Pauses(samples, rate)), log_probs
 
     def _ctc_outputs(self, waveforms: Sequence[Samples]) -> list[Samples]:
-        outputs = self.outputs(waveforms)
-        found = [outputs.log_probs(row) for row in range(len(waveforms))]
-        return [log_probs for log_probs in found if log_probs is not None]
+        def network(batch: Sequence[Samples], threads: int) -> list[Samples | None]:
+            outputs = self.outputs(batch)
+            return [outputs.log_probs(row) for row in range(len(batch))]
+
+        found = sorted(self._in_batches(network, enumerate(waveforms)), key=lambda item: item[0])
+        return [log_probs for _, log_probs in found if log_probs is not None]
 
     def spell(self, text: str | None) -> list[int]:
         """The tokens of a text. Raises InputError where there are none, or not for all of it."""
@@ -334,13 +365,9 @@ class Transcriber:
                     readable.append((index, load_audio(utterance, self.sample_rate)))
                 except AudioError as error:
                     results[index] = NBest(utterance.id, [], str(error)), None
-            for batch in batches(readable, BATCH_SECONDS * self.sample_rate):
-                outputs = self.outputs([samples for _, samples in batch])
-                for row, ((index, _), found) in enumerate(
-                    zip(batch, self.search(outputs), strict=True)
-                ):
-                    wrong = None if found else "the network's outputs are not numbers"
-                    results[index] = NBest(window[index].id, found, wrong), outputs.log_probs(row)
+            for index, (found, log_probs) in self._in_batches(self._decode, readable):
+                wrong = None if found else "the network's outputs are not numbers"
+                results[index] = NBest(window[index].id, found, wrong), log_probs
             stopwatch.decode_seconds += time.perf_counter() - started
             stopwatch.audio_seconds += sum(len(s) for _, s in readable) / self.sample_rate
             for index in range(len(window)):

@@ -144,6 +144,26 @@ def test_threads_decode_saved_outputs_at_once(
     assert meta["audio_seconds"] == sum(range(3, 33)) / 2
 
 
+@pytest.mark.parametrize("head", ["ctc", "las", "joint"])
+def test_batches_at_once_give_what_one_after_the_other_does(
+    place: Path, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr.transcriber.BATCH_SECONDS", 2.0)  # nine batches or more
+    draw = np.random.default_rng(1)
+    waveforms = [
+        0.1 * draw.standard_normal(n, np.float32) for n in draw.integers(4000, 16000, 16).tolist()
+    ]
+    one, three = (
+        asr.load(place / "model", head=head, threads=threads).decode_many(waveforms)
+        for threads in (1, 3)
+    )
+    assert [nbest[0].text for nbest in one] == [nbest[0].text for nbest in three]
+    assert len({nbest[0].total for nbest in one}) == len(one)
+    for ours, theirs in zip(one, three, strict=True):
+        assert ours[0].total == pytest.approx(theirs[0].total, abs=1e-3)
+    assert asr.load(place / "model", head=head).decode_many([]) == []
+
+
 def test_lexicon_and_hot_words(place: Path, tmp_path: Path, run_asr: Run) -> None:
     lexicon, hot, out = tmp_path / "lex.txt", tmp_path / "hot.txt", tmp_path / "out.jsonl"
     lexicon.write_text("one\nONE o n\ntoo 0.5 t w o\n")  # normalised as the model's texts
