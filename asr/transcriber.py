@@ -224,11 +224,11 @@ class Transcriber:
         groups = list(batches(list(waveforms), BATCH_SECONDS * self.sample_rate))
         on_cpu = next(self.recognizer.parameters()).device.type == "cpu"
         workers = max(1, min(self.threads, AT_ONCE, len(groups))) if on_cpu else 1
-        share = self.threads // workers
+        share, before = self.threads // workers, torch.get_num_threads()
 
         def work(batch: list[tuple[int, Samples]]) -> list[Result]:
             if on_cpu:
-                torch.set_num_threads(share)  # of this thread
+                torch.set_num_threads(share)  # of this thread, but MKL's of all
             return function([samples for _, samples in batch], share)
 
         pool = ThreadPoolExecutor(workers, "decodes")
@@ -237,6 +237,7 @@ class Transcriber:
                 yield from zip((number for number, _ in batch), found, strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
 
     @overload
     def transcribe(self, source: Audio) -> Hypothesis: ...

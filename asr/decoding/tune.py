@@ -327,9 +327,7 @@ def tune(
         if stay:
             value = towards(table, space, value, start)
             if found:
-                value, errors = settled(
-                    table, space, value, np.stack(starts), [*compress(found, usable)]
-                )
+                value, errors = settled(table, space, value, np.stack(starts), found)
         else:
             ends = np.stack([value, start])
             value = ends[count_errors(table, space.points(table, ends)).argmin()]

@@ -149,7 +149,7 @@ def test_batches_at_once_give_what_one_after_the_other_does(
     place: Path, head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asr.transcriber.BATCH_SECONDS", 2.0)  # nine batches or more
-    draw = np.random.default_rng(1)
+    draw, before = np.random.default_rng(1), torch.get_num_threads()
     waveforms = [
         0.1 * draw.standard_normal(n, np.float32) for n in draw.integers(4000, 16000, 16).tolist()
     ]
@@ -162,6 +162,7 @@ def test_batches_at_once_give_what_one_after_the_other_does(
     for ours, theirs in zip(one, three, strict=True):
         assert ours[0].total == pytest.approx(theirs[0].total, abs=1e-3)
     assert asr.load(place / "model", head=head).decode_many([]) == []
+    assert torch.get_num_threads() == before
 
 
 def test_lexicon_and_hot_words(place: Path, tmp_path: Path, run_asr: Run) -> None:

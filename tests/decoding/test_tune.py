@@ -226,6 +226,11 @@ def test_a_list_whose_search_found_less_than_promised_is_not_followed(
     assert (weights.lm["big"], weights.bonus) == (0.6, 1.0)
     said = list(references.values())
     assert record["wer"]["tuned"] == pytest.approx(jiwer.wer(said, [u.text for u in lists]))
+    # a list without weights of a model tells nothing
+    table = tune.tabulate(lists, references, str)
+    own_too = [Weights(lm={"big": 0.6}), own, Weights(ctc=1.0, lm={"big": 0.8}, bonus=1.7)]
+    tuned = tune.tune(table, "words", own_too, found=[0, 5, 400])
+    assert (tuned.weights.lm["big"], tuned.errors) == (0.6, 5)
     done = run_asr("tune", paths[0], "--ref", manifest, "-o", tmp_path / "W.json")
     assert load_weights(tmp_path / "W.json")[0].lm["big"] > 0.6
 
