@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +95,7 @@ class Transcriber:
         self.vad = vad
         self.recognizer, self.tokenizer = recognizer, tokenizer
         self.options = options or SearchOptions()
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or torch.get_num_threads()  # torchrun's processes have one each
         self.lms = lms or LanguageModels({}, Weights())
         weights = self.lms.weights
         self.head = choose_head(recognizer, head, weights)

@@ -200,9 +200,10 @@ class Encoder(nn.Module):
 
     def in_windows(self, x: Tensor, lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """As `forward`, for utterances much longer than those of training, in which layers that see
-        the whole of one lose their way. What has more than twice `size` frames is divided into
-        windows of that many, and the states of a sixth of it at either side, which lack what comes
-        before or after, are left away (overlapping inference, Chiu et al. 2019).
+        the whole of one lose their way. x (B, T, F), lengths (B,). What has more than twice `size`
+        frames is divided into windows of about `size`, and the states of a sixth of it at either
+        side, which lack what comes before or after, are left away (overlapping inference, Chiu et
+        al. 2019).
         """
         if int(lengths.max()) <= 2 * size:
             return self.forward(x, lengths)

@@ -163,6 +163,11 @@ def test_batches_at_once_give_what_one_after_the_other_does(
         assert ours[0].total == pytest.approx(theirs[0].total, abs=1e-3)
     assert asr.load(place / "model", head=head).decode_many([]) == []
     assert torch.get_num_threads() == before
+    try:  # as torchrun and OMP_NUM_THREADS set it
+        torch.set_num_threads(1)
+        assert asr.load(place / "model").threads == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_lexicon_and_hot_words(place: Path, tmp_path: Path, run_asr: Run) -> None:
