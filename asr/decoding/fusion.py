@@ -178,6 +178,8 @@ class Fusion:
             has_word=has_word,
             prefixes=a.prefixes if has_word else _NO_PREFIXES,
         )
+        first = self.begin(1)
+        self.start = first.token[0], first.word[0], first.hash[0]  # of an empty hypothesis
         self._spare: list[tuple[Any, Any]] = []
         self.usable = self.arrays.allowed | (np.arange(len(self.tokens)) == 0)  # blank too
 

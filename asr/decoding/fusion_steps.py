@@ -177,7 +177,7 @@ def slot_of(keys: Any, key: Any) -> Any:
     return slot
 
 
-@njit_lean
+@njit_inline
 def weigh(a: Any, token_score: Any, word_score: Any, words: Any, unknown: Any, tokens: Any) -> Any:
     """The weighted sum of increments; only words or tokens have a bonus."""
     score = a.token_weight * token_score + a.word_weight * word_score + a.unk * unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.hypothesis import UNSPACED, Word, split_words
+from asr.kernels import njit_short
 from asr.text.pieces import is_boundary, letters
 
 Ints = NDArray[np.integer[Any]]
@@ -19,13 +21,13 @@ class Inventory:
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._text = [" " if token == "|" else token.replace("▁", " ") for token in tokens]
-        self._boundary = [is_boundary(token) for token in tokens]
         spelt = [letters(token) for token in tokens]
-        self._unspaced = [UNSPACED.search(text) is not None for text in spelt]
         self._parts = [  # the words of each token, or its part of one
-            split_words(text) if unspaced else [text] * bool(text)
-            for text, unspaced in zip(spelt, self._unspaced, strict=True)
+            split_words(text) if UNSPACED.search(text) else [text] * bool(text) for text in spelt
         ]
+        self._count = np.array([len(parts) for parts in self._parts])
+        self._ends_word = np.array([UNSPACED.search(text) is not None for text in spelt])
+        self._begins_word = self._ends_word | [is_boundary(token) for token in tokens]
 
     def text(self, ids: Sequence[int]) -> str:
         """The words that token ids spell, separated by single spaces."""
@@ -34,23 +36,34 @@ class Inventory:
     def words(self, ids: Sequence[int], start: Ints, end: Ints, frame_shift: float) -> list[Word]:
         """Words from a text's tokens and the first and last + 1 frame of each, (U,); in scripts
         without spaces each character is one, and shares the time of its token equally."""
-        words: list[str] = []
-        begins: list[float] = []
-        ends: list[float] = []
-        inside = False  # is a word under way, which more letters make longer?
-        for i, first, last in zip(ids, start.tolist(), end.tolist(), strict=True):
-            parts = self._parts[i]
-            if self._boundary[i] or self._unspaced[i]:
-                inside = False
-            if inside and parts:
-                words[-1] += parts[0]
-                ends[-1] = last
-            elif parts:
-                step = (last - first) / len(parts)
-                for n, part in enumerate(parts):
-                    words.append(part)
-                    begins.append(first + n * step)
-                    ends.append(first + (n + 1) * step)
-                inside = not self._unspaced[i]
-        times = np.round(np.array([begins, ends]) * frame_shift, 4).tolist()
-        return list(map(Word, words, *times))
+        tokens = np.asarray(ids, np.int32)
+        times = np.empty((2, int(self._count[tokens].sum())))
+        first = _spans(tokens, self._count, self._begins_word, self._ends_word, start, end, times)
+        parts = [part for i in ids for part in self._parts[i]]
+        bounds = [*first.tolist(), len(parts)]
+        texts = ["".join(parts[a:b]) for a, b in itertools.pairwise(bounds)]
+        spans = np.round(times[:, : len(texts)] * frame_shift, 4).tolist()
+        return list(map(Word, texts, *spans))
+
+
+@njit_short
+def _spans(
+    tokens: Any, count: Any, begins: Any, ends: Any, start: Any, end: Any, times: Any
+) -> Any:
+    """Fill times (2, ≥ W) with the frames of the words; of each its first part's place, (W,).
+
+    A part begins a word unless it goes on with the one before. count (V,): parts of each token.
+    """
+    first, words, parts = np.empty(times.shape[1], np.int32), 0, 0
+    new = True
+    for u in range(len(tokens)):
+        new = new or begins[tokens[u]]
+        step = (end[u] - start[u]) / max(count[tokens[u]], 1)
+        for n in range(count[tokens[u]]):
+            if new or n > 0:
+                times[0, words], first[words] = start[u] + n * step, parts
+                words += 1
+            times[1, words - 1] = start[u] + (n + 1) * step
+            new, parts = False, parts + 1
+        new = new or ends[tokens[u]]
+    return first[:words]

@@ -65,7 +65,8 @@ def kth_largest(values: Any, count: Any, k: Any) -> Any:
 @njit_inline
 def _pick_tokens(s: Any, allowed: Any, limits: Any, row: Any) -> Any:
     """Fill s.picked with tokens worth trying, the best first; (how many, log p of the best)."""
-    top, count = row[0], 0
+    top = row[0]
+    count: Any = np.int64(0)  # a plain 0 would compile kth_largest once more
     for v in range(1, len(row)):
         if allowed[v] and row[v] > top:
             top = row[v]
@@ -184,7 +185,7 @@ def _select(s: Any, limits: Any, count: Any, best: Any) -> None:
     """Make the best of the candidates the beam; its largest mass becomes 1."""
     for i in range(s.counts[ACTIVE]):
         s.slot[s.beam[i]] = -1
-    least, kept = max(best * limits.keep, TINY), 0
+    least, kept = max(best * limits.keep, TINY), np.int64(0)
     if limits.merge:
         for i in range(count):
             if s.new_mass[i, BOTH] >= least:
@@ -230,11 +231,10 @@ def advance(s: Any, fusion: Any, limits: Any, log_probs: Any) -> Any:
     return len(log_probs)
 
 
-@njit_short
-def totals(s: Any, fusion: Any, limits: Any) -> Any:
+@njit_lean
+def fill_totals(s: Any, fusion: Any, limits: Any, totals: Any) -> None:
     """Total of each entry of the beam, were the sentence to end here; no look-ahead."""
-    found = np.empty(s.counts[ACTIVE])
-    for i in range(len(found)):
+    for i in range(len(totals)):
         node = s.beam[i]
         token_score, word_score, words, unknown = lm.finish(
             fusion, s.token_state[node], s.word_state[node], s.word_hash[node]
@@ -242,8 +242,7 @@ def totals(s: Any, fusion: Any, limits: Any) -> Any:
         end = lm.weigh(fusion, token_score, word_score, words, unknown, 0)
         end += lm.finish_hot(fusion, s.hot_state[node], s.word_hash[node])
         so_far = limits.ctc_weight * (np.log(s.mass[i, BOTH]) + s.log_scale[0])
-        found[i] = so_far - s.ahead[node] + end
-    return found
+        totals[i] = so_far - s.ahead[node] + end
 
 
 @njit_short

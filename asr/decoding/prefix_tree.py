@@ -92,7 +92,7 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
 def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
     """The empty prefix, with all mass; in the arrays of a search that is over, if there are any."""
     s: Arrays = fusion.spare(limits) or _allocate(limits, fusion)
-    ts, ws, wh = (array[0] for array in fusion.begin(1))
+    ts, ws, wh = fusion.start
     _restart(s, ts, ws, np.int32(fusion.arrays.hot.start), wh)
     return s
 

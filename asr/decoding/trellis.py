@@ -249,7 +249,8 @@ def _align_log(log_probs: Any, tokens: Any, window: Any, found: Any) -> Any:
     score, back = np.full(states, -np.inf), np.empty((block, states), np.int8)
     score[0] = 0.0
     for b in range(len(kept)):
-        kept[b] = score
+        for s in range(states):  # an assignment of arrays would take 2 s more to compile
+            kept[b, s] = score[s]
         _best_log(log_probs[b * block : (b + 1) * block], tokens, score, back)
     state = 2 * len(tokens)
     if state and score[state - 1] >= score[state]:
@@ -301,7 +302,7 @@ def align(log_probs: Any, texts: Any, begin: Any) -> Any:
             best[n] = np.log(path / total) + sums[n]
         times = found[:, begin[n] : begin[n + 1]]
         if path > lost:  # no path that was dropped is better
-            _trace(log_probs, tokens, window, back, 0, frames, state, times)
+            _trace(log_probs, tokens, window, back, np.int64(0), frames, state, times)
         else:
             best[n], sums[n] = _align_log(log_probs, tokens, window, times)
     return found, best, sums

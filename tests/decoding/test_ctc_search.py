@@ -165,7 +165,8 @@ def test_pruning_by_the_beam_is_exact(beam, random_lm) -> None:
             log_probs = emissions(25, 4, rng)
             running = begin(fusion, options)
             step(running, log_probs)
-            totals = prefix_beam.totals(running.arrays, fusion.arrays, running.limits)
+            totals = np.empty(running.arrays.counts[prefix_tree.ACTIVE])
+            prefix_beam.fill_totals(running.arrays, fusion.arrays, running.limits, totals)
             assert totals.max() == pytest.approx(plain_search(log_probs, fusion, beam), abs=1e-6)
 
 
