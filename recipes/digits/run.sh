@@ -39,9 +39,9 @@ decoded() {  # decoded FRONT-END: the rows of all tables
     stage $set-$front-4 "$set: CTC rescored" \
       asr rescore $out.2.jsonl $lm --weights exp/rescoring-$front.json -o $out.4.jsonl
     stage $set-$front-5 "$set: LAS greedy" asr decode $las $manifest -o $out.5.jsonl --beam 1 $one
-    stage $set-$front-6 "$set: LAS beam" asr decode $las $manifest -o $out.6.jsonl --beam 8 $one
+    stage $set-$front-6 "$set: LAS beam" asr decode $las $manifest -o $out.6.jsonl --beam 20 $one
     stage $set-$front-7 "$set: LAS + n-gram" \
-      asr decode $las $manifest -o $out.7.jsonl --beam 8 $lm --weights $las.json $one
+      asr decode $las $manifest -o $out.7.jsonl --beam 20 $lm --weights $las.json $one
   done
 }
 together decoded conv logmel

@@ -41,9 +41,9 @@ las() {
   stage las-greedy "test set" \
     asr decode exp/las $test -o exp/5.jsonl --head las --beam 1 $one
   stage las-beam "test set" \
-    asr decode exp/las $test -o exp/6.jsonl --head las --beam 8 $one
+    asr decode exp/las $test -o exp/6.jsonl --head las --beam 20 $one
   stage las-lm "test set" \
-    asr decode exp/las $test -o exp/7.jsonl --beam 8 $lm --weights exp/las.json $one
+    asr decode exp/las $test -o exp/7.jsonl --beam 20 $lm --weights exp/las.json $one
 }
 model() { "$1"; }
 together model ctc las

@@ -59,8 +59,8 @@ labels="CTC greedy,CTC beam,CTC + character n-gram,CTC + word n-gram,CTC + both,
 for manifest in "${tests[@]}"; do
   set=$(basename "$(dirname "$manifest")") out=exp/$(basename "$(dirname "$manifest")")
   stage "$set-7" "$set: LAS greedy" asr decode exp/las "$manifest" -o "$out.7.jsonl" --beam 1
-  stage "$set-8" "$set: LAS beam" asr decode exp/las "$manifest" -o "$out.8.jsonl" --beam 8
-  stage "$set-9" "$set: LAS + n-gram" asr decode exp/las "$manifest" -o "$out.9.jsonl" --beam 8 $word --weights exp/las.json
+  stage "$set-8" "$set: LAS beam" asr decode exp/las "$manifest" -o "$out.8.jsonl" --beam 20
+  stage "$set-9" "$set: LAS + n-gram" asr decode exp/las "$manifest" -o "$out.9.jsonl" --beam 20 $word --weights exp/las.json
   echo "== $set"
   asr score "$manifest" "$out".[1-9].jsonl --labels "$labels" --compare "$out.2.jsonl" --json "$out.json"
 done
