@@ -70,5 +70,5 @@ def njit_inline(function: Function) -> Function:
 
 
 def njit_short(function: Function) -> Function:
-    """`njit` for microseconds of work: giving up the interpreter's lock would cost more."""
-    return njit(function, nogil=False)
+    """`njit_lean` for microseconds of work: giving up the interpreter's lock would cost more."""
+    return njit(function, _nrt=False, nogil=False)

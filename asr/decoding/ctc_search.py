@@ -29,7 +29,7 @@ from asr.decoding.options import SearchOptions
 from asr.decoding.trellis import align, exponentials
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
-from asr.kernels import njit, njit_inline, njit_lean
+from asr.kernels import njit_inline, njit_short
 
 LogProbs = NDArray[np.floating[Any]]
 Floats = NDArray[np.float32]
@@ -95,15 +95,16 @@ def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> 
     fusion = search.fusion
     totals = np.empty(search.arrays.counts[prefix_tree.ACTIVE])
     prefix_beam.fill_totals(search.arrays, fusion.search_arrays, search.limits, totals)
+    nothing = np.empty((0, len(fusion.tokens)), np.float32)
+    one = len(search.chunks) == 1
+    frames = search.chunks[0] if one else np.concatenate([nothing, *search.chunks])
     found: dict[str, Ints] = {}
     for entry in np.argsort(-totals, kind="stable"):
         if len(found) == search.nbest:
             break
-        tokens = prefix_beam.tokens_of(search.arrays, search.arrays.beam[entry])
+        tokens = np.empty(len(frames), np.int32)  # a token has at least one frame
+        tokens = tokens[prefix_beam.fill_tokens(search.arrays, search.arrays.beam[entry], tokens) :]
         found.setdefault(fusion.inventory.text(tokens.tolist()), tokens)
-    nothing = np.empty((0, len(fusion.tokens)), np.float32)
-    one = len(search.chunks) == 1
-    frames = search.chunks[0] if one else np.concatenate([nothing, *search.chunks])
     return describe(frames, fusion, found, frame_shift)
 
 
@@ -121,7 +122,8 @@ def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
     if frames.ndim != 2 or frames.shape[1] != size:
         what = f"log-probabilities of the shape {frames.shape}, not (frames, {size} tokens)"
         raise InputError(what, "log_probs", "The tokens must be those of the network.")
-    probs, wrong, dead = _probabilities(frames, fusion.usable)
+    probs = exponentials(frames.ravel()).reshape(frames.shape)
+    wrong, dead = _wrong_frames(probs, fusion.usable)
     if wrong < len(frames):
         t = int(wrong)
         if np.isnan(frames[t]).any() or np.isposinf(frames[t]).any():
@@ -136,13 +138,12 @@ def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
     return frames, probs
 
 
-@njit
-def _probabilities(frames: Any, usable: Any) -> Any:
-    """exp of the frames (T, V); the first frame, or T, whose sum is not one; the first, or T, that
-    has nothing for usable tokens."""
-    probs = exponentials(frames.ravel()).reshape(frames.shape)
-    wrong = dead = len(frames)
-    for t in range(len(frames) - 1, -1, -1):
+@njit_short
+def _wrong_frames(probs: Any, usable: Any) -> Any:
+    """The first of T frames whose sum is not one, and the first with nothing for usable tokens; T
+    where there is none."""
+    wrong = dead = len(probs)
+    for t in range(len(probs) - 1, -1, -1):
         total, most = 0.0, 0.0
         for v in range(len(usable)):
             total += probs[t, v]
@@ -152,7 +153,7 @@ def _probabilities(frames: Any, usable: Any) -> Any:
             wrong = t
         if not most > NOTHING:
             dead = t
-    return probs, wrong, dead
+    return wrong, dead
 
 
 @njit_inline
@@ -164,7 +165,7 @@ def _add(raw: Any, token_lm: Any, word_lm: Any, words: Any, unknown: Any, hot: A
     raw[4] += hot
 
 
-@njit_lean
+@njit_short
 def _rate(fusion: Any, texts: Any, begin: Any, ts: Any, ws: Any, wh: Any, raw: Any) -> None:
     """Add the raw scores of each text to raw (N, 5): token LM, word LM, words, unknown letters, hot
     words; ts, ws, wh: the fusion's states before it."""

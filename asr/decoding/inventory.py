@@ -37,25 +37,26 @@ class Inventory:
         """Words from a text's tokens and the first and last + 1 frame of each, (U,); in scripts
         without spaces each character is one, and shares the time of its token equally."""
         tokens = np.asarray(ids, np.int32)
-        times = np.empty((2, int(self._count[tokens].sum())))
-        first = _spans(tokens, self._count, self._begins_word, self._ends_word, start, end, times)
         parts = [part for i in ids for part in self._parts[i]]
-        bounds = [*first.tolist(), len(parts)]
-        texts = ["".join(parts[a:b]) for a, b in itertools.pairwise(bounds)]
-        spans = np.round(times[:, : len(texts)] * frame_shift, 4).tolist()
-        return list(map(Word, texts, *spans))
+        times, first = np.empty((2, len(parts))), np.empty(len(parts) + 1, np.int32)
+        count = _spans(
+            tokens, self._count, self._begins_word, self._ends_word, start, end, times, first
+        )
+        bounds = itertools.pairwise(first[: count + 1].tolist())
+        texts = ["".join(parts[a:b]) for a, b in bounds]
+        return list(map(Word, texts, *np.round(times[:, :count] * frame_shift, 4).tolist()))
 
 
 @njit_short
 def _spans(
-    tokens: Any, count: Any, begins: Any, ends: Any, start: Any, end: Any, times: Any
+    tokens: Any, count: Any, begins: Any, ends: Any, start: Any, end: Any, times: Any, first: Any
 ) -> Any:
-    """Fill times (2, ≥ W) with the frames of the words; of each its first part's place, (W,).
+    """How many words; their frames in times (2, P), and the first of the P parts of each, and P
+    after the last, in first (P + 1,).
 
     A part begins a word unless it goes on with the one before. count (V,): parts of each token.
     """
-    first, words, parts = np.empty(times.shape[1], np.int32), 0, 0
-    new = True
+    words, parts, new = 0, 0, True
     for u in range(len(tokens)):
         new = new or begins[tokens[u]]
         step = (end[u] - start[u]) / max(count[tokens[u]], 1)
@@ -66,4 +67,5 @@ def _spans(
             times[1, words - 1] = start[u] + (n + 1) * step
             new, parts = False, parts + 1
         new = new or ends[tokens[u]]
-    return first[:words]
+    first[words] = parts
+    return words

@@ -231,7 +231,7 @@ def advance(s: Any, fusion: Any, limits: Any, log_probs: Any) -> Any:
     return len(log_probs)
 
 
-@njit_lean
+@njit_short
 def fill_totals(s: Any, fusion: Any, limits: Any, totals: Any) -> None:
     """Total of each entry of the beam, were the sentence to end here; no look-ahead."""
     for i in range(len(totals)):
@@ -246,12 +246,10 @@ def fill_totals(s: Any, fusion: Any, limits: Any, totals: Any) -> None:
 
 
 @njit_short
-def tokens_of(s: Any, node: Any) -> Any:
-    """The token sequence of a prefix."""
-    last, length = node, 0
+def fill_tokens(s: Any, node: Any, tokens: Any) -> Any:
+    """The token sequence of a prefix, at the end of `tokens`; where it begins there."""
+    first = len(tokens)
     while node > 0:
-        length, node = length + 1, s.parent[node]
-    tokens = np.empty(length, np.int32)
-    for i in range(length - 1, -1, -1):
-        tokens[i], last = s.token[last], s.parent[last]
-    return tokens
+        first -= 1
+        tokens[first], node = s.token[node], s.parent[node]
+    return first
