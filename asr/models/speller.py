@@ -50,7 +50,7 @@ class Memory(NamedTuple):
     """What the attention looks at, once for all hypotheses of an utterance."""
 
     states: Tensor  # (B, T, D)
-    keys: Tensor  # (B, T, A)
+    keys: Tensor  # (B, T, A), doubled for σ in the place of tanh, as queries and kernel are
     outside: Tensor  # (B, T) or (N, T) bool: not to be looked at, as behind the utterance's end
 
     def select(self, index: Tensor) -> Memory:
@@ -135,7 +135,7 @@ class Speller(nn.Module):
     def begin(self, states: Tensor, lengths: Tensor) -> tuple[Memory, SpellerState]:
         """states (B, T, D), lengths (B,) -> memory and the state before the first token."""
         rows, frames, inputs = states.shape
-        memory = Memory(states, self.key(states), ~inside(lengths, frames))
+        memory = Memory(states, 2 * self.key(states), ~inside(lengths, frames))
         zeros = states.new_zeros
         first = zeros(rows, self.size)
         above = zeros(rows, self.upper.num_layers if self.upper else 0, self.size)
@@ -162,8 +162,8 @@ class Speller(nn.Module):
         return log_probs.index_fill(1, unknown, -torch.inf), state, alignment
 
     def kernel(self) -> Tensor:
-        """The location filters and their projection as one matrix (2·reach + 1, A)."""
-        return self.filters.weight.T @ self.location.weight.T
+        """The location filters and their projection as one matrix (2·reach + 1, A), doubled."""
+        return 2 * (self.filters.weight.T @ self.location.weight.T)
 
     def attend(
         self, memory: Memory, state: SpellerState, gates: Tensor, recur: Tensor, kernel: Tensor
@@ -174,12 +174,13 @@ class Speller(nn.Module):
         into, forget, new, out = gates.chunk(4, 1)
         cell = forget.sigmoid() * state.cell + into.sigmoid() * new.tanh()
         hidden = out.sigmoid() * cell.tanh()
-        padded = functional.pad(state.attended, (self.reach, self.reach))
-        place = padded.unfold(1, 2 * self.reach + 1, 1) @ kernel  # (N, T, A)
         count = len(hidden) // max(rows, 1)  # K
-        query = self.query(hidden).view(rows, count, 1, size)
-        compared = place.view(rows, count, frames, size).add_(memory.keys[:, None]).add_(query)
-        energy = 2 * self.energy(compared.mul_(2).sigmoid_())[..., 0]  # (B, K, T)
+        padded = functional.pad(state.attended, (self.reach, self.reach))
+        heard = padded.view(rows, count, -1).unfold(2, 2 * self.reach + 1, 1)  # (B, K, T, ·)
+        query = 2 * self.query(hidden).view(rows, count, 1, size)
+        # In place on a product; on a view of one autograd would copy every gradient.
+        compared = (heard @ kernel).add_(memory.keys[:, None]).add_(query)  # (B, K, T, A)
+        energy = 2 * self.energy(compared.sigmoid_())[..., 0]  # (B, K, T)
         outside = memory.outside.view(rows, len(memory.outside) // max(rows, 1), frames)
         alignment = energy.masked_fill(outside, -torch.inf).softmax(2)
         context = (alignment @ memory.states).flatten(0, 1)  # (N, D)

@@ -135,7 +135,7 @@ def test_attention_is_that_of_the_formula(states: tuple[Tensor, Tensor]) -> None
     filters = speller.filters.weight[:, None]  # (F, 1, 2·reach + 1)
     seen = functional.conv1d(first[:, None], filters, padding=speller.reach)
     place = speller.location(seen.transpose(1, 2))
-    compared = torch.tanh(memory.keys + speller.query(after.hidden)[:, None] + place)
+    compared = torch.tanh(memory.keys / 2 + speller.query(after.hidden)[:, None] + place)
     energy = speller.energy(compared)[:, :, 0].masked_fill(memory.outside, -torch.inf)
     torch.testing.assert_close(second, energy.softmax(1), atol=1e-12, rtol=0)
 
