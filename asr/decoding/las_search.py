@@ -158,11 +158,12 @@ class Search:
     def step(self, beams: Beams, step: int, done: list[list[Finished]]) -> Beams:
         """All hypotheses one token on; those that end go to `done`, utterances may leave."""
         previous = beams.tokens[:, -1] if step else beams.tokens.new_full((len(beams.total),), END)
-        memory, prefix = beams.memory, None
         if self.ctc and beams.prefix:
             prefix, reach = self.ctc.score_all(beams.prefix)
-            memory = self.narrowed(memory, self.tensor(reach))
-        log_probs, state, alignment = self.speller.step(memory, beams.state, previous)
+            log_probs, state, alignment = self.step_within(beams, previous, self.tensor(reach))
+        else:
+            prefix = None
+            log_probs, state, alignment = self.speller.step(beams.memory, beams.state, previous)
         log_probs = log_probs.double()
         if self.options.coverage:
             self.cover(beams, alignment)
@@ -215,15 +216,33 @@ class Search:
         lm = [self.tensor(part) for part in parts]
         return torch.stack([log_probs, *lm, torch.zeros_like(log_probs)], 1)
 
-    def narrowed(self, memory: Memory, reach: Tensor) -> Memory:
-        """The memory without states far from those (first, last) where CTC awaits the next token.
-
-        Else attention loses its place in utterances longer than those it was trained on.
+    def step_within(
+        self, beams: Beams, previous: Tensor, reach: Tensor
+    ) -> tuple[Tensor, SpellerState, Tensor]:
+        """Speller.step with the states near those (first, last) where CTC awaits the next token,
+        reach (N, 2): else attention loses its place in utterances longer than those it has learnt
+        from. The others cost no time, unless its filters see them from there.
         """
-        frame = torch.arange(memory.outside.shape[1], device=reach.device)
-        low, high = reach[:, :1] - self.margin, reach[:, 1:] + self.margin
-        outside = memory.outside.repeat_interleave(self.beam, 0)
-        return memory._replace(outside=outside | (frame < low) | (frame > high))
+        memory, state, reads = beams.memory, beams.state, self.speller.reach
+        frames, alive = memory.outside.shape[1], beams.total.isfinite()
+        low, high = reach[:, 0] - self.margin, reach[:, 1] + self.margin
+        first = low.where(alive, torch.inf).view(-1, self.beam).amin(1)  # (B,)
+        last = high.where(alive, -torch.inf).view(-1, self.beam).amax(1).clamp(max=frames - 1)
+        first = (first - reads).clamp(min=0).floor().long()
+        width = min(int((last.long() + reads + 1 - first).amax()), frames)
+        place = first.clamp(max=frames - width)[:, None] + torch.arange(width, device=first.device)
+        utterance = torch.arange(len(place), device=first.device)[:, None]
+        near = memory if width == frames else Memory(*(part[utterance, place] for part in memory))
+        place = place.repeat_interleave(self.beam, 0)  # (N, W)
+        far = (place < low[:, None]) | (place > high[:, None])
+        outside = near.outside.repeat_interleave(self.beam, 0) | (far & alive[:, None])
+        log_probs, after, alignment = self.speller.step(
+            near._replace(outside=outside),
+            state._replace(attended=state.attended.gather(1, place)),
+            previous,
+        )
+        alignment = torch.zeros_like(state.attended).scatter(1, place, alignment)
+        return log_probs, after._replace(attended=state.attended + alignment), alignment
 
     def sums(
         self,

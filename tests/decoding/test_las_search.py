@@ -14,7 +14,7 @@ from enumeration import TOKEN_ARPA, WORD_ARPA
 from torch import Tensor
 
 from asr.decoding.fusion import Fusion
-from asr.decoding.las_search import search
+from asr.decoding.las_search import Search, search
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights
@@ -287,6 +287,35 @@ def test_attention_stays_near_where_ctc_awaits_the_token() -> None:
     reach = [(0, 10), (11, 30), (31, 50)]
     for frame, (low, high) in zip(best.frames, reach, strict=True):
         assert low - margin <= frame <= high + margin
+
+
+@pytest.mark.parametrize("margin", [1, 4, math.inf])
+def test_far_states_cost_nothing_and_change_nothing(margin) -> None:
+    """A step within what is near equals one over all states in which the far ones are outside."""
+    rng = np.random.default_rng(0)
+    model = tiny(1)
+    assert model.speller is not None
+    states, lengths = inputs(model, [90, 70])
+    options = SearchOptions(beam=3, attention_margin=margin * model.frame_shift)
+    run = Search(model, Fusion(PIECES, {}, Weights(att=1.0)), options, lengths, None)
+    beams = run.begin(states)
+    beams.total = torch.from_numpy(rng.normal(size=6))
+    beams.total[4] = -torch.inf  # no hypothesis: its reach, at the beginning, is nobody's
+    attended = torch.from_numpy(rng.dirichlet(np.ones(90), 6)).to(states)
+    beams.state = beams.state._replace(attended=attended)
+    reach = torch.tensor([[40, 41], [42, 47], [45, 48], [30, 32], [0, 0], [34, 36]]).double()
+    previous = torch.from_numpy(rng.integers(2, len(PIECES), 6))
+    found = run.step_within(beams, previous, reach)
+    frame = torch.arange(states.shape[1])
+    far = (frame < reach[:, :1] - margin) | (frame > reach[:, 1:] + margin)
+    outside = beams.memory.outside.repeat_interleave(3, 0) | far
+    memory = beams.memory._replace(outside=outside)
+    expected = model.speller.step(memory, beams.state, previous)
+    alive = beams.total.isfinite()
+    found, expected = ((x[0], x[2], *x[1]) for x in (found, expected))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a[alive], b[alive], atol=1e-6, rtol=1e-6)
+        assert not a[~alive].isnan().any()
 
 
 def test_beam_one_is_greedy() -> None:
