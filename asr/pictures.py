@@ -79,7 +79,7 @@ def attention(transcriber: Transcriber, outputs: Outputs, tokens: Sequence[int])
         return None
     given = torch.tensor([list(tokens)], dtype=torch.long, device=outputs.states.device)
     with torch.inference_mode():
-        alignments = speller.teach(outputs.states, outputs.lengths, given)[1]
+        alignments = speller.teach(outputs.states, outputs.lengths.to(given.device), given)[1]
     alignment: Floats = alignments[0].cpu().numpy()
     return alignment
 

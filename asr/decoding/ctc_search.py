@@ -29,7 +29,7 @@ from asr.decoding.options import SearchOptions
 from asr.decoding.trellis import align, exponentials
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
-from asr.kernels import njit_inline, njit_short
+from asr.kernels import njit_inline, njit_lean, njit_short
 
 LogProbs = NDArray[np.floating[Any]]
 Floats = NDArray[np.float32]
@@ -138,7 +138,7 @@ def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
     return frames, probs
 
 
-@njit_short
+@njit_lean
 def _wrong_frames(probs: Any, usable: Any) -> Any:
     """The first of T frames whose sum is not one, and the first with nothing for usable tokens; T
     where there is none."""
@@ -166,7 +166,7 @@ def _add(raw: Any, token_lm: Any, word_lm: Any, words: Any, unknown: Any, hot: A
 
 
 @njit_short
-def _rate(fusion: Any, texts: Any, begin: Any, ts: Any, ws: Any, wh: Any, raw: Any) -> None:
+def _add_raw(fusion: Any, texts: Any, begin: Any, ts: Any, ws: Any, wh: Any, raw: Any) -> None:
     """Add the raw scores of each text to raw (N, 5): token LM, word LM, words, unknown letters, hot
     words; ts, ws, wh: the fusion's states before it."""
     for n in range(len(raw)):
@@ -187,7 +187,7 @@ def describe(
     bounds = np.cumsum([0, *map(len, texts.values())])
     (start, end, peak), _, ctc = align(log_probs, flat, bounds)
     raw = np.zeros((len(texts), 5))
-    _rate(fusion.arrays, flat, bounds, *fusion.start, raw)
+    _add_raw(fusion.arrays, flat, bounds, *fusion.start, raw)
     hypotheses = []
     for n, (text, tokens) in enumerate(texts.items()):
         token_score, word_score, words, unknown, hot = raw[n].tolist()
@@ -252,7 +252,7 @@ def search_batch(
     threads: int | None = None,
     frame_shift: float | None = None,
 ) -> list[list[Hypothesis]]:
-    """`search` of each utterance, several at once in threads (the kernels hold no lock).
+    """`search` of each utterance, several at once in threads (the long kernels hold no lock).
 
     threads: None is one a core. InputError names the utterance by its place.
     """

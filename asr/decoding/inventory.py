@@ -37,6 +37,7 @@ class Inventory:
         """Words from a text's tokens and the first and last + 1 frame of each, (U,); in scripts
         without spaces each character is one, and shares the time of its token equally."""
         tokens = np.asarray(ids, np.int32)
+        assert len(tokens) == len(start) == len(end)  # the loop does not check its indices
         parts = [part for i in ids for part in self._parts[i]]
         times, first = np.empty((2, len(parts))), np.empty(len(parts) + 1, np.int32)
         count = _spans(
@@ -54,7 +55,8 @@ def _spans(
     """How many words; their frames in times (2, P), and the first of the P parts of each, and P
     after the last, in first (P + 1,).
 
-    A part begins a word unless it goes on with the one before. count (V,): parts of each token.
+    A part begins a word unless it goes on with the one before. Of each token of the inventory (V,):
+    its parts, and whether it begins and ends a word; of each of the text (U,): start and end frame.
     """
     words, parts, new = 0, 0, True
     for u in range(len(tokens)):

@@ -88,6 +88,7 @@ def search(
     if recognizer.speller is None:
         raise InputError("the model has no speller (ctc_weight 1)", None, "Use --head ctc.")
     fusion = fusion or Fusion(pieces, weights=Weights(att=1.0))
+    lengths = lengths.to(states.device)
     if fusion.weights.att <= 0:
         raise InputError("the attention score has no weight", "weights", "Set att above 0.")
     done: list[list[Finished]] = [[] for _ in lengths]
@@ -219,17 +220,20 @@ class Search:
     def step_within(
         self, beams: Beams, previous: Tensor, reach: Tensor
     ) -> tuple[Tensor, SpellerState, Tensor]:
-        """Speller.step with the states near those (first, last) where CTC awaits the next token,
-        reach (N, 2): else attention loses its place in utterances longer than those it has learnt
-        from. The others cost no time, unless its filters see them from there.
+        """Speller.step with attention near the states (first, last) where CTC awaits the next
+        token, reach (N, 2): else it loses its place in utterances longer than those of training.
+
+        Computed over one window an utterance, as wide as the widest of the batch: what its live
+        hypotheses may attend to, and beside it what the location filters read. Rows without a
+        hypothesis may attend to all of it, lest they become NaN.
         """
-        memory, state, reads = beams.memory, beams.state, self.speller.reach
+        memory, state, margin = beams.memory, beams.state, self.speller.reach
         frames, alive = memory.outside.shape[1], beams.total.isfinite()
         low, high = reach[:, 0] - self.margin, reach[:, 1] + self.margin
         first = low.where(alive, torch.inf).view(-1, self.beam).amin(1)  # (B,)
         last = high.where(alive, -torch.inf).view(-1, self.beam).amax(1).clamp(max=frames - 1)
-        first = (first - reads).clamp(min=0).floor().long()
-        width = min(int((last.long() + reads + 1 - first).amax()), frames)
+        first = (first - margin).clamp(min=0).floor().long()
+        width = min(int((last.long() + margin + 1 - first).amax()), frames)
         place = first.clamp(max=frames - width)[:, None] + torch.arange(width, device=first.device)
         utterance = torch.arange(len(place), device=first.device)[:, None]
         near = memory if width == frames else Memory(*(part[utterance, place] for part in memory))

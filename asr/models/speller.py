@@ -176,7 +176,8 @@ class Speller(nn.Module):
         hidden = out.sigmoid() * cell.tanh()
         count = len(hidden) // max(rows, 1)  # K
         padded = functional.pad(state.attended, (self.reach, self.reach))
-        heard = padded.view(rows, count, -1).unfold(2, 2 * self.reach + 1, 1)  # (B, K, T, ·)
+        padded = padded.view(rows, count, frames + 2 * self.reach)
+        heard = padded.unfold(2, 2 * self.reach + 1, 1)  # (B, K, T, ·)
         query = 2 * self.query(hidden).view(rows, count, 1, size)
         # In place on a product; on a view of one autograd would copy every gradient.
         compared = (heard @ kernel).add_(memory.keys[:, None]).add_(query)  # (B, K, T, A)
