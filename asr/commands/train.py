@@ -136,6 +136,9 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
 
     options = experiment.train
     device = usable_device(options.device)
+    if group.size > 1 and device.index is not None:
+        what = f"'{device}' is one GPU for all processes"
+        raise InputError(what, "train.device", "Use cuda: each process takes its own.")
     use_machine(options.threads)
     tokenizer = group.share(find_tokenizer(experiment, folder) if group.leader else None)
     assert tokenizer is not None

@@ -88,8 +88,10 @@ class BLSTM(nn.Module):
 
     def forward(self, x: Tensor, mirror: Tensor) -> Tensor:
         """x (B, T, D), mirror (B·T,) of `mirror_index` -> (B, T, 2·size)."""
-        ahead, _ = self.ahead(x)
-        back, _ = self.back(reverse(x, mirror))
+        with torch.autocast("cuda", enabled=False):  # it runs cuDNN's LSTM in float16, always
+            x = x.to(next(self.parameters()).dtype)
+            ahead, _ = self.ahead(x)
+            back, _ = self.back(reverse(x, mirror))
         return torch.cat([ahead, reverse(back, mirror)], 2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -201,6 +202,8 @@ def usable_device(name: str | torch.device) -> torch.device:
     """cpu, cuda or cuda:N; raises InputError where nothing can be computed there."""
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # torchrun: each has its own
         torch.zeros(1, device=device).item()  # "meta" has tensors, but no numbers in them
     except (RuntimeError, AssertionError) as error:
         known = str(name).startswith("cuda")  # of other names torch lists all its back-ends

@@ -216,7 +216,8 @@ class Speller(nn.Module):
             attended.append(alignment.detach())
         top = torch.stack(tops, 1)  # (B, U + 1, D + H)
         if self.upper:
-            top, _ = self.upper(self.dropout(top))
+            with torch.autocast("cuda", enabled=False):  # as in BLSTM
+                top, _ = self.upper(self.dropout(top).to(self.recur.dtype))
         return torch.log_softmax(self.output(self.dropout(top)), 2), torch.stack(alignments, 1)
 
     def forward(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
@@ -235,6 +236,7 @@ class Speller(nn.Module):
         unknown) is not taken.
         """
         log_probs = self.teach(states, lengths, tokens)[0][:, :-1]  # (B, U, V)
+        torch.clear_autocast_cache()  # of weights without history
         source = random.get()
         drawn = log_probs.exp().flatten(0, 1).multinomial(1, generator=source).view_as(tokens)
         own = torch.empty(drawn.shape, device=drawn.device)

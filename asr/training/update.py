@@ -82,7 +82,11 @@ class Updater:
         self.average = MovingAverage(model, options.ema) if options.ema else None
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "trains")
         kind = options.precision
-        self.half = kind == "bfloat16" or (kind == "auto" and self.device.type == "cuda")
+        self.half = kind == "bfloat16" or (
+            kind == "auto"
+            and self.device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
         if self.half and self.device.type == "cpu" and not cpu_has_bfloat16():
             what = "this processor cannot train in bfloat16"
             raise InputError(what, "train.precision", "`auto` is float32 on CPUs.")
