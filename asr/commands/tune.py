@@ -52,10 +52,11 @@ def command(
     from asr.decoding import tune
     from asr.decoding.options import SearchOptions
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
+    from asr.decoding.table import errors_found, references, tabulate, wer_report, word_lists
     from asr.decoding.weights import save_weights, weights_from
     from asr.hypothesis import read_lists, read_nbest
 
-    said, manifest = tune.references(ref)
+    said, manifest = references(ref)
     tune.refuse_test([manifest.split, *(each.extra.get("split") for each in manifest)], ref)
     metas, utterances = read_lists(nbest)
     for path, each in zip(nbest, metas, strict=True):
@@ -65,21 +66,21 @@ def command(
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
     normalize = normalizer_of(meta)
-    table = tune.tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
+    table = tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
     # no bonus for another unit orders the list as it is
     same = metas[0].get("length") in (None, meta["length"])
     own = [weights_from(each.get("weights", {})) for each in metas]
     fused = bool(meta["lms"]) and not lm
     found = []
     if fused and len(nbest) > 1:
-        found = [tune.errors_found(read_nbest(path)[1], said, normalize) for path in nbest]
+        found = [errors_found(read_nbest(path)[1], said, normalize) for path in nbest]
     own = [weights for weights in own if same or not weights.bonus]
     tuned = tune.tune(table, meta["length"], own, stay=fused, found=found)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
     totals = table.scores @ tuned.point
-    calibration = fit(tune.word_lists(read_lists(nbest)[1], said, normalize, totals))
+    calibration = fit(word_lists(read_lists(nbest)[1], said, normalize, totals))
     record = {"length": meta["length"], "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
     record["confidence"] = asdict(calibration)
     save_weights(output, tuned.weights, record)
@@ -112,7 +113,7 @@ def command(
     if "unknown" in tuned.space.names:
         parts.append(f"unknown words {tuned.weights.unk:g} a letter")
     click.echo(", ".join(parts))
-    click.echo(tune.wer_report(wer))
+    click.echo(wer_report(wer))
     click.echo(
         f"confidences of words: scores divided by {calibration.temperature:g}; words that the lists"
         f" may lack {1 - calibration.known:.1%}"

@@ -16,7 +16,7 @@ stay (Och 2003).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress, product
 from pathlib import Path
@@ -24,13 +24,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.confidence import Flags, matches
-from asr.data.manifest import Manifest
-from asr.decoding.rescore import word_errors
+from asr.decoding.table import Floats, Table, count_errors, first_errors
 from asr.errors import InputError
-from asr.hypothesis import NBest, Weights
-
-Floats = NDArray[np.float32]
+from asr.hypothesis import Weights
 
 MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
 MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
@@ -39,52 +35,8 @@ UNK_RANGE = (-2.0, 0.0)  # a letter; unknown words are never rewarded
 # points an axis of the coarse grid, and parts of its step in refinement, by the number of axes
 COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
 PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
-OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the others are LMs
 EXTENSIONS = 4  # most times that the range grows by half
 ROUNDS = 4  # most refinements
-
-
-@dataclass(slots=True)
-class Table:
-    """Raw scores and errors of U utterances with at most H hypotheses each.
-
-    scores (U, H, K): columns as `columns`: "ctc", "att", the LMs' names, "length", where there are
-    any "unknown" (letters of unknown words) and "bonuses" (hot words, coverage: their weight is 1).
-    errors (U, H): word errors; valid (U, H): False where an utterance has fewer hypotheses.
-    words: of the references.
-    """
-
-    columns: list[str]
-    scores: Floats
-    errors: NDArray[np.int32]
-    valid: NDArray[np.bool_]
-    words: int
-
-    @property
-    def lms(self) -> list[str]:
-        return [name for name in self.columns if name not in OWN_COLUMNS]
-
-    @property
-    def oracle(self) -> int:
-        """Errors if the best hypothesis of every list were chosen."""
-        return int(np.where(self.valid, self.errors, np.iinfo(np.int32).max).min(axis=1).sum())
-
-    @property
-    def first(self) -> int:
-        """Errors of the lists' first hypotheses."""
-        return int(self.errors[:, 0].sum())
-
-
-def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
-    """{id: text} of a manifest. Raises InputError if an utterance has no text."""
-    manifest = Manifest.open(path)
-    texts: dict[str, str] = {}
-    for utterance in manifest:
-        if utterance.text is None:
-            what = f"utterance '{utterance.id}' has no text"
-            raise InputError(what, path, "Give a manifest with transcripts.")
-        texts[utterance.id] = utterance.text
-    return texts, manifest
 
 
 def refuse_test(splits: Iterable[object], where: Path | str) -> None:
@@ -92,110 +44,6 @@ def refuse_test(splits: Iterable[object], where: Path | str) -> None:
     meaningless."""
     if "test" in splits:
         raise InputError("holds a test set", where, "Tune on a dev set.")
-
-
-def tabulate(
-    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
-) -> Table:
-    """Scores and errors of the utterances that have a reference; both sides are normalised.
-
-    A failure (no hypothesis) counts as an empty text.
-
-    Raises InputError if there is none, or if some hypotheses lack a score that others have,
-    and for an LM that is called as another score is.
-    """
-    lists = [utterance for utterance in utterances if utterance.id in references]
-    if not lists:
-        raise InputError(
-            "no utterance of the n-best list is in the manifest", "--ref", "Give its own manifest."
-        )
-    kinds = {
-        (*(key for key in ("ctc", "att") if key in h.scores), *sorted(h.scores.get("lm", {})))
-        for utterance in lists
-        for h in utterance.nbest
-    }
-    if not kinds:
-        raise InputError("the n-best list has no hypotheses", None, "Decode again.")
-    if len(kinds) > 1:
-        raise InputError("not all hypotheses have the same scores", None, "Decode again.")
-    columns = [*kinds.pop(), "length"]
-    lms = next(h for utterance in lists for h in utterance.nbest).scores.get("lm", {})
-    for name in lms.keys() & {*OWN_COLUMNS, "bonus", "ratio"}:  # the latter are axes of a Space
-        what = f"a language model is called '{name}', as one of the other scores is"
-        raise InputError(what, None, "Decode again with its file renamed (rescored: with --name).")
-    if any(h.scores.get("unknown") for utterance in lists for h in utterance.nbest):
-        columns.append("unknown")
-    if any(h.bonuses for utterance in lists for h in utterance.nbest):
-        columns.append("bonuses")
-    shape = len(lists), max(1, *(len(utterance.nbest) for utterance in lists))
-    table = Table(
-        columns,
-        np.zeros((*shape, len(columns)), np.float32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.bool_),
-        words=0,
-    )
-    for u, utterance in enumerate(lists):
-        said = normalize(references[utterance.id])
-        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest] or [""]
-        errors = word_errors(said, texts)
-        table.words += len(said.split())
-        table.errors[u, : len(errors)] = errors
-        table.valid[u, : len(errors)] = True
-        for h, hypothesis in enumerate(utterance.nbest):
-            flat = {"unknown": 0, **hypothesis.scores, **hypothesis.scores.get("lm", {})}
-            flat["bonuses"] = hypothesis.bonuses
-            table.scores[u, h] = [flat[column] for column in columns]
-    return table
-
-
-def word_lists(
-    utterances: Iterable[NBest],
-    references: Mapping[str, str],
-    normalize: Callable[[str], str],
-    totals: Floats,
-) -> list[tuple[NDArray[np.float64], Flags, Flags]]:
-    """What `confidence.fit` takes, of the same lists as `tabulate`; totals (U, H)."""
-    lists = []
-    known = (utterance for utterance in utterances if utterance.id in references)
-    for row, utterance in zip(totals, known, strict=True):
-        if not utterance.nbest:
-            continue
-        scores = row[: len(utterance.nbest)].astype(np.float64)
-        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
-        words = texts[int(scores.argmax())].split()
-        [correct] = matches(words, [normalize(references[utterance.id])])
-        lists.append((scores, matches(words, texts), correct))
-    return lists
-
-
-def errors_found(
-    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
-) -> int:
-    """Word errors of the first hypotheses; a failure counts as an empty text."""
-    total = 0
-    for utterance in utterances:
-        if utterance.id in references:
-            text = utterance.nbest[0].text if utterance.nbest else ""
-            said = normalize(references[utterance.id])
-            total += int(word_errors(said, [normalize(text)])[0])
-    return total
-
-
-def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:
-    """Word errors of each utterance's best hypothesis by each weight vector: (P, K) -> (P, U)."""
-    totals = points @ table.scores.reshape(-1, table.scores.shape[2]).T
-    blocked = np.where(table.valid, 0.0, -np.inf).astype(np.float32)  # (U, H)
-    best = (totals.reshape(-1, *table.valid.shape) + blocked).argmax(axis=2)  # (P, U)
-    errors: NDArray[np.int64] = table.errors[np.arange(len(table.errors)), best]
-    return errors
-
-
-def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
-    """Word errors of the set by each weight vector: points (P, K) -> (P,); in bounded memory."""
-    size = max(1, 4_000_000 // max(table.valid.size, 1))
-    blocks = [points[begin : begin + size] for begin in range(0, len(points), size)]
-    return np.concatenate([first_errors(table, block).sum(axis=1) for block in blocks])
 
 
 @dataclass(slots=True)
@@ -408,16 +256,6 @@ def best_point(
     distances = (((ties - (centre if near is None else near)) / widths) ** 2).sum(axis=1)
     best: NDArray[np.float64] = ties[distances.argmin()]
     return best, edges
-
-
-def wer_report(rates: Mapping[str, float]) -> str:
-    """ "WER first-best 20.00% -> rescored 15.00%, oracle 10.00%: 50% of the gap ..." """
-    before, after, oracle = rates.values()
-    first, second, third = (f"{name} {rate:.2%}" for name, rate in rates.items())
-    closed = "the lists hold nothing better"
-    if before > oracle:
-        closed = f"{(before - after) / (before - oracle):.0%} of the gap to the oracle closed"
-    return f"WER {first} -> {second}, {third}: {closed}"
 
 
 def box_mean(surface: NDArray[np.float64], radius: int) -> NDArray[np.float64]:

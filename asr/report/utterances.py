@@ -12,6 +12,7 @@ from markupsafe import Markup
 from asr.data.audio import load as load_audio
 from asr.decoding import tune
 from asr.decoding.rescore import normalizer_of
+from asr.decoding.table import tabulate
 from asr.decoding.weights import weights_from
 from asr.errors import AudioError
 from asr.hypothesis import read_nbest
@@ -127,7 +128,7 @@ def surfaces(test: TestSet) -> Iterator[tuple[str, str]]:
     for system, found in zip(test.systems, test.lists, strict=True):
         if not found.meta.get("lms"):
             continue
-        table = tune.tabulate(read_nbest(found.path)[1], texts, normalizer_of(found.meta))
+        table = tabulate(read_nbest(found.path)[1], texts, normalizer_of(found.meta))
         if table.valid.shape[1] < 2:
             continue
         length = found.meta["length"]

@@ -17,7 +17,8 @@ import pytest
 from asr.commands.tune import command
 from asr.confidence import TEMPERATURES, matches
 from asr.decoding import tune
-from asr.decoding.rescore import sort_nbest
+from asr.decoding.rescore import sort_nbest, word_errors
+from asr.decoding.table import count_errors, tabulate
 from asr.decoding.weights import load_weights
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, Weights, read_lists, read_nbest, write_nbest
@@ -44,7 +45,7 @@ def generate(
                 place = rng.integers(0, len(heard))
                 heard[place : place + 1] = rng.choice(WORDS, rng.integers(0, 3)).tolist()
             text = " ".join(heard)
-            errors = tune.word_errors(references[f"u{u}"], [text])[0]
+            errors = word_errors(references[f"u{u}"], [text])[0]
             scores: dict[str, Any] = {
                 name: float(rng.normal(-60, 15)) for name in ("ctc", "att") if name in truth
             }
@@ -138,7 +139,7 @@ def test_the_cost_of_unknown_words_is_found(tmp_path: Path, run_asr: Run) -> Non
     assert f"unknown words {weights.unk:g} a letter" in done.stdout
     # where knowing the word is no gain, what is unknown is not rewarded
     lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7, "unk": 0.6})
-    table = tune.tabulate(lists, references, str)
+    table = tabulate(lists, references, str)
     assert table.columns == ["ctc", "big", "length", "unknown"]
     tuned = tune.tune(table, "words")
     assert (tuned.weights.unk, "unknown" in tuned.edges) == (0.0, False)
@@ -146,7 +147,7 @@ def test_the_cost_of_unknown_words_is_found(tmp_path: Path, run_asr: Run) -> Non
 
 def test_ratio_of_ctc_and_att_is_found() -> None:
     lists, references = generate(60, 30, {"ctc": 0.3, "att": 0.7, "lm": 0.5, "bonus": 1.0})
-    table = tune.tabulate(lists, references, str)
+    table = tabulate(lists, references, str)
     tuned = tune.tune(table, "words")
     assert tuned.weights.ctc == pytest.approx(0.3, abs=0.1)
     assert tuned.weights.att == pytest.approx(1 - tuned.weights.ctc)
@@ -160,14 +161,14 @@ def test_weights_stay_near_those_of_the_search_where_errors_cannot_tell() -> Non
     lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
     others = np.random.default_rng(0).permutation(list(references.values()))
     mixed = dict(zip(references, others.tolist(), strict=True))
-    noise = tune.tabulate(lists, mixed, str)
+    noise = tabulate(lists, mixed, str)
     for start in (Weights(1.0, lm={"big": 0.5}, bonus=1.0), Weights(2.0, lm={"big": 1.0})):
         free, held = tune.tune(noise, "words"), tune.tune(noise, "words", [start])
         assert held.errors >= free.errors
         space = free.space
         gone = np.abs(held.value - space.value(start)).sum()
         assert gone <= 0.5 * np.abs(free.value - space.value(start)).sum()
-    table = tune.tabulate(lists, references, str)
+    table = tabulate(lists, references, str)
     held = tune.tune(table, "words", [Weights(ctc=1.0, lm={"big": 0.1}, bonus=0.0)])
     assert held.weights.lm["big"] == pytest.approx(0.8, abs=0.15)
     assert held.errors < table.first / 2
@@ -175,12 +176,12 @@ def test_weights_stay_near_those_of_the_search_where_errors_cannot_tell() -> Non
 
 def test_what_searches_fall_short_of_is_counted() -> None:
     lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
-    table = tune.tabulate(lists, references, str)
+    table = tabulate(lists, references, str)
     space = tune.Space.of(table, "words")
     value, near, away = (np.array(v) for v in ([0.8, 1.7], [0.7, 1.5], [0.2, 0.0]))
     starts = np.stack([away, near])
-    promised = [int(tune.count_errors(table, space.points(table, p[None]))[0]) for p in starts]
-    best = int(tune.count_errors(table, space.points(table, value[None]))[0])
+    promised = [int(count_errors(table, space.points(table, p[None]))[0]) for p in starts]
+    best = int(count_errors(table, space.points(table, value[None]))[0])
 
     def chosen(*found: int) -> tuple[list[float], int]:
         point, errors = tune.settled(table, space, value, starts, found)
@@ -208,8 +209,7 @@ def test_a_list_whose_search_found_less_than_promised_is_not_followed(
     _, manifest = write_files(tmp_path, lists, references)
     paths = []
     worst = {
-        u.id: max(u.nbest, key=lambda h: tune.word_errors(references[u.id], [h.text])[0])
-        for u in lists
+        u.id: max(u.nbest, key=lambda h: word_errors(references[u.id], [h.text])[0]) for u in lists
     }
     for name, weights, found in (
         ("first", own, lists),
@@ -227,7 +227,7 @@ def test_a_list_whose_search_found_less_than_promised_is_not_followed(
     said = list(references.values())
     assert record["wer"]["tuned"] == pytest.approx(jiwer.wer(said, [u.text for u in lists]))
     # a list without weights of a model tells nothing
-    table = tune.tabulate(lists, references, str)
+    table = tabulate(lists, references, str)
     own_too = [Weights(lm={"big": 0.6}), own, Weights(ctc=1.0, lm={"big": 0.8}, bonus=1.7)]
     tuned = tune.tune(table, "words", own_too, found=[0, 5, 400])
     assert (tuned.weights.lm["big"], tuned.errors) == (0.6, 5)
@@ -238,7 +238,7 @@ def test_a_list_whose_search_found_less_than_promised_is_not_followed(
 def test_far_is_judged_by_the_nearest_list() -> None:
     """A quarter of the first range: 0.5 of an LM's, 2 of the bonus (a word)."""
     lists, references = generate(60, 30, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
-    table = tune.tabulate(lists, references, str)
+    table = tabulate(lists, references, str)
     found = tune.tune(table, "words").weights
     lm, bonus = found.lm["big"], found.bonus
 
@@ -322,18 +322,18 @@ def test_errors_of_a_point_equal_those_of_the_sorted_lists(hot: bool) -> None:
     del lists[4].nbest[5:]
     for hypothesis in (h for utterance in lists if hot for h in utterance.nbest):
         hypothesis.scores["hotwords"] = float(rng.normal(0, 40))
-    table = tune.tabulate(lists, references, str)
+    table = tabulate(lists, references, str)
     points = rng.normal(0, 1, (50, 3 + hot)).astype(np.float32)
     points[:, 3:] = 1
     assert table.columns == ["ctc", "big", "length", "bonuses"][: 3 + hot]
     assert tune.Space.of(table, "words").names == ["big", "bonus"]
-    for point, errors in zip(points, tune.count_errors(table, points), strict=True):
+    for point, errors in zip(points, count_errors(table, points), strict=True):
         weights = Weights(ctc=point[0], lm={"big": point[1]}, bonus=point[2])
         expected = 0
         for utterance in lists:
             ranked = sorted(utterance.nbest, key=lambda h, w=weights: -h.rate(w))
             texts = [h.text for h in ranked[:1]] or [""]
-            expected += int(tune.word_errors(references[utterance.id], texts)[0])
+            expected += int(word_errors(references[utterance.id], texts)[0])
         assert errors == expected
 
 
@@ -357,7 +357,7 @@ def thresholds(above: list[float], below: list[float]) -> tuple[list[NBest], dic
 
 
 def tune_thresholds(above: list[float], below: list[float]) -> tune.Tuned:
-    return tune.tune(tune.tabulate(*thresholds(above, below), str), "words")
+    return tune.tune(tabulate(*thresholds(above, below), str), "words")
 
 
 def test_of_equal_points_the_most_central_is_chosen() -> None:
@@ -448,12 +448,12 @@ def test_a_test_set_is_refused(tmp_path: Path, run_asr: Run) -> None:
 def test_lists_that_cannot_be_tuned_are_refused() -> None:
     lists, references = generate(3, 3, {"ctc": 1.0, "lm": 0.8, "bonus": 1.7})
     with pytest.raises(InputError, match="no utterance of the n-best list is in the manifest"):
-        tune.tabulate(lists, {"other": "one"}, str)
+        tabulate(lists, {"other": "one"}, str)
     with pytest.raises(InputError, match="has no hypotheses"):
-        tune.tabulate([NBest("u0", [])], references, str)
+        tabulate([NBest("u0", [])], references, str)
     del lists[1].nbest[0].scores["lm"]
     with pytest.raises(InputError, match="not all hypotheses have the same scores"):
-        tune.tabulate(lists, references, str)
+        tabulate(lists, references, str)
 
 
 @pytest.mark.parametrize("name", ["ctc", "length", "unknown", "bonuses", "bonus", "ratio"])
@@ -463,7 +463,7 @@ def test_a_language_model_called_as_another_score_is_refused(name: str) -> None:
         for hypothesis in utterance.nbest:
             hypothesis.scores["lm"] = {name: -1.0}
     with pytest.raises(InputError, match=f"a language model is called '{name}'"):
-        tune.tabulate(lists, references, str)
+        tabulate(lists, references, str)
 
 
 def test_a_list_of_single_hypotheses_is_refused(tmp_path: Path, run_asr: Run) -> None:

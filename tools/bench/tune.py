@@ -14,6 +14,7 @@ import numpy as np
 
 from asr.confidence import fit
 from asr.decoding import tune
+from asr.decoding.table import tabulate, word_lists
 from asr.hypothesis import Hypothesis, NBest
 
 UTTERANCES, HYPOTHESES, WORDS = 200, 100, 15
@@ -48,11 +49,11 @@ def main() -> None:
         def mark(marks: list[tuple[float, float]] = marks) -> None:
             marks.append((time.perf_counter(), time.process_time()))
 
-        table = tune.tabulate(nbest, references, str)
+        table = tabulate(nbest, references, str)
         mark()
         tuned = tune.tune(table, "words")
         mark()
-        fit(tune.word_lists(nbest, references, str, table.scores @ tuned.point))
+        fit(word_lists(nbest, references, str, table.scores @ tuned.point))
         mark()
         steps = ("errors", "search", "confidence")
         spent = [f"{b[0] - a[0]:.2f} {b[1] - a[1]:.2f}" for a, b in pairwise(marks)]
