@@ -88,9 +88,9 @@ def search(
     if recognizer.speller is None:
         raise InputError("the model has no speller (ctc_weight 1)", None, "Use --head ctc.")
     fusion = fusion or Fusion(pieces, weights=Weights(att=1.0))
-    lengths = lengths.to(states.device)
     if fusion.weights.att <= 0:
         raise InputError("the attention score has no weight", "weights", "Set att above 0.")
+    lengths = lengths.to(states.device)
     done: list[list[Finished]] = [[] for _ in lengths]
     run = Search(recognizer, fusion, options, lengths, ctc_log_probs)
     beams = run.begin(states)
@@ -227,13 +227,13 @@ class Search:
         hypotheses may attend to, and beside it what the location filters read. Rows without a
         hypothesis may attend to all of it, lest they become NaN.
         """
-        memory, state, margin = beams.memory, beams.state, self.speller.reach
+        memory, state, beside = beams.memory, beams.state, self.speller.reach
         frames, alive = memory.outside.shape[1], beams.total.isfinite()
         low, high = reach[:, 0] - self.margin, reach[:, 1] + self.margin
         first = low.where(alive, torch.inf).view(-1, self.beam).amin(1)  # (B,)
         last = high.where(alive, -torch.inf).view(-1, self.beam).amax(1).clamp(max=frames - 1)
-        first = (first - margin).clamp(min=0).floor().long()
-        width = min(int((last.long() + margin + 1 - first).amax()), frames)
+        first = (first - beside).clamp(min=0).floor().long()
+        width = min(int((last.long() + beside + 1 - first).amax()), frames)
         place = first.clamp(max=frames - width)[:, None] + torch.arange(width, device=first.device)
         utterance = torch.arange(len(place), device=first.device)[:, None]
         near = memory if width == frames else Memory(*(part[utterance, place] for part in memory))

@@ -199,11 +199,14 @@ class Recognizer(nn.Module):
 
 
 def usable_device(name: str | torch.device) -> torch.device:
-    """cpu, cuda or cuda:N; raises InputError where nothing can be computed there."""
+    """cpu, cuda or cuda:N; raises InputError where nothing can be computed there.
+
+    For each of torchrun's processes `cuda` is from now on a GPU of its own.
+    """
     try:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # torchrun: each has its own
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         torch.zeros(1, device=device).item()  # "meta" has tensors, but no numbers in them
     except (RuntimeError, AssertionError) as error:
         known = str(name).startswith("cuda")  # of other names torch lists all its back-ends
