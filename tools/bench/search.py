@@ -46,9 +46,9 @@ BARS = {"lexicon": (3, 5), "char": (4, 8), "word": (10, 20)}
 PEER = {"lexicon": "flashlight-lexicon", "char": "flashlight-free", "word": "pyctcdecode"}
 
 # What `--tune` found (2026-11-24); the peers' are the tuned ones of their README. One is wider
-# than found, word LM on `easy`: a beam of 200, since 40 lost 0.22 % of the total on the second half,
-# which therefore is no independent judge of it. On 200 further verses, which no choice has seen (made
-# with `unused` of split.txt), both lose 0.07 %. 4.5 is the first half's (2026-11-28).
+# than found, word LM on `easy`: a beam of 200; 40 lost 0.22 % of the total on the second half, that
+# is thus no independent judge of it. On 200 verses which no choice has seen (`unused` of the peers'
+# split.txt) both lose 0.07 %. 4.5 is the first half's (2026-11-28).
 OURS = {
     ("easy", "char"): "beam=24 beam_threshold=3 token_threshold=4 blank_skip=0.98 "
     "char=0.4 bonus=1.5",
