@@ -226,6 +226,7 @@ def open_sets(
     experiment: Experiment, tokenizer: Tokenizer, model: Recognizer
 ) -> tuple[TrainingSet, DevSet]:
     """The training set, filtered, and the dev set, complete."""
+    from asr.data.cache import AudioCache
     from asr.data.loader import BatchMaker, DevSet, Fit, TrainingSet
     from asr.data.manifest import open_manifests
 
@@ -236,16 +237,12 @@ def open_sets(
             say(f"warning: {part.path} is marked as a test set, and trained on")
         if any(part.hash == other.hash for other in dev.parts):
             say(f"warning: {part.path} is in data.dev too: its WER there will say nothing")
-    fit, rate = Fit(model.output_lengths, model.min_frames), experiment.model.sample_rate
+    fit = Fit(model.output_lengths, model.min_frames)
+    audio = AudioCache(experiment.model.sample_rate, data.cache_mb)
+    varied, plain = (BatchMaker(tokenizer, audio, seed, fit, options) for options in (data, None))
     return (
-        TrainingSet(train, BatchMaker(tokenizer, rate, seed, fit, data), train.durations),
-        DevSet(
-            dev,
-            BatchMaker(tokenizer, rate, seed, fit),
-            dev.durations,
-            data,
-            experiment.train.max_dev_seconds,
-        ),
+        TrainingSet(train, varied, train.durations),
+        DevSet(dev, plain, dev.durations, data, experiment.train.max_dev_seconds),
     )
 
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from omegaconf import MISSING
 
 from asr.console import track
-from asr.data.audio import audio_info, load
+from asr.data.audio import audio_info
 from asr.data.augment import Noise, Reverb, Silence, SpecAugment, augment, draw_masks, generator
+from asr.data.cache import AudioCache
 from asr.data.manifest import Utterance
 from asr.data.sampler import Sampler
 from asr.errors import AudioError, InputError
@@ -52,6 +53,8 @@ class DataOptions:
     max_seconds: float = 30.0
     # threads that read and vary audio ahead of training, or in turns with it; 0: none
     workers: int = 1
+    # decoded audio kept in memory, so that later epochs need not decode it (MB a process); 0: none
+    cache_mb: float = 512.0
     # first epochs that go from short utterances to long ones; helps CTC and attention to start
     sorted_epochs: int = 1
     # first epochs without any variation; CTC leaves its plateau sooner on clear speech
@@ -77,7 +80,7 @@ class DataOptions:
             )
         if self.batch_utterances < 1:
             raise InputError(f"data.batch_utterances={self.batch_utterances} must be at least 1")
-        for name in ("workers", "sorted_epochs", "plain_epochs"):
+        for name in ("workers", "cache_mb", "sorted_epochs", "plain_epochs"):
             if getattr(self, name) < 0:
                 raise InputError(f"data.{name} must not be negative")
         if not self.speed or not all(0.5 <= factor <= 2 for factor in self.speed):
@@ -149,10 +152,14 @@ class BatchMaker:
     """Reads and pads the utterances of a batch; augments them where `options` are given."""
 
     tokenizer: Tokenizer
-    sample_rate: int
+    audio: AudioCache
     seed: int
     fit: Fit
     options: DataOptions | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        return self.audio.sample_rate
 
     def make(self, item: tuple[int, Sequence[Utterance]]) -> Batch:
         """The batch of (epoch, utterances)."""
@@ -180,7 +187,7 @@ class BatchMaker:
     ) -> tuple[Samples, NDArray[np.int64], Masks | None]:
         """Waveform, tokens and masks. Raises AudioError where the audio cannot be used."""
         tokens = self.tokenizer.encode(utterance.text or "")
-        wave, masks = load(utterance, self.sample_rate), None
+        wave, masks = self.audio.load(utterance), None
         if self.options and (problem := self.problem(len(wave), tokens)):
             raise AudioError(problem)
         if self.options and epoch >= self.options.plain_epochs:

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 import torch
 
-from asr.data import loader
+from asr.data import cache, loader
 from asr.data.augment import Silence
+from asr.data.cache import AudioCache
 from asr.data.loader import Batch, BatchMaker, DataOptions, DevSet, Fit, TrainingSet
 from asr.data.manifest import Manifest
 from asr.errors import InputError
@@ -46,7 +47,7 @@ def options(workers: int = 0, batch_seconds: float = 6) -> DataOptions:
 
 
 def training_set(utterances: Manifest, given: DataOptions, seed: int = 1) -> TrainingSet:
-    maker = BatchMaker(TOKENIZER, RATE, seed, FIT, given)
+    maker = BatchMaker(TOKENIZER, AudioCache(RATE, given.cache_mb), seed, FIT, given)
     return TrainingSet(utterances, maker, utterances.durations)
 
 
@@ -184,7 +185,7 @@ def test_no_variation_makes_a_batch_longer_than_the_largest(tmp_path: Path) -> N
 
 def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:
     utterances = manifest(tmp_path, [*MIXED, ("long", 9.0, "ab"), ("short", 0.2, "abc")])
-    maker = BatchMaker(TOKENIZER, RATE, 1, FIT)
+    maker = BatchMaker(TOKENIZER, AudioCache(RATE, 0), 1, FIT)
     dev = DevSet(utterances, maker, utterances.durations, options(), most_seconds=0)
     batches = list(dev.batches())
     assert sorted(name for b in batches for name in b.ids) == sorted(u.id for u in utterances)
@@ -209,3 +210,27 @@ def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:
 def test_impossible_options(changed: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         DataOptions(**{**vars(options()), **changed})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("megabytes", [0, 0.05, 10])
+def test_epochs_read_from_memory_are_those_read_from_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, megabytes: float
+) -> None:
+    """16-bit, float and cut recordings, a cache with room for none, for some, for all of them."""
+    utterances = manifest(tmp_path, MIXED)
+    random = np.random.default_rng(1)
+    soundfile.write(tmp_path / "u0.wav", random.normal(0, 0.5, RATE), RATE, subtype="PCM_16")
+    soundfile.write(tmp_path / "u1.wav", [1.0, -1.0, 0.0] * RATE, RATE * 2, subtype="PCM_24")
+    given = options(workers=2)
+    batches = [list(training_set(utterances, given).batches(e, 0, e + 1)) for e in (0, 1)]
+    given.cache_mb = megabytes
+    cached, reads = training_set(utterances, given), []
+    read = cache.load
+    monkeypatch.setattr(cache, "load", lambda u, rate: reads.append(u.id) or read(u, rate))
+    for epoch in (0, 1):
+        for a, b in zip(cached.batches(epoch, 0, epoch + 1), batches[epoch], strict=True):
+            np.testing.assert_array_equal(a.samples, b.samples)
+    held = sum(kept.nbytes for kept in cached.maker.audio.held.values())
+    assert held <= megabytes * 2**20
+    again = len(reads) - len(MIXED)
+    assert {0: again == len(MIXED), 0.05: 0 < again < len(MIXED), 10: again <= 0}[megabytes]

@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from asr.data.audio import audio_path
+from asr.data.cache import AudioCache
 from asr.data.loader import BatchMaker, DataOptions, Fit, TrainingSet
 from asr.data.manifest import Manifest, open_manifests
 from asr.models.recognizer import Recognizer, RecognizerOptions
@@ -79,7 +80,9 @@ def stage(what: str, path: Path) -> dict[str, float]:
         fit = Fit(model.output_lengths, model.min_frames)
         options = DataOptions(train=[str(path)], dev=["-"], workers=0)
         train = TrainingSet(
-            manifest, BatchMaker(tokenizer, 16000, 0, fit, options), manifest.durations
+            manifest,
+            BatchMaker(tokenizer, AudioCache(16000, options.cache_mb), 0, fit, options),
+            manifest.durations,
         )
         batch = next(train.batches(0, 0, 1))
         assert len(batch.ids) > 1
