@@ -12,9 +12,10 @@ included. The loops are in `prefix_beam`, the language models' part of the total
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from threading import Lock
 from typing import Any
 
@@ -26,7 +27,7 @@ from asr.decoding import prefix_beam, prefix_tree
 from asr.decoding.fusion import Fusion
 from asr.decoding.lexicon_search import LexiconFusion, LexiconSearch
 from asr.decoding.options import SearchOptions
-from asr.decoding.trellis import align, exponentials
+from asr.decoding.trellis import align_all, exponentials
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
 from asr.kernels import njit_inline, njit_lean, njit_short
@@ -35,8 +36,10 @@ LogProbs = NDArray[np.floating[Any]]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
 
 TOLERANCE = 0.01  # of the sum of a frame's probabilities (half precision gives 1e-3)
+GROUP = 16  # utterances that a thread searches at once, at most
 NOTHING = 1e-45  # what a float32 cannot hold
 
 
@@ -50,16 +53,17 @@ class Search:
     arrays: prefix_tree.Arrays
     chunks: list[Floats] = field(default_factory=list)
 
-    def give_back(self) -> None:
-        """The search is over: another one may have its arrays."""
-        prefix_tree.give_back(self.arrays, self.limits, self.fusion)
+
+def check_weights(fusion: Fusion) -> None:
+    """InputError where no search is possible."""
+    if not 0 < fusion.weights.ctc < float("inf"):
+        what = f"the weight of the CTC score is {fusion.weights.ctc}"
+        raise InputError(what, "ctc-weight", "It must be above 0 and finite.")
 
 
 def begin(fusion: Fusion, options: SearchOptions) -> Search | LexiconSearch:
     """Start a search: one hypothesis, the empty text."""
-    if not 0 < fusion.weights.ctc < float("inf"):
-        what = f"the weight of the CTC score is {fusion.weights.ctc}"
-        raise InputError(what, "ctc-weight", "It must be above 0 and finite.")
+    check_weights(fusion)
     if isinstance(fusion, LexiconFusion):
         return LexiconSearch(fusion, options)
     limits = prefix_tree.pruning(options, fusion)
@@ -71,7 +75,8 @@ def step(search: Search | LexiconSearch, log_probs: LogProbs) -> None:
 
     Raises InputError: wrong shape, NaN, +inf, probabilities of a frame that do not sum to one.
     """
-    frames, probs = check(log_probs, search.fusion)
+    frames = as_frames(log_probs, search.fusion)
+    probs = checked(frames, search.fusion)
     if isinstance(search, LexiconSearch):
         search.step(probs)
         return
@@ -92,27 +97,30 @@ def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> 
     """
     if isinstance(search, LexiconSearch):
         return search.finish(frame_shift)
-    fusion = search.fusion
-    totals = np.empty(search.arrays.counts[prefix_tree.ACTIVE])
-    prefix_beam.fill_totals(search.arrays, fusion.search_arrays, search.limits, totals)
-    nothing = np.empty((0, len(fusion.tokens)), np.float32)
-    one = len(search.chunks) == 1
-    frames = search.chunks[0] if one else np.concatenate([nothing, *search.chunks])
-    found: dict[str, Ints] = {}
-    for entry in np.argsort(-totals, kind="stable"):
-        if len(found) == search.nbest:
-            break
-        tokens = np.empty(len(frames), np.int32)  # a token has at least one frame
-        tokens = tokens[prefix_beam.fill_tokens(search.arrays, search.arrays.beam[entry], tokens) :]
-        found.setdefault(fusion.inventory.text(tokens.tolist()), tokens)
-    return describe(frames, fusion, found, frame_shift)
+    frames = np.concatenate(search.chunks or [np.empty((0, len(search.fusion.tokens)), np.float32)])
+    bounds, limits, fusion = np.array([0, len(frames)]), search.limits, search.fusion
+    found = prefix_beam.new_found(limits, bounds[1:], limits.beam)
+    prefix_beam.fill_best(search.arrays, fusion.search_arrays, limits, found, 0, 0)
+    texts = distinct_texts(found, fusion, search.nbest)
+    return describe(frames, bounds, fusion, texts, frame_shift)[0]
 
 
-def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
-    """The frames as the kernels want them, (T, V) float32, and their probabilities, (T, V) float64.
+def distinct_texts(found: prefix_beam.Found, fusion: Fusion, nbest: int) -> list[dict[str, Ints]]:
+    """Of each utterance the `nbest` best texts and their tokens."""
+    entries = pairwise(found.begin.tolist())
+    everyone = []
+    for count in found.counts.tolist():
+        texts: dict[str, Ints] = {}
+        for first, past in islice(entries, count):
+            if len(texts) < nbest:
+                tokens = found.tokens[first:past]
+                texts.setdefault(fusion.inventory.text(tokens.tolist()), tokens)
+        everyone.append(texts)
+    return everyone
 
-    InputError says what is wrong.
-    """
+
+def as_frames(log_probs: LogProbs, fusion: Fusion) -> Floats:
+    """(T, V) float32, in one piece. Raises InputError where it is something else."""
     try:
         frames = np.ascontiguousarray(log_probs, np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # the last of torch
@@ -122,7 +130,12 @@ def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
     if frames.ndim != 2 or frames.shape[1] != size:
         what = f"log-probabilities of the shape {frames.shape}, not (frames, {size} tokens)"
         raise InputError(what, "log_probs", "The tokens must be those of the network.")
-    probs = exponentials(frames.ravel()).reshape(frames.shape)
+    return frames
+
+
+def checked(frames: Floats, fusion: Fusion) -> Doubles:
+    """Their probabilities, (T, V) float64. InputError says what is wrong with which frame."""
+    probs: Doubles = exponentials(frames.ravel()).reshape(frames.shape)
     wrong, dead = _wrong_frames(probs, fusion.usable)
     if wrong < len(frames):
         t = int(wrong)
@@ -135,7 +148,7 @@ def check(log_probs: LogProbs, fusion: Fusion) -> tuple[Floats, Doubles]:
         what = "all probability is on tokens that are never output"
         remedy = "The tokens must be those of the network, in its order."
         raise InputError(what, f"frame {dead}", remedy)
-    return frames, probs
+    return probs
 
 
 @njit_lean
@@ -180,21 +193,29 @@ def _add_raw(fusion: Any, texts: Any, begin: Any, ts: Any, ws: Any, wh: Any, raw
 
 
 def describe(
-    log_probs: Floats, fusion: Fusion, texts: dict[str, Ints], frame_shift: float | None
-) -> list[Hypothesis]:
-    """Hypotheses, best first, of texts and their tokens, exactly scored; log_probs (T, V)."""
-    flat = np.concatenate([np.empty(0, np.int32), *texts.values()])
-    bounds = np.cumsum([0, *map(len, texts.values())])
-    (start, end, peak), _, ctc = align(log_probs, flat, bounds)
-    raw = np.zeros((len(texts), 5))
-    _add_raw(fusion.arrays, flat, bounds, *fusion.start, raw)
+    log_probs: Floats,
+    bounds: Longs,
+    fusion: Fusion,
+    texts: Sequence[dict[str, Ints]],
+    frame_shift: float | None,
+) -> list[list[Hypothesis]]:
+    """Hypotheses, best first, of utterances log_probs[bounds[u] : bounds[u + 1]] (T, V) and of the
+    texts of each with their tokens, exactly scored."""
+    everything = [(text, tokens) for found in texts for text, tokens in found.items()]
+    flat = np.concatenate([np.empty(0, np.int32), *(tokens for _, tokens in everything)])
+    begin = np.cumsum([0, *(len(tokens) for _, tokens in everything)])
+    counts = np.cumsum([0, *map(len, texts)])
+    (start, end, peak), ctc = align_all(log_probs, bounds, flat, begin, counts)
+    raw = np.zeros((len(everything), 5))
+    _add_raw(fusion.arrays, flat, begin, *fusion.start, raw)
+    scored = zip(ctc.tolist(), raw.tolist(), strict=True)
     hypotheses = []
-    for n, (text, tokens) in enumerate(texts.items()):
-        token_score, word_score, words, unknown, hot = raw[n].tolist()
+    for n, ((text, tokens), (ctc_score, row)) in enumerate(zip(everything, scored, strict=True)):
+        token_score, word_score, words, unknown, hot = row
         lms = {fusion.token_name: token_score, fusion.word_name: word_score}
-        ids, part = tokens.tolist(), slice(bounds[n], bounds[n + 1])
+        ids, part = tokens.tolist(), slice(begin[n], begin[n + 1])
         scores = {
-            "ctc": float(ctc[n]),
+            "ctc": ctc_score,
             "lm": {name: score for name, score in lms.items() if name},
             "length": len(ids) if fusion.length_unit == "tokens" else int(words),
         }
@@ -207,17 +228,19 @@ def describe(
         if frame_shift:
             hypothesis.words = fusion.inventory.words(ids, start[part], end[part], frame_shift)
         hypotheses.append(hypothesis)
-    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.total)
+    lists = [hypotheses[first:past] for first, past in pairwise(counts.tolist())]
+    return [sorted(nbest, key=lambda hypothesis: -hypothesis.total) for nbest in lists]
 
 
 def greedy(log_probs: LogProbs, fusion: Fusion, frame_shift: float | None = None) -> Hypothesis:
     """The most probable token of each frame, (T, V), repeats and blanks removed; exact scores."""
-    frames, _ = check(log_probs, fusion)
+    frames = as_frames(log_probs, fusion)
+    checked(frames, fusion)
     best = np.where(fusion.usable, frames, -np.inf).argmax(1)
     tokens = best[np.diff(best, prepend=0) != 0]
     tokens = tokens[tokens > 0].astype(np.int32)
-    text = fusion.inventory.text(tokens.tolist())
-    return describe(frames, fusion, {text: tokens}, frame_shift)[0]
+    texts = [{fusion.inventory.text(tokens.tolist()): tokens}]
+    return describe(frames, np.array([0, len(frames)]), fusion, texts, frame_shift)[0][0]
 
 
 def search(
@@ -230,17 +253,45 @@ def search(
 
     A beam of 1 where only the CTC score counts is `greedy`.
     """
-    weights, closed = fusion.weights, isinstance(fusion, LexiconFusion)
-    if (
-        not closed
-        and options.beam == options.nbest == 1
-        and not weights.bonus
-        and not (fusion.hotwords or any(weights.lm.values()))
-    ):
-        return [greedy(log_probs, fusion, frame_shift)]
-    running = begin(fusion, options)
-    step(running, log_probs)
-    found = finish(running, frame_shift)
+    return search_group([log_probs], fusion, options, frame_shift)[0]
+
+
+def search_group(
+    batch: Sequence[LogProbs], fusion: Fusion, options: SearchOptions, frame_shift: float | None
+) -> list[list[Hypothesis]]:
+    """`search` of each utterance, a call of each loop for all of them, so that a thread seldom
+    waits for the interpreter's lock."""
+    weights = fusion.weights
+    only_ctc = not (weights.bonus or fusion.hotwords or any(weights.lm.values()))
+    if isinstance(fusion, LexiconFusion):
+        return [_search_lexicon(log_probs, fusion, options, frame_shift) for log_probs in batch]
+    if options.beam == options.nbest == 1 and only_ctc:
+        return [[greedy(log_probs, fusion, frame_shift)] for log_probs in batch]
+    parts = [as_frames(log_probs, fusion) for log_probs in batch]
+    frames, bounds = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+    checked(frames, fusion)
+    check_weights(fusion)
+    limits = prefix_tree.pruning(options, fusion)
+    arrays = prefix_tree.new_arrays(limits, fusion)
+    start = (*fusion.start, np.int32(fusion.arrays.hot.start))
+    wanted = 1 if options.nbest == 1 else limits.beam  # several of them may have one text
+    found, done = prefix_beam.new_found(limits, np.diff(bounds), wanted), 0
+    models = fusion.search_arrays
+    search = prefix_beam.search_all
+    while (done := search(arrays, models, limits, frames, bounds, start, found, done)) < len(batch):
+        arrays = prefix_tree.with_more_room(arrays)
+    prefix_tree.give_back(arrays, limits, fusion)
+    texts = distinct_texts(found, fusion, options.nbest)
+    return describe(frames, bounds, fusion, texts, frame_shift)
+
+
+def _search_lexicon(
+    log_probs: LogProbs, fusion: LexiconFusion, options: SearchOptions, frame_shift: float | None
+) -> list[Hypothesis]:
+    check_weights(fusion)
+    running = LexiconSearch(fusion, options)
+    running.step(checked(as_frames(log_probs, fusion), fusion))
+    found = running.finish(frame_shift)
     running.give_back()
     return found
 
@@ -258,25 +309,35 @@ def search_batch(
     """
     if threads is not None and threads < 1:
         raise InputError(f"is {threads}; it must be at least 1", "threads", "None is all cores.")
-
+    threads = threads or os.cpu_count() or 1
     numbered, lock = enumerate(batch), Lock()
+    share = len(batch) // (8 * threads) if isinstance(batch, Sized) else GROUP
+    size = max(1, min(GROUP, share)) if options.nbest == 1 else 1  # else there is enough to do
     found: dict[int, list[Hypothesis]] = {}
 
     def work() -> None:  # one task a thread: a task an utterance would cost a tenth of the time
         while True:
             with lock:
-                item = next(numbered, None)
-            if item is None:
+                group = dict(islice(numbered, size))
+            if not group:
                 return
-            index, log_probs = item
             try:
-                found[index] = search(log_probs, fusion, options, frame_shift)
+                lists = search_group([*group.values()], fusion, options, frame_shift)
             except InputError as error:
-                where = f"utterance {index}, {error.where}"
-                raise InputError(error.what, where, error.remedy) from None
+                raise _named(error, group, fusion) from None
+            found.update(zip(group, lists, strict=True))
 
-    threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         for task in [pool.submit(work) for _ in range(threads)]:
             task.result()
     return [found[index] for index in sorted(found)]
+
+
+def _named(error: InputError, group: Mapping[int, LogProbs], fusion: Fusion) -> InputError:
+    """The error of one of the utterances with its place, and that of the frame in it."""
+    for index, log_probs in group.items():
+        try:
+            checked(as_frames(log_probs, fusion), fusion)
+        except InputError as own:
+            return InputError(own.what, f"utterance {index}, {own.where}", own.remedy)
+    return error

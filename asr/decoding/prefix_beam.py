@@ -14,11 +14,13 @@ logarithms. The prefixes themselves are in `prefix_tree`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr.decoding import fusion_steps as lm
+from asr.decoding.fusion_steps import Ints
 from asr.decoding.prefix_tree import (
     ACTIVE,
     ALL_BLANK,
@@ -29,11 +31,14 @@ from asr.decoding.prefix_tree import (
     NODE_COUNT,
     TINY,
     TOKEN,
+    Doubles,
+    Pruning,
     ask,
     child_of,
+    restart,
     with_token,
 )
-from asr.kernels import njit_inline, njit_lean, njit_short
+from asr.kernels import njit_inline, njit_lean
 from asr.lm.ngram import FNV_START
 
 
@@ -231,10 +236,36 @@ def advance(s: Any, fusion: Any, limits: Any, log_probs: Any) -> Any:
     return len(log_probs)
 
 
-@njit_short
-def fill_totals(s: Any, fusion: Any, limits: Any, totals: Any) -> None:
-    """Total of each entry of the beam, were the sentence to end here; no look-ahead."""
-    for i in range(len(totals)):
+class Found(NamedTuple):
+    """What the beams of U utterances hold when they end, E entries in all, best first.
+
+    The n-th entry's tokens are tokens[begin[n] : begin[n + 1]].
+    """
+
+    counts: NDArray[np.int64]  # (U,) entries of each: how many are wanted; how many there are
+    begin: NDArray[np.int64]  # (E + 1,)
+    tokens: Ints
+    totals: Doubles  # (K,) scratch: of each entry of the beam
+    order: NDArray[np.int64]  # (K,) scratch: the best of them
+
+
+def new_found(limits: Pruning, lengths: NDArray[np.int64], wanted: int) -> Found:
+    """Room for `wanted` entries of each utterance; lengths: of their frames."""
+    return Found(
+        np.full(len(lengths), wanted),
+        np.zeros(wanted * len(lengths) + 1, np.int64),
+        np.empty(wanted * lengths.sum(), np.int32),  # a token has at least one frame
+        np.empty(limits.beam),
+        np.empty(limits.beam, np.int64),
+    )
+
+
+@njit_lean
+def fill_best(s: Any, fusion: Any, limits: Any, found: Any, u: Any, place: Any) -> None:
+    """Write down the entries with the highest totals, were the u-th utterance to end here; the
+    first of them is the place-th of all. No look-ahead is in a total."""
+    totals, order, begin, count = found.totals, found.order, found.begin, 0
+    for i in range(s.counts[ACTIVE]):
         node = s.beam[i]
         token_score, word_score, words, unknown = lm.finish(
             fusion, s.token_state[node], s.word_state[node], s.word_hash[node]
@@ -243,13 +274,43 @@ def fill_totals(s: Any, fusion: Any, limits: Any, totals: Any) -> None:
         end += lm.finish_hot(fusion, s.hot_state[node], s.word_hash[node])
         so_far = limits.ctc_weight * (np.log(s.mass[i, BOTH]) + s.log_scale[0])
         totals[i] = so_far - s.ahead[node] + end
+        k = count
+        if count < found.counts[u]:
+            count += 1
+        elif totals[i] > totals[order[count - 1]]:
+            k -= 1
+        else:
+            continue
+        while k > 0 and totals[order[k - 1]] < totals[i]:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = i
+    for n in range(count):
+        node, first = s.beam[order[n]], begin[place + n]
+        past = first
+        while node > 0:
+            past, node = past + 1, s.parent[node]
+        begin[place + n + 1], node = past, s.beam[order[n]]
+        for k in range(past - 1, first - 1, -1):
+            found.tokens[k], node = s.token[node], s.parent[node]
+    found.counts[u] = count
 
 
-@njit_short
-def fill_tokens(s: Any, node: Any, tokens: Any) -> Any:
-    """The token sequence of a prefix, at the end of `tokens`; where it begins there."""
-    first = len(tokens)
-    while node > 0:
-        first -= 1
-        tokens[first], node = s.token[node], s.parent[node]
-    return first
+@njit_lean
+def search_all(
+    s: Any, fusion: Any, limits: Any, frames: Any, bounds: Any, start: Any, found: Any, first: Any
+) -> Any:
+    """Search utterance after utterance, frames[bounds[u] : bounds[u + 1]], from the `first` on.
+
+    The utterance for which the tree has no more room, or how many there are.
+    """
+    place = 0
+    for u in range(len(found.counts)):
+        if u >= first:
+            restart(s, start)
+            chunk = frames[bounds[u] : bounds[u + 1]]
+            if advance(s, fusion, limits, chunk) < len(chunk):
+                return u
+            fill_best(s, fusion, limits, found, u, place)
+        place += found.counts[u]
+    return len(found.counts)

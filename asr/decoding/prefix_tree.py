@@ -92,8 +92,7 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
 def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
     """The empty prefix, with all mass; in the arrays of a search that is over, if there are any."""
     s: Arrays = fusion.spare(limits) or _allocate(limits, fusion)
-    ts, ws, wh = fusion.start
-    _restart(s, ts, ws, np.int32(fusion.arrays.hot.start), wh)
+    restart(s, (*fusion.start, np.int32(fusion.arrays.hot.start)))
     return s
 
 
@@ -129,7 +128,9 @@ def _allocate(limits: Pruning, fusion: Fusion) -> Arrays:
 
 
 @njit_short
-def _restart(s: Any, ts: Any, ws: Any, hs: Any, wh: Any) -> None:
+def restart(s: Any, start: Any) -> None:
+    """The empty prefix, with all mass; start: states of token LM, word LM, word and hot words."""
+    ts, ws, wh, hs = start
     s.table[:] = 0
     s.parent[0], s.token[0], s.slot[0] = -1, -1, 0
     s.token_state[0], s.word_state[0], s.hot_state[0], s.word_hash[0] = ts, ws, hs, wh

@@ -306,3 +306,23 @@ def align(log_probs: Any, texts: Any, begin: Any) -> Any:
         else:
             best[n], sums[n] = _align_log(log_probs, tokens, window, times)
     return found, best, sums
+
+
+@njit
+def align_all(log_probs: Any, bounds: Any, texts: Any, begin: Any, counts: Any) -> Any:
+    """`align` of several utterances, log_probs[bounds[u] : bounds[u + 1]], each with its texts,
+    those from counts[u] to counts[u + 1]: times (3, U) and log probabilities of all alignments."""
+    found, sums = np.empty((3, len(texts)), np.int32), np.empty(len(begin) - 1)
+    for u in range(len(bounds) - 1):
+        first, past = counts[u], counts[u + 1]
+        own, base = np.empty(past - first + 1, np.int64), begin[first]
+        for n in range(len(own)):
+            own[n] = begin[first + n] - base
+        tokens = texts[base : begin[past]]
+        times, _, total = align(log_probs[bounds[u] : bounds[u + 1]], tokens, own)
+        for n in range(past - first):
+            sums[first + n] = total[n]
+        for k in range(len(tokens)):
+            for i in range(3):
+                found[i, base + k] = times[i, k]
+    return found, sums

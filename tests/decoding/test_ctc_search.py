@@ -165,9 +165,11 @@ def test_pruning_by_the_beam_is_exact(beam, random_lm) -> None:
             log_probs = emissions(25, 4, rng)
             running = begin(fusion, options)
             step(running, log_probs)
-            totals = np.empty(running.arrays.counts[prefix_tree.ACTIVE])
-            prefix_beam.fill_totals(running.arrays, fusion.arrays, running.limits, totals)
-            assert totals.max() == pytest.approx(plain_search(log_probs, fusion, beam), abs=1e-6)
+            found = prefix_beam.new_found(running.limits, np.array([25]), beam)
+            prefix_beam.fill_best(running.arrays, fusion.arrays, running.limits, found, 0, 0)
+            totals = found.totals[found.order[: found.counts[0]]]
+            assert (np.diff(totals) <= 0).all()
+            assert totals[0] == pytest.approx(plain_search(log_probs, fusion, beam), abs=1e-6)
 
 
 def alphabet(size: int = 10) -> list[str]:
@@ -219,11 +221,18 @@ def test_growing_the_tree_changes_nothing(spoken, monkeypatch) -> None:
         assert same(finish(running), nbest)
 
 
-def test_threads_equal_one(spoken) -> None:
+@pytest.mark.parametrize("nbest", [1, 3])
+@pytest.mark.parametrize("nodes", [2, 4096])
+def test_threads_and_groups_equal_one(spoken, monkeypatch, nbest, nodes) -> None:
+    """Also where the tree has to grow amid a group."""
     batch, fusion = spoken
-    one = search_batch(batch, fusion, SearchOptions(nbest=3), 1)
-    four = search_batch(batch, fusion, SearchOptions(nbest=3), 4)
-    assert all(same(a, b) for a, b in zip(one, four, strict=True))
+    options = SearchOptions(nbest=nbest)
+    one = [search(log_probs, fusion, options) for log_probs in batch]
+    monkeypatch.setattr(prefix_tree, "NODES", nodes)
+    for given, threads in ((batch, 1), (batch, 4), (iter(batch), 1), (iter(batch), 4)):
+        fresh = Fusion(fusion.tokens, fusion.lms, fusion.weights)
+        found = search_batch(given, fresh, options, threads)
+        assert all(same(a, b) for a, b in zip(found, one, strict=True))
 
 
 def test_weight_zero_equals_no_language_model(spoken) -> None:
