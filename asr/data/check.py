@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.data.audio import TOLERANCE, Samples, audio_path, read_native
-from asr.data.index import id_hash
-from asr.data.manifest import Manifest, Utterance
+from asr.data.manifest import Manifest, Utterance, id_hash
 from asr.errors import AudioError
 
 SILENT = 1e-3  # peak, full scale 1.0 (-60 dB): nothing can be heard
@@ -64,7 +63,7 @@ def examine(utterance: Utterance, fit: Fit) -> Examined:
     u = utterance
     findings = list(_text_findings(u.text or "", fit))
     try:
-        samples, rate, file_seconds = read_native(u.audio, u.start, u.duration, u.folder)
+        samples, rate, file_seconds = read_native(u)
     except AudioError as error:
         return Examined([*findings, ("audio", str(error))])
     seconds = len(samples) / rate

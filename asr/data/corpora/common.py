@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from asr.data.audio import TOLERANCE, audio_info
-from asr.data.index import id_hash
-from asr.data.manifest import Utterance
+from asr.data.manifest import Utterance, id_hash
 from asr.errors import AudioError, InputError
 from asr.files import cannot_read
 

@@ -93,7 +93,7 @@ def join_strings(
         chosen = [voices[speaker][w][rng.integers(len(voices[speaker][w]))] for w in words]
         for r in chosen:
             if r.id not in loaded:
-                samples, rate, _ = read_native(r.audio, r.start, r.duration, r.folder)
+                samples, rate, _ = read_native(r)
                 loaded[r.id] = samples.mean(axis=1), rate
         rate = loaded[chosen[0].id][1]
         joined, bounds = _join([loaded[r.id][0] for r in chosen], rate, rng)
