@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from asr.data.audio import Samples, audio_info, read_audio
 from asr.data.manifest import Utterance
 from asr.errors import AudioError, InputError
+
+if TYPE_CHECKING:
+    from asr.data.loader import DataOptions
 
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
 FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence around it
@@ -43,12 +46,11 @@ class SpecAugment:
     frequency_width: float = 0.25
 
     def __post_init__(self) -> None:
-        if min(self.time_masks, self.frequency_masks) < 0 or self.time_width < 0:
+        if min(self.time_masks, self.frequency_masks, self.time_width) < 0:
             raise InputError("data.specaugment: counts and widths must not be negative")
         if not (0 <= self.time_share <= 1 and 0 <= self.frequency_width <= 1):
-            raise InputError(
-                "data.specaugment: time_share and frequency_width must lie between 0 and 1"
-            )
+            what = "time_share and frequency_width must lie between 0 and 1"
+            raise InputError(f"data.specaugment: {what}")
 
 
 @dataclass
@@ -110,17 +112,6 @@ def _check(name: str, share: float, folder: str | None = None) -> None:
         raise InputError("holds no audio file", where, "Correct the path.")
 
 
-class Variations(Protocol):
-    """What `augment` reads of the options (loader.DataOptions, which says what they mean)."""
-
-    speed: list[float]
-    gain: float
-    channel: float
-    silence: Silence
-    noise: Noise
-    reverb: Reverb
-
-
 @functools.lru_cache(maxsize=8)
 def sounds(folder: str) -> list[str]:
     """The audio files below a folder, sorted."""
@@ -135,10 +126,7 @@ def generator(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 
 def change_speed(samples: Samples, factor: float) -> Samples:
     """The recording played `factor` times as fast, by resampling: (N,) -> (N / factor,)."""
-    if factor == 1:
-        return samples
-    changed: Samples = soxr.resample(samples, factor, 1.0, quality="MQ")
-    return changed
+    return samples if factor == 1 else np.asarray(soxr.resample(samples, factor, 1.0, quality="MQ"))
 
 
 def rms(samples: Samples) -> float:
@@ -150,6 +138,12 @@ def fast_size(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
+def filtered(samples: Samples, response: NDArray[np.inexact], size: int) -> Samples:
+    """(N,) by the spectrum of a response, `size` // 2 + 1 frequencies: (N,) again."""
+    whole = np.fft.irfft(np.fft.rfft(samples, size) * response, size)
+    return whole[: len(samples)].astype(np.float32)
+
+
 def change_channel(samples: Samples, decibels: float, random: np.random.Generator) -> Samples:
     """(N,) through a filter without delay: gains of up to ±`decibels` at KNOTS frequencies equally
     far apart on the mel scale, linear between them."""
@@ -157,8 +151,7 @@ def change_channel(samples: Samples, decibels: float, random: np.random.Generato
     place = np.log1p(np.linspace(0, 1, size // 2 + 1) * 5) / np.log(6)  # mel at 8 kHz, 0 to 1
     gains = random.uniform(-decibels, decibels, KNOTS)
     response = 10 ** (np.interp(place, np.linspace(0, 1, KNOTS), gains) / 20)
-    filtered = np.fft.irfft(np.fft.rfft(samples, size) * response.astype(np.float32), size)
-    return filtered[: len(samples)].astype(np.float32)
+    return filtered(samples, response.astype(np.float32), size)
 
 
 def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Generator) -> Samples:
@@ -169,9 +162,8 @@ def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Gene
         shape = np.arange(1, size // 2 + 2, dtype=np.float32) ** (random.uniform(-2, 1) / 2)
         phase = random.standard_normal((2, len(shape)), np.float32)
         return np.fft.irfft((phase[0] + 1j * phase[1]) * shape, size)[:count].astype(np.float32)
-    files = sounds(folder)
-    path = files[random.integers(len(files))]
-    seconds, needed = audio_info(Utterance("", path, Path())).seconds, count / rate
+    path, needed = draw_sound(folder, random), count / rate
+    seconds = audio_info(Utterance("", path, Path())).seconds
     start = random.uniform(0, max(0.0, seconds - needed))
     return np.resize(read_audio(path, rate, start, min(needed, seconds)), count)
 
@@ -179,8 +171,7 @@ def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Gene
 def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Samples:
     """An impulse response (K,) that begins with the direct sound. Raises AudioError."""
     if options.folder is not None:
-        files = sounds(options.folder)
-        path = files[random.integers(len(files))]
+        path = draw_sound(options.folder, random)
         response = read_audio(path, rate)
         if not response.any():
             raise AudioError("is silent", path, "Remove it from data.reverb.folder")
@@ -190,6 +181,10 @@ def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Sample
     echo = random.standard_normal(len(time)) * 10 ** (-3 * time / decay)
     echo *= 10 ** (-random.uniform(*DIRECT) / 20) / np.sqrt(np.square(echo).sum())
     return np.concatenate([[1.0], echo]).astype(np.float32)
+
+
+def draw_sound(folder: str, random: np.random.Generator) -> str:
+    return sounds(folder)[random.integers(len(sounds(folder)))]
 
 
 def add_noise(samples: Samples, noise: Samples, level: float) -> Samples:
@@ -208,24 +203,23 @@ def surround(samples: Samples, rate: int, seconds: float, random: np.random.Gene
 def reverberate(samples: Samples, response: Samples) -> Samples:
     """(N,) convolved with a response (K,): as long and as loud as before."""
     size = fast_size(len(samples) + len(response) - 1)
-    spectrum = np.fft.rfft(samples, size) * np.fft.rfft(response, size)
-    echoed: Samples = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+    echoed = filtered(samples, np.fft.rfft(response, size), size)
     return echoed * np.float32(rms(samples) / max(rms(echoed), 1e-9))
 
 
 def augment(
     samples: Samples,
     rate: int,
-    options: Variations,
+    options: DataOptions,
     random: np.random.Generator,
     fits: Callable[[int], bool],
 ) -> Samples:
     """Samples (N,) said at another speed (pitch and formants change too), amid silence, in a room,
-    with noise, through a microphone, louder or softer.
+    with noise, through a microphone, louder or softer. Raises AudioError where a recorded noise or
+    response is broken.
 
     Only speeds are drawn at which `fits(number of samples)` is still true, so that CTC keeps
-    enough frames for the tokens; if there are none the speed stays. Raises AudioError where a
-    recorded noise or response is broken.
+    enough frames for the tokens; if there are none the speed stays.
     """
     speeds = [factor for factor in options.speed if fits(int(len(samples) / factor))] or [1.0]
     samples = change_speed(samples, speeds[random.integers(len(speeds))])
@@ -236,9 +230,8 @@ def augment(
         samples = reverberate(samples, draw_room(rate, options.reverb, random))
     if random.random() < options.noise.share:
         noise = draw_noise(len(samples), rate, options.noise.folder, random)
-        low, high = options.noise.snr
-        level = rms(samples) * 10 ** (-random.uniform(low, high) / 20)
-        samples = add_noise(samples, noise, level)
+        ratio = random.uniform(options.noise.snr[0], options.noise.snr[1])
+        samples = add_noise(samples, noise, rms(samples) * 10 ** (-ratio / 20))
     if options.channel:
         samples = change_channel(samples, options.channel, random)
     decibels = random.uniform(-options.gain, options.gain)

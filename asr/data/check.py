@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.audio import TOLERANCE, Samples, audio_path, read_native
+from asr.data.audio import TOLERANCE, audio_path, read_native
 from asr.data.manifest import Manifest, Utterance, id_hash
 from asr.errors import AudioError
 
@@ -58,42 +58,30 @@ class Examined:
     longer: str | None = None  # the file goes on after the utterance: what to say of it
 
 
-def examine(utterance: Utterance, fit: Fit) -> Examined:
+def examine(u: Utterance, fit: Fit) -> Examined:
     """Read one utterance."""
-    u = utterance
-    findings = list(_text_findings(u.text or "", fit))
+    text, findings = u.text or "", []
+    if not fit.normalize(text):
+        findings.append(("text", f"nothing is left of '{text}'" if text else "no text"))
+    elif unknown := fit.unknown(text):
+        findings.append(("characters", f"{' '.join(unknown)} in: {text}"))
     try:
         samples, rate, file_seconds = read_native(u)
     except AudioError as error:
         return Examined([*findings, ("audio", str(error))])
-    seconds = len(samples) / rate
-    findings += _loudness_findings(samples)
-    frames, needed = fit.frames(seconds), fit.needed(u.text or "")
+    seconds, loud = len(samples) / rate, np.abs(samples)
+    if (peak := float(loud.max())) < SILENT:
+        findings.append(("silence", f"the loudest sample is {peak:.5f} of full scale"))
+    if (share := float((loud >= FULL_SCALE).mean())) > CLIPPED:
+        findings.append(("clipping", f"{share:.1%} of the samples are at full scale"))
+    frames, needed = fit.frames(seconds), fit.needed(text)
     if frames < needed:
         findings.append(("alignment", f"{frames} frames available, {needed} needed: {u.text}"))
     longer = None
     if u.duration is not None and not u.start and u.duration < file_seconds - TOLERANCE:
         longer = f"{u.duration:.2f} s in the manifest, {file_seconds:.2f} s in the file"
-    power = float(np.square(samples, dtype=np.float64).mean())
-    level = 10 * math.log10(power + 1e-10)
+    level = 10 * math.log10(float(np.square(samples, dtype=np.float64).mean()) + 1e-10)
     return Examined(findings, seconds, rate, samples.shape[1], level, longer)
-
-
-def _text_findings(text: str, fit: Fit) -> Iterator[tuple[str, str]]:
-    if not fit.normalize(text):
-        yield "text", f"nothing is left of '{text}'" if text else "no text"
-    elif unknown := fit.unknown(text):
-        yield "characters", f"{' '.join(unknown)} in: {text}"
-
-
-def _loudness_findings(samples: Samples) -> Iterator[tuple[str, str]]:
-    """samples (N, channels)."""
-    peak = float(np.abs(samples).max())
-    if peak < SILENT:
-        yield "silence", f"the loudest sample is {peak:.5f} of full scale"
-    share = float((np.abs(samples) >= FULL_SCALE).mean())
-    if share > CLIPPED:
-        yield "clipping", f"{share:.1%} of the samples are at full scale"
 
 
 def examine_all(
@@ -142,34 +130,33 @@ class Facts:
         facts = cls(manifest)
         uses: Counter[int] = Counter()  # of an audio file, by hash
         longer: list[tuple[Utterance, str]] = []
-        for line, (utterance, found) in enumerate(examined):
-            facts._add(utterance, found.findings)
-            uses[id_hash(utterance.audio)] += 1
-            place = os.path.abspath(audio_path(utterance.audio, utterance.folder))
-            facts.recordings.setdefault(id_hash(f"{place} {utterance.start}"), line)
+        for line, (u, found) in enumerate(examined):
+            facts._add(u.id, found.findings)
+            uses[id_hash(u.audio)] += 1
+            place = os.path.abspath(audio_path(u.audio, u.folder))
+            facts.recordings.setdefault(id_hash(f"{place} {u.start}"), line)
             if found.sample_rate:
                 facts.usable += 1
                 facts.seconds += found.seconds
                 facts.formats[found.sample_rate, found.channels] += 1
             if found.longer:
-                longer.append((utterance, found.longer))
-            if utterance.speaker:
-                facts.speakers.add(utterance.speaker)
-            if text := fit.normalize(utterance.text or ""):
+                longer.append((u, found.longer))
+            if u.speaker:
+                facts.speakers.add(u.speaker)
+            if text := fit.normalize(u.text or ""):
                 facts.texts.setdefault(id_hash(text), line)
-                facts.words.update((utterance.text or "").split())
+                facts.words.update((u.text or "").split())
             heard = found.seconds or math.nan
             facts._measures.extend((heard, found.level, len(text) / heard if text else math.nan))
-        for utterance, message in longer:  # no contradiction where others use the rest of the file
-            if uses[id_hash(utterance.audio)] == 1:
-                facts._add(utterance, [("duration", message)])
+        for u, message in longer:  # no contradiction where others use the rest of the file
+            if uses[id_hash(u.audio)] == 1:
+                facts._add(u.id, [("duration", message)])
         return facts
 
-    def _add(self, utterance: Utterance, findings: list[tuple[str, str]]) -> None:
-        for kind, message in findings:
-            self.findings.append((kind, utterance.id, message))
-            if kind not in WARNINGS:
-                self.bad.add(utterance.id)
+    def _add(self, id: str, findings: list[tuple[str, str]]) -> None:
+        self.findings += [(kind, id, message) for kind, message in findings]
+        if any(kind not in WARNINGS for kind, _ in findings):
+            self.bad.add(id)
 
 
 class Shared(NamedTuple):

@@ -11,6 +11,7 @@ import itertools
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -25,13 +26,13 @@ RANGES = 32  # parts in which many utterances are sorted, one after the other
 Indices = NDArray[np.uint32]
 
 
+@dataclass(frozen=True)
 class Batches(Sequence[Indices]):
     """Parts of `order` (n,) that end at `ends` (b,), in the sequence `turn` (b,)."""
 
-    def __init__(
-        self, order: Indices, ends: NDArray[np.int64], turn: NDArray[np.int64] | range
-    ) -> None:
-        self.order, self.ends, self.turn = order, ends, turn
+    order: Indices
+    ends: NDArray[np.int64]
+    turn: NDArray[np.int64] | range
 
     def __len__(self) -> int:
         return len(self.turn)
@@ -39,14 +40,15 @@ class Batches(Sequence[Indices]):
     @overload
     def __getitem__(self, index: int) -> Indices: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Indices]: ...
-    def __getitem__(self, index: int | slice) -> Indices | Sequence[Indices]:
+    def __getitem__(self, index: slice) -> Batches: ...
+    def __getitem__(self, index: int | slice) -> Indices | Batches:
         if isinstance(index, slice):
-            return Batches(self.order, self.ends, self.turn[index])
+            return replace(self, turn=self.turn[index])
         part = self.turn[index]
         return self.order[self.ends[part - 1] if part else 0 : self.ends[part]]
 
 
+@dataclass
 class Sampler:
     """Batches of indices of at most `batch_seconds` of padded audio (longest × count), and of at
     most `most` utterances, so that a step is not the mean over a hundred short ones.
@@ -56,33 +58,26 @@ class Sampler:
     An utterance longer than `batch_seconds` is a batch of its own.
     """
 
-    def __init__(
-        self,
-        durations: NDArray[np.floating],
-        batch_seconds: float,
-        seed: int,
-        sorted_epochs: int,
-        most: int = sys.maxsize,
-    ) -> None:
-        self.durations = np.asarray(durations, np.float32)
-        self.batch_seconds = batch_seconds
-        self.seed = seed
-        self.sorted_epochs = sorted_epochs
-        self.most = most
-        self._last: tuple[int, Batches] | None = None  # asked for more than once an epoch
+    durations: NDArray[np.floating]
+    batch_seconds: float
+    seed: int
+    sorted_epochs: int
+    most: int = sys.maxsize
+    _last: tuple[int, Batches] | None = None  # asked for more than once an epoch
+
+    def __post_init__(self) -> None:
+        self.durations = np.asarray(self.durations, np.float32)
 
     def batches(self, epoch: int) -> Batches:
         """The batches of an epoch (from 0), each an array of indices; every index once."""
         if self._last is None or self._last[0] != epoch:
             self._last = None  # not two of them at a time
-            self._last = epoch, self._batches(epoch)
+            order, random = self._sorted(epoch)
+            ends = np.frombuffer(array("q", self._cut(order)), np.int64)
+            size = len(ends)
+            turn = range(size) if epoch < self.sorted_epochs else random.permutation(size)
+            self._last = epoch, Batches(order, ends, turn)
         return self._last[1]
-
-    def _batches(self, epoch: int) -> Batches:
-        order, random = self._sorted(epoch)
-        ends = np.frombuffer(array("q", self._cut(order)), np.int64)
-        sorted_ = epoch < self.sorted_epochs
-        return Batches(order, ends, range(len(ends)) if sorted_ else random.permutation(len(ends)))
 
     def _sorted(self, epoch: int) -> tuple[Indices, np.random.Generator]:
         """All indices by varied duration, and the generator that varied them.
@@ -90,16 +85,14 @@ class Sampler:
         The sort keys of many utterances are drawn anew for each range of them that is sorted: all
         at once, with what a sort needs, they are five times as large as the result.
         """
-        random = np.random.default_rng([self.seed, epoch])
-        begins = range(0, len(self.durations), PIECE)
-        sample = np.concatenate([*(keys[::64] for keys in self._keys(random)), [0.0]])
-        inner = [] if len(begins) == 1 else np.quantile(sample, np.linspace(0, 1, RANGES + 1)[1:-1])
-        edges = [-np.inf, *inner, np.inf]
-        order, done = np.empty(len(self.durations), np.uint32), 0
-        for low, high in itertools.pairwise(edges):
+        random, total = np.random.default_rng([self.seed, epoch]), len(self.durations)
+        sample = np.concatenate([*(keys[::64] for _, keys in self._keys(random)), [0.0]])
+        inner = np.quantile(sample, np.linspace(0, 1, RANGES + 1)[1:-1]) if total > PIECE else []
+        order, done = np.empty(total, np.uint32), 0
+        for low, high in itertools.pairwise([-np.inf, *inner, np.inf]):
             random = np.random.default_rng([self.seed, epoch])
             found, values = [], []
-            for begin, keys in zip(begins, self._keys(random), strict=True):
+            for begin, keys in self._keys(random):
                 (inside,) = np.nonzero((keys >= low) & (keys < high))
                 found.append((inside + begin).astype(np.uint32))
                 values.append(keys[inside])
@@ -111,11 +104,11 @@ class Sampler:
                 done += len(part)
         return order, random
 
-    def _keys(self, random: np.random.Generator) -> Iterator[NDArray[np.float64]]:
-        """Durations, varied, in pieces: what is drawn does not depend on how it is cut."""
+    def _keys(self, random: np.random.Generator) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Durations, varied, in pieces from an index on: how they are cut changes no draw."""
         for begin in range(0, len(self.durations), PIECE):
             piece = self.durations[begin : begin + PIECE]
-            yield random.uniform(1 - JITTER, 1 + JITTER, len(piece)) * piece
+            yield begin, random.uniform(1 - JITTER, 1 + JITTER, len(piece)) * piece
 
     def _cut(self, order: Indices) -> Iterator[int]:
         """Where sorted utterances are cut into consecutive batches, each as full as it may be."""
@@ -123,8 +116,7 @@ class Sampler:
         for begin in range(0, len(order), PIECE):
             piece = self.durations[order[begin : begin + PIECE]].tolist()
             for i, seconds in enumerate(piece, begin):
-                longest = max(longest, seconds)
-                count += 1
+                longest, count = max(longest, seconds), count + 1
                 if count > 1 and (longest * count > self.batch_seconds or count > self.most):
                     yield i
                     count, longest = 1, seconds

@@ -18,10 +18,7 @@ PROBABLE = 0.5  # a window is speech above it
 
 class SileroVAD:
     """Which frames of a recording are speech; in the place of `segment.find_speech`, where noise is
-    as loud as speech.
-
-    Raises InputError where the package silero-vad is not installed.
-    """
+    as loud as speech. Raises InputError where the package silero-vad is not installed."""
 
     def __init__(self) -> None:
         threads = torch.get_num_threads()
@@ -45,7 +42,7 @@ class SileroVAD:
         size = WINDOWS[rate]
         windows = torch.from_numpy(np.pad(samples, (0, -len(samples) % size)).reshape(-1, size))
         self.network.reset_states()
-        probable = [float(self.network(window, rate)) > PROBABLE for window in windows]
+        judged = np.array([float(self.network(window, rate)) > PROBABLE for window in windows])
         place = (np.arange(frames) * (FRAME * rate / size)).astype(int)
-        speech: NDArray[np.bool_] = np.array(probable, bool)[np.minimum(place, len(probable) - 1)]
+        speech: NDArray[np.bool_] = judged[np.minimum(place, len(judged) - 1)]
         return speech

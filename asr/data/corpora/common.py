@@ -6,6 +6,7 @@ appends to `skipped` as (name, reason).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,24 +23,23 @@ Skipped: TypeAlias = list[tuple[str, str]]
 def measured(utterances: Iterable[Utterance], skipped: Skipped) -> Iterator[Utterance]:
     """With durations from the files' headers; audio that cannot be opened or does not reach so
     far is skipped."""
-    for utterance in utterances:
+    for u in utterances:
         try:
-            rest = audio_info(utterance).seconds - utterance.start
+            rest = audio_info(u).seconds - u.start
         except AudioError as error:
-            skipped.append((utterance.id, str(error)))
+            skipped.append((u.id, str(error)))
             continue
-        if rest <= 0 or (utterance.duration or 0.0) > rest + TOLERANCE:
-            skipped.append((utterance.id, f"{utterance.audio} is empty or ends too early"))
-            continue
-        yield replace(utterance, duration=round(min(utterance.duration or rest, rest), 4))
+        if rest <= 0 or (u.duration or 0.0) > rest + TOLERANCE:
+            skipped.append((u.id, f"{u.audio} is empty or ends too early"))
+        else:
+            yield replace(u, duration=round(min(u.duration or rest, rest), 4))
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number, line) of a text file. Raises InputError."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\r\n")
+            yield from enumerate((line.rstrip("\r\n") for line in file), 1)
     except OSError as error:
         raise cannot_read(path, error) from None
     except UnicodeDecodeError:
@@ -56,20 +56,17 @@ def split_utterances(
     """
     speakers = {u.speaker for u in utterances}
     by_speaker = None not in speakers and len(speakers) > len(fractions) + 1
-    sizes: dict[str, int] = {}
-    for u in utterances:
-        group = str(u.speaker) if by_speaker else u.id
-        sizes[group] = sizes.get(group, 0) + 1
-    left = sorted(sizes, key=id_hash)
-    place: dict[str, str] = {}
+    groups = [str(u.speaker) if by_speaker else u.id for u in utterances]
+    sizes = Counter(groups)
+    left, place = sorted(sizes, key=id_hash), dict.fromkeys(sizes, rest)
     for name, fraction in fractions.items():
         wanted = fraction * len(utterances)
         while wanted > 0 and left:
-            place[left[0]] = name
-            wanted -= sizes[left.pop(0)]
+            wanted -= sizes[left[0]]
+            place[left.pop(0)] = name
     sets: dict[str, list[Utterance]] = {name: [] for name in (rest, *fractions)}
-    for u in utterances:
-        sets[place.get(str(u.speaker) if by_speaker else u.id, rest)].append(u)
+    for u, group in zip(utterances, groups, strict=True):
+        sets[place[group]].append(u)
     if not sets[rest]:
         raise InputError(f"nothing is left for '{rest}'", None, "Lower --dev and --test")
     return {name: rows for name, rows in sets.items() if rows}
