@@ -167,9 +167,9 @@ def _member(archive: str, source: int, member: str) -> bytes:
     """The bytes of a member of the tar archive open as `source`. Raises AudioError."""
     status, where = os.fstat(source), f"{archive}#{member}"
     members = _members(archive, status.st_size, status.st_mtime_ns)
-    if (name := _plain(member)) not in members:
+    offset, size = members.get(_plain(member), (0, -1))
+    if size < 0:
         raise AudioError("no such member in the archive", where)
-    offset, size = members[name]
     content = os.pread(source, size, offset)
     if len(content) < size:
         raise AudioError("truncated: the archive ends before it", where, AGAIN)

@@ -1,8 +1,5 @@
-"""Augmentation of waveforms and the masks of SpecAugment.
-
-Everything is drawn from (seed, epoch, utterance id) by a hash, never from a generator's running
-state: the same whatever the number of threads, and after a continued run.
-"""
+"""Augmentation of waveforms and the masks of SpecAugment, drawn from (seed, epoch, utterance id) by
+a hash: the same whatever the number of threads, and after a continued run."""
 
 from __future__ import annotations
 
@@ -49,8 +46,8 @@ class SpecAugment:
         if min(self.time_masks, self.frequency_masks, self.time_width) < 0:
             raise InputError("data.specaugment: counts and widths must not be negative")
         if not (0 <= self.time_share <= 1 and 0 <= self.frequency_width <= 1):
-            what = "time_share and frequency_width must lie between 0 and 1"
-            raise InputError(f"data.specaugment: {what}")
+            what = "data.specaugment: time_share and frequency_width must lie between 0 and 1"
+            raise InputError(what)
 
 
 @dataclass
@@ -118,6 +115,10 @@ def sounds(folder: str) -> list[str]:
     return sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUNDS)
 
 
+def draw_sound(folder: str, random: np.random.Generator) -> str:
+    return sounds(folder)[random.integers(len(sounds(folder)))]
+
+
 def generator(seed: int, epoch: int, utterance: str) -> np.random.Generator:
     """The random generator that belongs to this utterance in this epoch."""
     digest = hashlib.blake2b(f"{seed} {epoch} {utterance}".encode(), digest_size=16).digest()
@@ -126,7 +127,9 @@ def generator(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 
 def change_speed(samples: Samples, factor: float) -> Samples:
     """The recording played `factor` times as fast, by resampling: (N,) -> (N / factor,)."""
-    return samples if factor == 1 else np.asarray(soxr.resample(samples, factor, 1.0, quality="MQ"))
+    if factor != 1:
+        samples = soxr.resample(samples, factor, 1.0, quality="MQ")
+    return samples
 
 
 def rms(samples: Samples) -> float:
@@ -183,21 +186,17 @@ def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Sample
     return np.concatenate([[1.0], echo]).astype(np.float32)
 
 
-def draw_sound(folder: str, random: np.random.Generator) -> str:
-    return sounds(folder)[random.integers(len(sounds(folder)))]
-
-
-def add_noise(samples: Samples, noise: Samples, level: float) -> Samples:
-    """(N,) and noise (N,) brought to an RMS of `level`."""
-    return samples + noise * np.float32(level / max(rms(noise), 1e-9))
+def add_noise(samples: Samples, noise: Samples, below: float, loud: float) -> Samples:
+    """(N,) and noise (N,), brought to so many dB below the RMS `loud`."""
+    return samples + noise * np.float32(loud * 10 ** (-below / 20) / max(rms(noise), 1e-9))
 
 
 def surround(samples: Samples, rate: int, seconds: float, random: np.random.Generator) -> Samples:
     """(N,) with up to `seconds` before and after it, and one faint noise in and between them."""
     around = (random.uniform(0, seconds, 2) * rate).astype(int)
-    level = rms(samples) * 10 ** (-random.uniform(*FAINT) / 20)
+    below, loud = random.uniform(*FAINT), rms(samples)
     samples = np.pad(samples - samples.mean(), around)  # an offset would end in a click
-    return add_noise(samples, draw_noise(len(samples), rate, None, random), level)
+    return add_noise(samples, draw_noise(len(samples), rate, None, random), below, loud)
 
 
 def reverberate(samples: Samples, response: Samples) -> Samples:
@@ -208,34 +207,31 @@ def reverberate(samples: Samples, response: Samples) -> Samples:
 
 
 def augment(
-    samples: Samples,
+    wave: Samples,
     rate: int,
     options: DataOptions,
     random: np.random.Generator,
     fits: Callable[[int], bool],
 ) -> Samples:
-    """Samples (N,) said at another speed (pitch and formants change too), amid silence, in a room,
-    with noise, through a microphone, louder or softer. Raises AudioError where a recorded noise or
-    response is broken.
-
-    Only speeds are drawn at which `fits(number of samples)` is still true, so that CTC keeps
-    enough frames for the tokens; if there are none the speed stays.
-    """
-    speeds = [factor for factor in options.speed if fits(int(len(samples) / factor))] or [1.0]
-    samples = change_speed(samples, speeds[random.integers(len(speeds))])
+    """wave (N,) at another speed (pitch and formants change too), amid silence, in a room, with
+    noise, through a microphone, louder or softer. Only speeds are drawn at which `fits(number of
+    samples)` is still true, so that CTC keeps enough frames for the tokens; if there are none the
+    speed stays. Raises AudioError where a recorded noise or response is broken."""
+    silence, reverb, noise = options.silence, options.reverb, options.noise
+    speeds = [factor for factor in options.speed if fits(int(len(wave) / factor))] or [1.0]
+    wave = change_speed(wave, speeds[random.integers(len(speeds))])
     # share 0 draws nothing: what comes after it is then the same as before there was silence
-    if options.silence.share and random.random() < options.silence.share:
-        samples = surround(samples, rate, options.silence.seconds, random)
-    if random.random() < options.reverb.share:
-        samples = reverberate(samples, draw_room(rate, options.reverb, random))
-    if random.random() < options.noise.share:
-        noise = draw_noise(len(samples), rate, options.noise.folder, random)
-        ratio = random.uniform(options.noise.snr[0], options.noise.snr[1])
-        samples = add_noise(samples, noise, rms(samples) * 10 ** (-ratio / 20))
+    if silence.share and random.random() < silence.share:
+        wave = surround(wave, rate, silence.seconds, random)
+    if random.random() < reverb.share:
+        wave = reverberate(wave, draw_room(rate, reverb, random))
+    if random.random() < noise.share:
+        behind = draw_noise(len(wave), rate, noise.folder, random)
+        wave = add_noise(wave, behind, random.uniform(noise.snr[0], noise.snr[1]), rms(wave))
     if options.channel:
-        samples = change_channel(samples, options.channel, random)
+        wave = change_channel(wave, options.channel, random)
     decibels = random.uniform(-options.gain, options.gain)
-    return (samples * np.float32(10 ** (decibels / 20))).astype(np.float32, copy=False)
+    return (wave * np.float32(10 ** (decibels / 20))).astype(np.float32, copy=False)
 
 
 def draw_masks(

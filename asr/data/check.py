@@ -46,8 +46,7 @@ class Fit:
     frames: Callable[[float], int] = lambda seconds: 0  # frames of so many seconds
 
 
-@dataclass(frozen=True)
-class Examined:
+class Examined(NamedTuple):
     """What was found in one utterance: (kind, message), and its audio in seconds and Hz."""
 
     findings: list[tuple[str, str]]
@@ -177,11 +176,11 @@ def shared(all_facts: Sequence[Facts]) -> Iterator[Shared]:
     for a, b in combinations(all_facts, 2):
         if a.manifest.split == b.manifest.split is not None:
             continue
-        if both := a.recordings.keys() & b.recordings.keys():
-            ids = [a.manifest[line].id for line in sorted(a.recordings[key] for key in both)]
-            yield Shared(a, b, "recordings", ids)
-        if speakers := sorted(a.speakers & b.speakers):
-            yield Shared(a, b, "speakers", speakers)
-        if texts := a.texts.keys() & b.texts.keys():
-            said = [a.manifest[line].text or "" for line in sorted(a.texts[key] for key in texts)]
-            yield Shared(a, b, "texts", said)
+        lines = sorted(a.recordings[key] for key in a.recordings.keys() & b.recordings.keys())
+        said = sorted(a.texts[key] for key in a.texts.keys() & b.texts.keys())
+        both = {
+            "recordings": [a.manifest[line].id for line in lines],
+            "speakers": sorted(a.speakers & b.speakers),
+            "texts": [a.manifest[line].text or "" for line in said],
+        }
+        yield from (Shared(a, b, what, found) for what, found in both.items() if found)

@@ -138,25 +138,24 @@ def open_index(path: Path, file: int) -> Index:
         time.sleep(CLOCK - age)
         status = os.fstat(file)
     key = {"version": 1, "size": status.st_size, "mtime": status.st_mtime_ns}
-    for place in _places(path):
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
+    places = [path.with_name(f".{path.name}.index"), Path(cache, "asr", f"{name}.index")]
+    if not path.parent.stat().st_mode & 0o222:  # not even root shall write there
+        del places[0]
+    for place in places:
         if index := _read(place, key):
             return index
     index = _build(path, file, status.st_size)
-    for place in _places(path):
+    head = json.dumps(key | {"count": len(index.offsets), "hash": index.content_hash})
+    for place in places:
         with suppress(InputError):  # read-only or full: the next place, or memory only
-            _write(place, key, index)
+            with whole_file(place, "wb") as stream:
+                stream.write(head.encode().ljust(HEADER))
+                for values in index[2:]:
+                    stream.write(values.data)
             return _read(place, key) or index
     return index
-
-
-def _places(path: Path) -> list[Path]:
-    """Where an index may be, best first. A folder that nobody may write is left alone: root,
-    as in most containers, would be let in."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
-    in_cache = Path(cache, "asr", f"{name}.index")
-    writable = path.parent.stat().st_mode & 0o222
-    return [path.with_name(f".{path.name}.index"), in_cache] if writable else [in_cache]
 
 
 def _read(place: Path, key: dict[str, int]) -> Index | None:
@@ -175,14 +174,6 @@ def _read(place: Path, key: dict[str, int]) -> Index | None:
         arrays.append(np.frombuffer(data, kind, count, begin))
         begin += arrays[-1].nbytes
     return Index(key["size"], content_hash, *arrays)
-
-
-def _write(place: Path, key: dict[str, int], index: Index) -> None:
-    head = key | {"count": len(index.offsets), "hash": index.content_hash}
-    with whole_file(place, "wb") as file:
-        file.write(json.dumps(head).encode().ljust(HEADER))
-        for values in index[2:]:
-            file.write(values.data)
 
 
 def _build(path: Path, file: int, size: int) -> Index:
@@ -265,13 +256,28 @@ class Manifest(Utterances):
     and forked processes (positioned reads). `hash`: of the file's content."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        file = open_file(self.path)
+        self.path = path = Path(path)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            what = f"cannot be opened ({error.strerror})"
+            raise InputError(what, path, "Give a manifest: asr prepare makes one") from None
         read = partial(os.pread, file)
-        weakref.finalize(read, os.close, file)  # slices may be in use for longer than their whole
-        index = self._index = open_index(self.path, file)
+        weakref.finalize(read, os.close, file)  # shares may be in use for longer than their whole
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            what = "is a folder, not a manifest" if path.is_dir() else "not a regular file"
+            remedy = "Give a manifest (behind the model): asr prepare makes one"
+            raise InputError(what, path, remedy)
+        index = self._index = open_index(path, file)
         self.hash = index.content_hash
-        at = partial(_utterance, self.path, read, index)
+
+        def at(position: int) -> Utterance:
+            try:
+                return parse_line(read(*index.span(position)), path.parent)
+            except ValueError as error:
+                what = f"changed while in use: {error}"
+                raise InputError(what, path, "Start again with the new file") from None
+
         super().__init__(at, range(len(index.offsets)), index.durations)
 
     @classmethod
@@ -295,16 +301,6 @@ class Manifest(Utterances):
         marked = self[0].extra.get("split")
         named = re.search(r"\.([^.]+)\.jsonl$", self.path.name)
         return str(marked) if marked else named[1] if named else None
-
-
-def _utterance(
-    path: Path, read: Callable[[int, int], bytes], index: Index, position: int
-) -> Utterance:
-    try:
-        return parse_line(read(*index.span(position)), path.parent)
-    except ValueError as error:
-        what = f"changed while in use: {error}"
-        raise InputError(what, path, "Start again with the new file") from None
 
 
 class Manifests(Utterances):
@@ -335,43 +331,25 @@ def open_manifests(paths: Iterable[str | Path]) -> Manifests:
     return Manifests(parts)
 
 
-def open_file(path: Path) -> int:
-    """A descriptor for reading. Raises InputError."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        what = f"cannot be opened ({error.strerror})"
-        raise InputError(what, path, "Give a manifest: asr prepare makes one") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        what = "is a folder, not a manifest" if path.is_dir() else "not a regular file"
-        raise InputError(what, path, "Give a manifest (behind the model): asr prepare makes one")
-    return descriptor
-
-
 def split_audio(audio: str) -> tuple[str, str | None]:
     """`archive.tar#member` -> (archive, member), any other file -> (file, None)."""
     archive, mark, member = audio.partition(".tar#")
     return (archive + ".tar", member) if mark else (audio, None)
 
 
-def relative_audio(audio: str, folder: Path, target: Path) -> str:
-    """`audio` as written in a manifest in `folder`, rewritten for a manifest in `target`."""
-    file, member = split_audio(audio)
-    place, name = os.path.split(folder / file)
-    # `..` leads out of where a link points to, not of where it stands
-    path = os.path.relpath(os.path.join(os.path.realpath(place), name), os.path.realpath(target))
-    return path if member is None else f"{path}#{member}"
-
-
 def write_manifest(path: str | Path, rows: Iterable[Utterance | Mapping[str, Any]]) -> None:
     """Write all of `rows`, then put the file in place. An Utterance's audio is made relative to the
     new place; a mapping is written as it is."""
     path = Path(path)
-    with whole_file(path) as file:
+    with whole_file(path) as stream:
         for row in rows:
             record = row
             if isinstance(row, Utterance):
-                audio = relative_audio(row.audio, row.folder, path.parent)
+                file, member = split_audio(row.audio)
+                place, name = os.path.split(row.folder / file)
+                # `..` leads out of where a link points to, not of where it stands
+                source = os.path.join(os.path.realpath(place), name)
+                audio = os.path.relpath(source, os.path.realpath(path.parent))
+                audio = audio if member is None else f"{audio}#{member}"
                 record = row.to_dict() | {"audio": audio}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
