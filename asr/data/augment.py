@@ -21,6 +21,9 @@ from asr.errors import AudioError, InputError
 if TYPE_CHECKING:
     from asr.data.loader import DataOptions
 
+Random = np.random.Generator
+Fits = Callable[[int], bool]
+
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
 FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence around it
 KNOTS = 6  # frequencies at which a channel's response is drawn
@@ -115,7 +118,7 @@ def sounds(folder: str) -> list[str]:
     return sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUNDS)
 
 
-def draw_sound(folder: str, random: np.random.Generator) -> str:
+def draw_sound(folder: str, random: Random) -> str:
     return sounds(folder)[random.integers(len(sounds(folder)))]
 
 
@@ -147,7 +150,7 @@ def filtered(samples: Samples, response: NDArray[np.inexact], size: int) -> Samp
     return whole[: len(samples)].astype(np.float32)
 
 
-def change_channel(samples: Samples, decibels: float, random: np.random.Generator) -> Samples:
+def change_channel(samples: Samples, decibels: float, random: Random) -> Samples:
     """(N,) through a filter without delay: gains of up to ±`decibels` at KNOTS frequencies equally
     far apart on the mel scale, linear between them."""
     size = fast_size(len(samples) + len(samples) // 4)  # room for the filter to ring in
@@ -157,7 +160,7 @@ def change_channel(samples: Samples, decibels: float, random: np.random.Generato
     return filtered(samples, response.astype(np.float32), size)
 
 
-def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Generator) -> Samples:
+def draw_noise(count: int, rate: int, folder: str | None, random: Random) -> Samples:
     """(count,) of noise at any level: a cut of a recording (repeated if short), or noise whose
     power goes as f^a, a from -2 to 1. Raises AudioError for a broken recording."""
     if folder is None:
@@ -171,7 +174,7 @@ def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Gene
     return np.resize(read_audio(path, rate, start, min(needed, seconds)), count)
 
 
-def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Samples:
+def draw_room(rate: int, options: Reverb, random: Random) -> Samples:
     """An impulse response (K,) that begins with the direct sound. Raises AudioError."""
     if options.folder is not None:
         path = draw_sound(options.folder, random)
@@ -191,7 +194,7 @@ def add_noise(samples: Samples, noise: Samples, below: float, loud: float) -> Sa
     return samples + noise * np.float32(loud * 10 ** (-below / 20) / max(rms(noise), 1e-9))
 
 
-def surround(samples: Samples, rate: int, seconds: float, random: np.random.Generator) -> Samples:
+def surround(samples: Samples, rate: int, seconds: float, random: Random) -> Samples:
     """(N,) with up to `seconds` before and after it, and one faint noise in and between them."""
     around = (random.uniform(0, seconds, 2) * rate).astype(int)
     below, loud = random.uniform(*FAINT), rms(samples)
@@ -206,13 +209,7 @@ def reverberate(samples: Samples, response: Samples) -> Samples:
     return echoed * np.float32(rms(samples) / max(rms(echoed), 1e-9))
 
 
-def augment(
-    wave: Samples,
-    rate: int,
-    options: DataOptions,
-    random: np.random.Generator,
-    fits: Callable[[int], bool],
-) -> Samples:
+def augment(wave: Samples, rate: int, options: DataOptions, random: Random, fits: Fits) -> Samples:
     """wave (N,) at another speed (pitch and formants change too), amid silence, in a room, with
     noise, through a microphone, louder or softer. Only speeds are drawn at which `fits(number of
     samples)` is still true, so that CTC keeps enough frames for the tokens; if there are none the
@@ -235,7 +232,7 @@ def augment(
 
 
 def draw_masks(
-    seconds: float, options: SpecAugment, random: np.random.Generator
+    seconds: float, options: SpecAugment, random: Random
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Time masks (M, 2): start and end in seconds; frequency masks (M, 2): start and end as shares
     of the channels. Widths are uniform from 0 to the widest, then places uniform."""

@@ -57,6 +57,9 @@ class Examined(NamedTuple):
     longer: str | None = None  # the file goes on after the utterance: what to say of it
 
 
+Found = Iterator[tuple[Utterance, Examined]]
+
+
 def examine(u: Utterance, fit: Fit) -> Examined:
     """Read one utterance."""
     text, findings = u.text or "", []
@@ -83,9 +86,7 @@ def examine(u: Utterance, fit: Fit) -> Examined:
     return Examined(findings, seconds, rate, samples.shape[1], level, longer)
 
 
-def examine_all(
-    manifest: Manifest, fit: Fit, threads: int | None = None
-) -> Iterator[tuple[Utterance, Examined]]:
+def examine_all(manifest: Manifest, fit: Fit, threads: int | None = None) -> Found:
     """In the order of the manifest, on all cores or `threads`."""
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for begin in range(0, len(manifest), TOGETHER):
@@ -123,9 +124,7 @@ class Facts:
         )
 
     @classmethod
-    def gather(
-        cls, manifest: Manifest, examined: Iterator[tuple[Utterance, Examined]], fit: Fit
-    ) -> Facts:
+    def gather(cls, manifest: Manifest, examined: Found, fit: Fit) -> Facts:
         facts = cls(manifest)
         uses: Counter[int] = Counter()  # of an audio file, by hash
         longer: list[tuple[Utterance, str]] = []

@@ -31,6 +31,7 @@ from asr.errors import AudioError, InputError
 
 Levels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Bounds = tuple[int, int, int, int]
 VAD = Callable[[Samples, int], Mask]  # samples, rate -> which frames are speech
 
 FRAME = 0.01  # seconds
@@ -93,12 +94,10 @@ def segments(
     place: Place | None = None,
     vad: VAD | None = None,
 ) -> Iterator[Segment]:
-    """The parts with speech of a recording that comes in blocks (N,) of any lengths.
-
-    blocks start at `beginning(place)`; place: by default the recording's first sample. Without
-    overlap a segment that no pause ends is cut where it is quietest. vad: what tells speech; by
-    default levels do. AudioError of the blocks is raised behind the last segment.
-    """
+    """The parts with speech of a recording that comes in blocks (N,) of any lengths. blocks start
+    at `beginning(place)`; place: by default the recording's first sample. Without overlap a segment
+    that no pause ends is cut where it is quietest. vad: what tells speech; by default levels do.
+    AudioError of the blocks is raised behind the last segment."""
     hop = round(FRAME * rate)
     look = round((LONGEST + 2 * NEAR) / FRAME) * hop  # samples that a decision looks at
     held, place = np.empty(0, np.float32), place or Place()
@@ -248,9 +247,7 @@ def divided(begin: int, end: int, pauses: Mapping[int, int]) -> Stretch:
     return Stretch(begin, end, (divided(begin, middle, inner), divided(middle, end, inner)))
 
 
-def first_segment(
-    level: Levels, speech: Mask, ended: bool
-) -> tuple[tuple[int, int, int, int], bool]:
+def first_segment(level: Levels, speech: Mask, ended: bool) -> tuple[Bounds, bool]:
     """Frames where the first segment begins, its speech begins and ends, it ends; and whether no
     pause ends it. The search goes on at its end; without speech all four are the same."""
     total, margin, longest = len(level), round(MARGIN / FRAME), round(LONGEST / FRAME)

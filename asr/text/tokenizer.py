@@ -32,11 +32,9 @@ Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Pieces and how a normalised text is cut into them.
-
-    pieces: "<blank>", "<unk>", then what can be output. model: the serialised sentencepiece model.
-    spellings: the units of each word, its most probable pronunciation (type lexicon).
-    """
+    """Pieces and how a normalised text is cut into them. pieces: "<blank>", "<unk>", then what can
+    be output. model: the serialised sentencepiece model. spellings: the units of each word, its
+    most probable pronunciation (type lexicon)."""
 
     type: str
     pieces: list[str]
@@ -126,10 +124,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Read what `save` wrote, or the tokenizer of a model or experiment folder.
-
-        Raises InputError: missing, broken, newer, or another's .model file.
-        """
+        """Read what `save` wrote, or the tokenizer of a model or experiment folder. Raises
+        InputError: missing, broken, newer, or another's .model file."""
         inner = [Path(path, name, "tokenizer.json") for name in ("model", "tokenizer")]
         file = next((one for one in (_file(path), *inner) if one.is_file()), _file(path))
         try:
@@ -160,10 +156,8 @@ class Tokenizer:
         normalizer: Normalizer | None = None,
         lexicon: Pronunciations | None = None,
     ) -> Tokenizer:
-        """Make a tokenizer from texts, or from a lexicon (type lexicon).
-
-        size: pieces altogether, for bpe and unigram; fewer where the texts yield fewer.
-        """
+        """Make a tokenizer from texts, or from a lexicon (type lexicon). size: pieces altogether,
+        for bpe and unigram; fewer where the texts yield fewer."""
         if type not in TYPES:
             raise InputError(f"no type '{type}'", "tokenizer", nearest(type, TYPES))
         if (size is None) == (type in SENTENCEPIECE):
@@ -200,9 +194,7 @@ def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:
     return Tokenizer("lexicon", [*SPECIAL, *units], normalizer, spellings=spellings)
 
 
-def _from_sentencepiece(
-    type: str, lines: Iterable[str], size: int, normalizer: Normalizer
-) -> Tokenizer:
+def _from_sentencepiece(type: str, lines: Iterable[str], size: int, rules: Normalizer) -> Tokenizer:
     """Identity normalisation: the normaliser is ours alone. Ids are sentencepiece's plus one."""
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
@@ -220,4 +212,4 @@ def _from_sentencepiece(
         raise InputError(what, "tokenizer", "Change --size.") from error
     processor = SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [processor.id_to_piece(i) for i in range(1, len(processor))]
-    return Tokenizer(type, [*SPECIAL, *pieces], normalizer, model.getvalue())
+    return Tokenizer(type, [*SPECIAL, *pieces], rules, model.getvalue())

@@ -18,6 +18,7 @@ from asr.errors import AudioError, InputError
 from asr.files import cannot_read
 
 Skipped: TypeAlias = list[tuple[str, str]]
+Sets: TypeAlias = dict[str, list[Utterance]]
 
 
 def measured(utterances: Iterable[Utterance], skipped: Skipped) -> Iterator[Utterance]:
@@ -46,27 +47,23 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError("not UTF-8 text", path, "Convert it, e.g. with iconv") from None
 
 
-def split_utterances(
-    utterances: Sequence[Utterance], fractions: dict[str, float], rest: str
-) -> dict[str, list[Utterance]]:
+def split_utterances(rows: Sequence[Utterance], fractions: dict[str, float], rest: str) -> Sets:
     """Sets of at least these fractions of the utterances, and the `rest`; each in its old order.
-
-    Whole speakers where there are more speakers than sets, else single utterances. Drawn by hash
-    of the name: the same every time, and a corpus that grows changes little.
-    """
-    speakers = {u.speaker for u in utterances}
+    Whole speakers where there are more speakers than sets, else single utterances. Drawn by hash of
+    the name: the same every time, and a corpus that grows changes little."""
+    speakers = {u.speaker for u in rows}
     by_speaker = None not in speakers and len(speakers) > len(fractions) + 1
-    groups = [str(u.speaker) if by_speaker else u.id for u in utterances]
+    groups = [str(u.speaker) if by_speaker else u.id for u in rows]
     sizes = Counter(groups)
     left, place = sorted(sizes, key=id_hash), dict.fromkeys(sizes, rest)
     for name, fraction in fractions.items():
-        wanted = fraction * len(utterances)
+        wanted = fraction * len(rows)
         while wanted > 0 and left:
             wanted -= sizes[left[0]]
             place[left.pop(0)] = name
-    sets: dict[str, list[Utterance]] = {name: [] for name in (rest, *fractions)}
-    for u, group in zip(utterances, groups, strict=True):
+    sets: Sets = {name: [] for name in (rest, *fractions)}
+    for u, group in zip(rows, groups, strict=True):
         sets[place[group]].append(u)
     if not sets[rest]:
         raise InputError(f"nothing is left for '{rest}'", None, "Lower --dev and --test")
-    return {name: rows for name, rows in sets.items() if rows}
+    return {name: chosen for name, chosen in sets.items() if chosen}

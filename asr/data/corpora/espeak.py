@@ -141,44 +141,37 @@ class Espeak:
 def synthesise(
     grammar: Grammar, counts: dict[str, int], folder: Path, seed: int, sample_rate: int
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Speak `counts[split]` sentences a set into `folder/audio`: (split, manifest record) each."""
+    """Speak `counts[split]` sentences a set into `folder/audio`: (split, manifest record) each. A
+    little white noise, 30 to 45 dB below the speech, stands in for a room."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(1) as pool:  # writes one while the next is spoken
-        written = pool.submit(str)
-        for split, samples, record in _spoken(grammar, counts, seed, sample_rate):
-            written.result()  # raises what went wrong
-            path = folder / str(record["audio"])
-            written = pool.submit(soundfile.write, path, samples, sample_rate)
-            yield split, record
-        written.result()
-
-
-def _spoken(
-    grammar: Grammar, counts: dict[str, int], seed: int, sample_rate: int
-) -> Iterator[tuple[str, Samples, dict[str, object]]]:
-    """(split, samples (N,), manifest record) of each sentence. A little white noise, 30 to 45 dB
-    below the speech, stands in for a room."""
     espeak, voices = Espeak(), split_voices(seed)
     sentences = grammar.sentences(f"sentences {seed}")
-    # the test set first: its sentences do not depend on how many are trained on
-    for split in ("test", "dev", "train"):
-        draw, noise = random.Random(f"{split} {seed}"), np.random.default_rng([seed, len(split)])
-        for i in range(counts[split]):
-            text = next(sentences, None)
-            if text is None:
-                what = f"the grammar has fewer than {sum(counts.values())} sentences"
-                remedy = "Ask for fewer with --train, --dev and --test, or add choices to it"
-                raise InputError(what, remedy=remedy)
-            variant = voices[split][i % len(voices[split])]
-            voice = Voice(variant, draw.choice(PITCHES), draw.choice(RATES))
-            samples = soxr.resample(espeak.speak(text, voice), espeak.sample_rate, sample_rate)
-            level = float(np.sqrt(np.mean(samples**2))) * 10 ** (-draw.uniform(30, 45) / 20)
-            samples = samples + level * noise.standard_normal(len(samples)).astype(np.float32)
-            samples *= 0.9 / max(0.9, float(np.abs(samples).max()))
-            name, seconds = f"{split}-{i:05d}", round(len(samples) / sample_rate, 4)
-            record = {"id": name, "audio": f"audio/{name}.flac", "duration": seconds, "text": text}
-            record |= {"speaker": variant, "lang": "en", "pitch": voice.pitch, "rate": voice.rate}
-            yield split, samples, record
+    with ThreadPoolExecutor(1) as pool:  # writes one while the next is spoken
+        written = pool.submit(str)
+        # the test set first: its sentences do not depend on how many are trained on
+        for split in ("test", "dev", "train"):
+            draw = random.Random(f"{split} {seed}")
+            noise = np.random.default_rng([seed, len(split)])
+            for i in range(counts[split]):
+                text = next(sentences, None)
+                if text is None:
+                    what = f"the grammar has fewer than {sum(counts.values())} sentences"
+                    remedy = "Ask for fewer with --train, --dev and --test, or add choices to it"
+                    raise InputError(what, remedy=remedy)
+                variant = voices[split][i % len(voices[split])]
+                voice = Voice(variant, draw.choice(PITCHES), draw.choice(RATES))
+                samples = soxr.resample(espeak.speak(text, voice), espeak.sample_rate, sample_rate)
+                level = float(np.sqrt(np.mean(samples**2))) * 10 ** (-draw.uniform(30, 45) / 20)
+                samples = samples + level * noise.standard_normal(len(samples)).astype(np.float32)
+                samples *= 0.9 / max(0.9, float(np.abs(samples).max()))
+                name = f"{split}-{i:05d}"
+                audio, seconds = f"audio/{name}.flac", round(len(samples) / sample_rate, 4)
+                written.result()  # raises what went wrong
+                written = pool.submit(soundfile.write, folder / audio, samples, sample_rate)
+                record = {"id": name, "audio": audio, "duration": seconds, "text": text}
+                record |= {"speaker": variant, "lang": "en"}
+                yield split, record | {"pitch": voice.pitch, "rate": voice.rate}
+        written.result()
 
 
 def other_sentences(grammar: Grammar, count: int, seed: int, without: set[str]) -> Iterator[str]:

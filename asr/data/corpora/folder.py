@@ -16,10 +16,8 @@ SUFFIXES = ".wav .flac .aiff .aif .au .sph .ogg .opus .mp3 .m4a .aac .mp4 .wma .
 
 def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
     """All recordings below `folder`, sorted; id = path without suffix, speaker = first subfolder.
-
     Skips recordings without a text file or with an empty one, and text files without a recording.
-    Raises InputError where there is no recording at all.
-    """
+    Raises InputError where there is no recording at all."""
     if not folder.is_dir():
         raise InputError("not a folder", folder, "Give the folder with the recordings")
     found: dict[str, str] = {}
