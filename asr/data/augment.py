@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Random = np.random.Generator
 Fits = Callable[[int], bool]
 
+Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequency: (M, 2) each
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
 FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence around it
 KNOTS = 6  # frequencies at which a channel's response is drawn
@@ -130,9 +131,7 @@ def generator(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 
 def change_speed(samples: Samples, factor: float) -> Samples:
     """The recording played `factor` times as fast, by resampling: (N,) -> (N / factor,)."""
-    if factor != 1:
-        samples = soxr.resample(samples, factor, 1.0, quality="MQ")
-    return samples
+    return soxr.resample(samples, factor, 1.0, quality="MQ") if factor != 1 else samples
 
 
 def rms(samples: Samples) -> float:
@@ -231,9 +230,7 @@ def augment(wave: Samples, rate: int, options: DataOptions, random: Random, fits
     return (wave * np.float32(10 ** (decibels / 20))).astype(np.float32, copy=False)
 
 
-def draw_masks(
-    seconds: float, options: SpecAugment, random: Random
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def draw_masks(seconds: float, options: SpecAugment, random: Random) -> Masks:
     """Time masks (M, 2): start and end in seconds; frequency masks (M, 2): start and end as shares
     of the channels. Widths are uniform from 0 to the widest, then places uniform."""
 

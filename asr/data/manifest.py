@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 import os
 import re
 import stat
@@ -91,7 +90,7 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
         raise NoManifest("is an n-best file, not a manifest")
     values = {key: record.pop(key, None) for key in KEYS}
     for key in ("id", "audio"):
-        if values[key] is None or values[key] == "":
+        if not values[key] and values[key] in (None, ""):
             raise ValueError(f"no key '{key}'" if values[key] is None else f"'{key}' is empty")
     for key in ("id", "audio", "text", "speaker", "lang"):
         if values[key] is not None and not isinstance(values[key], str):
@@ -99,7 +98,8 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
     if "\0" in values["audio"]:
         raise ValueError("'audio' holds a null character, which no path has")
     for key in ("start", "duration"):
-        value = 0 if values[key] is None else values[key]
+        if (value := values[key]) is None:
+            continue
         if type(value) not in (int, float) or not abs(value) <= LONGEST:  # nor NaN
             raise ValueError(f"'{key}' is not a number of seconds: {str(value)[:50]}")
         if value < 0:
@@ -160,20 +160,15 @@ def open_index(path: Path, file: int) -> Index:
 
 def _read(place: Path, key: dict[str, int]) -> Index | None:
     """None where there is none, or one of another state of the manifest, or not a whole one."""
-    try:
-        with open(place, "rb") as file:
-            head = json.loads(file.read(HEADER))
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        data = np.asarray(np.memmap(place, np.uint8, "r"))
+        head = json.loads(bytes(data[:HEADER]))
         count, content_hash = int(head.pop("count")), str(head.pop("hash"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    begin, arrays = HEADER, []
-    if head != key or len(data) != HEADER + 24 * count:
-        return None
-    for kind in KINDS:
-        arrays.append(np.frombuffer(data, kind, count, begin))
-        begin += arrays[-1].nbytes
-    return Index(key["size"], content_hash, *arrays)
+        if head == key and len(data) == HEADER + 24 * count:
+            parts = np.split(data[HEADER:], np.multiply([8, 16, 20], count))
+            arrays = (part.view(kind) for part, kind in zip(parts, KINDS, strict=True))
+            return Index(key["size"], content_hash, *arrays)
+    return None
 
 
 def _build(path: Path, file: int, size: int) -> Index:
