@@ -102,13 +102,17 @@ def segments(
     look = round((LONGEST + 2 * NEAR) / FRAME) * hop  # samples that a decision looks at
     held, place = np.empty(0, np.float32), place or Place()
     past = place.sample - beginning(place, rate)  # samples of `held` that are done
-    for block in _with_end(blocks):
-        held = held if block is None else np.concatenate([held, block])
-        while len(held) - past > look or (block is None and len(held) > past):
-            seen = held[past % hop : past + look]
+    blocks, ended, fault = iter(blocks), False, None
+    while not ended:
+        try:
+            held = np.concatenate([held, next(blocks)])
+        except (StopIteration, AudioError) as error:  # what was read before it counts
+            ended, fault = True, error
+        while len(held) - past > (0 if ended else look):
+            seen, rest = held[past % hop : past + look], held[past:]
             level = levels(seen, hop)
             speech = (find_speech(level) if vad is None else vad(seen, rate))[past // hop :]
-            level, rest = level[past // hop :], held[past:]
+            level = level[past // hop :]
             (begin, first, last, end), cut = first_segment(level, speech, len(rest) <= look)
             if cut and not overlap:
                 late = end - round(OVERLAP / FRAME)
@@ -119,23 +123,13 @@ def segments(
                 own = float(np.percentile(level[first:last], 10))
                 least = min(own, noise_floor(level)) - DROP
                 lead, samples = trimmed(rest[begin * hop : end * hop], least, hop)
-                start = place.sample + begin * hop + lead
                 pauses = {hop * t - lead: n for t, n in short_pauses(speech[begin:end]).items()}
                 stretch = divided(0, len(samples), pauses)
+                start = place.sample + begin * hop + lead
                 yield Segment(start, samples, place.overlaps, after, stretch)
             held = held[beginning(after, rate) - beginning(place, rate) :]
             place, past = after, after.sample - beginning(after, rate)
-
-
-def _with_end(blocks: Iterable[Samples]) -> Iterator[Samples | None]:
-    """The blocks, and None at their end; AudioError behind it: what was read before it counts."""
-    fault = None
-    try:
-        yield from blocks
-    except AudioError as error:
-        fault = error
-    yield None
-    if fault is not None:
+    if isinstance(fault, AudioError):
         raise fault
 
 

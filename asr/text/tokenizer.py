@@ -101,12 +101,10 @@ class Tokenizer:
         """Raise InputError unless this is the tokenizer of a model with `vocabulary` outputs; hash:
         of the model's tokenizer, None where the model does not tell."""
         if vocabulary != self.size or hash not in (None, self.hash):
-            raise InputError(
-                f"the tokenizer does not belong to the model: it has {self.size} pieces "
-                f"({self.hash}), the model {vocabulary} outputs ({hash or 'hash unknown'})",
-                where,
-                "Put back the tokenizer that the model was trained with.",
-            )
+            own = f"it has {self.size} pieces ({self.hash})"
+            other = f"the model {vocabulary} outputs ({hash or 'hash unknown'})"
+            what = f"the tokenizer does not belong to the model: {own}, {other}"
+            raise InputError(what, where, "Put back the tokenizer that the model was trained with.")
 
     def save(self, path: Path | str) -> None:
         """Write FOLDER/tokenizer.json, or the given .json file, and the .model file beside it."""
