@@ -129,9 +129,14 @@ def promised_frames(file: soundfile.SoundFile) -> int:
     return frames
 
 
+class _NeedsFFmpeg(Exception):
+    """A file, no member of an archive, with something in it that soundfile cannot read."""
+
+
 @contextmanager
-def opened(where: str) -> Iterator[soundfile.SoundFile]:
-    """The file open in soundfile, through ffmpeg if need be. Raises AudioError."""
+def opened(where: str, convert: bool = True) -> Iterator[soundfile.SoundFile]:
+    """The file open in soundfile, through ffmpeg if need be and `convert`, else _NeedsFFmpeg is
+    raised. Raises AudioError."""
     path, member = split_audio(where)
     try:
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would block
@@ -142,8 +147,12 @@ def opened(where: str) -> Iterator[soundfile.SoundFile]:
         if not stat.S_ISREG(os.fstat(source).st_mode):
             raise AudioError("is a folder or a device, no file", where, "Give files")
         stored = None if member is None else io.BytesIO(_member(path, source, member))
-        file = open_soundfile(stored or source)
-        if file is None:
+        file = None
+        with suppress(soundfile.SoundFileError):
+            file = soundfile.SoundFile(stored or source, closefd=False)
+        if file is None or file.frames > UNKNOWN_FRAMES:  # so many soundfile cannot read
+            if stored is None and os.fstat(source).st_size and not convert:
+                raise _NeedsFFmpeg
             file = soundfile.SoundFile(_through_ffmpeg(path, stored, where))
         with file:
             yield file
@@ -153,31 +162,17 @@ def opened(where: str) -> Iterator[soundfile.SoundFile]:
         os.close(source)
 
 
-def open_soundfile(source: int | io.BytesIO) -> soundfile.SoundFile | None:
-    """The file in soundfile; None where that cannot read it."""
-    with suppress(soundfile.SoundFileError):
-        file = soundfile.SoundFile(source, closefd=False)
-        if file.frames <= UNKNOWN_FRAMES:  # soundfile cannot read more
-            return file
-        file.close()
-    return None
-
-
 def _member(archive: str, source: int, member: str) -> bytes:
     """The bytes of a member of the tar archive open as `source`. Raises AudioError."""
     status, where = os.fstat(source), f"{archive}#{member}"
     members = _members(archive, status.st_size, status.st_mtime_ns)
-    offset, size = members.get(_plain(member), (0, -1))
+    offset, size = members.get(os.path.normpath(member).lstrip("/"), (0, -1))
     if size < 0:
         raise AudioError("no such member in the archive", where)
     content = os.pread(source, size, offset)
     if len(content) < size:
         raise AudioError("truncated: the archive ends before it", where, AGAIN)
     return content
-
-
-def _plain(member: str) -> str:
-    return os.path.normpath(member).lstrip("/")
 
 
 @functools.lru_cache(maxsize=256)
@@ -187,7 +182,8 @@ def _members(archive: str, size: int, mtime: int) -> dict[str, tuple[int, int]]:
     try:
         with tarfile.open(archive, "r:") as tar:
             for entry in filter(tarfile.TarInfo.isreg, tar):
-                members[_plain(entry.name)] = (entry.offset_data, entry.size)
+                name = os.path.normpath(entry.name).lstrip("/")
+                members[name] = (entry.offset_data, entry.size)
     except tarfile.TarError:
         if not members:
             raise AudioError("not a plain tar archive", archive, "Unpack it first") from None
@@ -231,13 +227,18 @@ def _ffmpeg(path: str, where: str) -> list[str]:
 def read_blocks(audio: str | Path, sample_rate: int, skip: int) -> Iterator[Samples]:
     """Mono samples (N,) at `sample_rate` Hz, block by block, but for the first `skip`. Raises
     AudioError as `load`, where the fault is reached."""
-    where = str(audio)
-    stream = _from_ffmpeg if _needs_ffmpeg(where) else _from_soundfile
-    for block in stream(where, sample_rate):
-        _finite(block, where)
+    for block in _blocks(str(audio), sample_rate):
+        _finite(block, str(audio))
         if skip < len(block):
             yield block[skip:]
         skip = max(0, skip - len(block))
+
+
+def _blocks(where: str, sample_rate: int) -> Iterator[Samples]:
+    try:
+        yield from _from_soundfile(where, sample_rate)
+    except _NeedsFFmpeg:
+        yield from _from_ffmpeg(where, sample_rate)
 
 
 def duration(audio: str | Path) -> float | None:
@@ -253,21 +254,8 @@ def duration(audio: str | Path) -> float | None:
     return None
 
 
-def _needs_ffmpeg(where: str) -> bool:
-    """A file, no member of an archive, with something in it that soundfile cannot read."""
-    path, member = split_audio(where)
-    with suppress(OSError):
-        if member is None and os.path.isfile(path) and os.path.getsize(path):
-            with open(path, "rb") as source:
-                file = open_soundfile(source.fileno())
-                if file is None:
-                    return True
-                file.close()
-    return False
-
-
 def _from_soundfile(where: str, sample_rate: int) -> Iterator[Samples]:
-    with opened(where) as file:
+    with opened(where, convert=False) as file:
         rate, frames, done = file.samplerate, file.frames, 0
         if not (promised := promised_frames(file)):
             raise AudioError("empty: no samples", where, "Remove it")
