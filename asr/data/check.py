@@ -129,7 +129,7 @@ class Facts:
         uses: Counter[int] = Counter()  # of an audio file, by hash
         longer: list[tuple[Utterance, str]] = []
         for line, (u, found) in enumerate(examined):
-            facts._add(u.id, found.findings)
+            facts.findings += [(kind, u.id, message) for kind, message in found.findings]
             uses[id_hash(u.audio)] += 1
             place = os.path.abspath(audio_path(u.audio, u.folder))
             facts.recordings.setdefault(id_hash(f"{place} {u.start}"), line)
@@ -146,15 +146,11 @@ class Facts:
                 facts.words.update((u.text or "").split())
             heard = found.seconds or math.nan
             facts._measures.extend((heard, found.level, len(text) / heard if text else math.nan))
-        for u, message in longer:  # no contradiction where others use the rest of the file
-            if uses[id_hash(u.audio)] == 1:
-                facts._add(u.id, [("duration", message)])
+        # no contradiction where others use the rest of the file
+        alone = ((u.id, message) for u, message in longer if uses[id_hash(u.audio)] == 1)
+        facts.findings += [("duration", id, message) for id, message in alone]
+        facts.bad = {id for kind, id, _ in facts.findings if kind not in WARNINGS}
         return facts
-
-    def _add(self, id: str, findings: list[tuple[str, str]]) -> None:
-        self.findings += [(kind, id, message) for kind, message in findings]
-        if any(kind not in WARNINGS for kind, _ in findings):
-            self.bad.add(id)
 
 
 class Shared(NamedTuple):

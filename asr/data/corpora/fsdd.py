@@ -60,11 +60,8 @@ def _recordings(source: Path) -> Iterator[Utterance]:
             yield utterance
     for path in sorted((source / "recordings").glob("*.wav")):
         if name := NAME.fullmatch(path.name):
-            audio, word, extra = (
-                f"recordings/{path.name}",
-                WORDS[int(name[1])],
-                {"index": int(name[3])},
-            )
+            audio, word = f"recordings/{path.name}", WORDS[int(name[1])]
+            extra = {"index": int(name[3])}
             yield Utterance(path.stem, audio, source, 0.0, None, word, name[2], "en", extra)
 
 
