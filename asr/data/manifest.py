@@ -217,33 +217,33 @@ def _wrong_line(error: ValueError, line: bytes, path: Path, number: int) -> Inpu
     return InputError(what, f"{path}:{number}", "Mend or remove this line")
 
 
+@dataclass(eq=False)
 class Utterances(Sequence[Utterance]):
-    """Each made by `at(position)` when asked for; `durations` float32 (n,): seconds, NaN where
-    unknown."""
+    """Each made by `at(position)` when asked for."""
 
-    def __init__(
-        self, at: Callable[[int], Utterance], positions: range, durations: NDArray[np.float32]
-    ) -> None:
-        self._at, self._positions, self.durations = at, positions, durations
+    at: Callable[[int], Utterance]
+    positions: range
+    durations: NDArray[np.float32]  # (n,) seconds, NaN where unknown
+    parts: Sequence[Manifest] = ()  # those it is of
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self.positions)
 
     @overload
     def __getitem__(self, index: int) -> Utterance: ...
     @overload
     def __getitem__(self, index: slice) -> list[Utterance]: ...
     def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        chosen = self._positions[index]
-        return self._at(chosen) if isinstance(chosen, int) else [self._at(i) for i in chosen]
+        chosen = self.positions[index]
+        return self.at(chosen) if isinstance(chosen, int) else [self.at(i) for i in chosen]
 
     def __iter__(self) -> Iterator[Utterance]:
-        return map(self._at, self._positions)
+        return map(self.at, self.positions)
 
     def share(self, rank: int, size: int) -> Utterances:
         """Every `size`-th from `rank` on."""
         own = slice(rank, None, size)
-        return Utterances(self._at, self._positions[own], self.durations[own])
+        return Utterances(self.at, self.positions[own], self.durations[own])
 
 
 class Manifest(Utterances):
@@ -282,8 +282,10 @@ class Manifest(Utterances):
 
     def shares_ids(self, other: Manifest) -> bool:
         """Whether some id is in both, which are not the same."""
+        if self.hash == other.hash:
+            return False
         both = np.intersect1d(self._index.hashes, other._index.hashes, assume_unique=True).tolist()
-        return self.hash != other.hash and any(self._ids(h) & other._ids(h) for h in both)
+        return any(self._ids(hash) & other._ids(hash) for hash in both)
 
     def _ids(self, hash: int) -> set[str]:
         key, hashes = np.uint64(hash), self._index.hashes
@@ -298,32 +300,22 @@ class Manifest(Utterances):
         return str(marked) if marked else named[1] if named else None
 
 
-class Manifests(Utterances):
+def open_manifests(paths: Iterable[str | Path]) -> Utterances:
     """Several manifests one after the other. Where two of them have an id in common, the manifest's
-    path stands before every id."""
-
-    def __init__(self, parts: Sequence[Manifest]) -> None:
-        self.parts = parts
-        ends = np.cumsum([len(part) for part in parts])
-        named = any(one.shares_ids(two) for one, two in combinations(parts, 2))
-
-        def at(position: int) -> Utterance:
-            part = int(np.searchsorted(ends, position, side="right"))
-            utterance = parts[part][position - int(ends[part])]
-            path = parts[part].path
-            return replace(utterance, id=f"{path}:{utterance.id}") if named else utterance
-
-        durations = [part.durations for part in parts]
-        whole = durations[0] if len(parts) == 1 else np.concatenate(durations)
-        super().__init__(at, range(ends[-1]), whole)
-
-
-def open_manifests(paths: Iterable[str | Path]) -> Manifests:
-    """Raises InputError as Manifest.open, and where `paths` is empty."""
+    path stands before every id. Raises InputError as Manifest.open, and where `paths` is empty."""
     parts = [Manifest.open(path) for path in paths]
     if not parts:
         raise InputError("no manifest given", None, "Name at least one manifest.jsonl")
-    return Manifests(parts)
+    ends, durations = np.cumsum([len(part) for part in parts]), [part.durations for part in parts]
+    named = any(one.shares_ids(two) for one, two in combinations(parts, 2))
+
+    def at(position: int) -> Utterance:
+        part = int(np.searchsorted(ends, position, side="right"))
+        utterance, path = parts[part][position - int(ends[part])], parts[part].path
+        return replace(utterance, id=f"{path}:{utterance.id}") if named else utterance
+
+    whole = durations[0] if len(parts) == 1 else np.concatenate(durations)
+    return Utterances(at, range(ends[-1]), whole, parts)
 
 
 def split_audio(audio: str) -> tuple[str, str | None]:
