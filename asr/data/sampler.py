@@ -1,15 +1,17 @@
 """Which utterances make up the batches of an epoch: seconds of audio, not counts.
 
-A pure function of (durations, options, seed, epoch): any process can work out any epoch. While an
-epoch is planned it takes at most 16 bytes an utterance.
+A pure function of (durations, options, seed, epoch): any process can work out any epoch. Holds 8
+bytes an utterance and 8 a batch, while an epoch is planned at most 16 an utterance.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,29 @@ PIECE = 1 << 16  # numbers drawn at once, or made Python's, which are ten times 
 RANGES = 32  # parts in which many utterances are sorted, one after the other
 
 Indices = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Batches(Sequence[Indices]):
+    """Parts of `order` (n,) that end at `ends` (b,), in the sequence `turn` (b,): a list of arrays
+    would take as much again."""
+
+    order: Indices
+    ends: NDArray[np.int64]
+    turn: NDArray[np.int64] | range
+
+    def __len__(self) -> int:
+        return len(self.turn)
+
+    @overload
+    def __getitem__(self, index: int) -> Indices: ...
+    @overload
+    def __getitem__(self, index: slice) -> Batches: ...
+    def __getitem__(self, index: int | slice) -> Indices | Batches:
+        if isinstance(index, slice):
+            return replace(self, turn=self.turn[index])
+        part = self.turn[index]
+        return self.order[self.ends[part - 1] if part else 0 : self.ends[part]]
 
 
 @dataclass
@@ -35,21 +60,20 @@ class Sampler:
     seed: int
     sorted_epochs: int
     most: int = sys.maxsize
-    _last: tuple[int, list[Indices]] | None = None  # asked for more than once an epoch
+    _last: tuple[int, Batches] | None = None  # asked for more than once an epoch
 
     def __post_init__(self) -> None:
         self.durations = np.asarray(self.durations, np.float32)
 
-    def batches(self, epoch: int) -> list[Indices]:
+    def batches(self, epoch: int) -> Batches:
         """The batches of an epoch (from 0), each an array of indices; every index once."""
         if self._last is None or self._last[0] != epoch:
             self._last = None  # not two of them at a time
             order, random = self._sorted(epoch)
-            edges = itertools.pairwise(itertools.chain([0], self._cut(order)))
-            batches = [order[begin:end] for begin, end in edges]
-            if epoch >= self.sorted_epochs:
-                batches = [batches[i] for i in random.permutation(len(batches))]
-            self._last = epoch, batches
+            ends = np.frombuffer(array("q", self._cut(order)), np.int64)
+            size = len(ends)
+            turn = range(size) if epoch < self.sorted_epochs else random.permutation(size)
+            self._last = epoch, Batches(order, ends, turn)
         return self._last[1]
 
     def _sorted(self, epoch: int) -> tuple[Indices, np.random.Generator]:

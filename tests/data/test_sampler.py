@@ -65,6 +65,5 @@ def test_many_are_sorted_in_ranges_as_all_at_once(equal: bool) -> None:
     random = np.random.default_rng([9, 3])
     keys = random.uniform(1 - JITTER, 1 + JITTER, count) * durations
     batches = Sampler(durations, 600, seed=9, sorted_epochs=0).batches(3)
-    turn = random.permutation(len(batches)).tolist()
-    order = np.concatenate([batches[turn.index(i)] for i in range(len(turn))])
-    assert np.array_equal(order, np.argsort(keys, kind="stable"))
+    assert np.array_equal(batches.order, np.argsort(keys, kind="stable"))
+    assert np.array_equal(batches.turn, random.permutation(len(batches)))
