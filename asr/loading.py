@@ -75,6 +75,6 @@ def open_vad(name: str) -> VAD:
     """A voice activity detector by its name."""
     if name != "silero":
         raise InputError(f"no detector '{name}'", "vad", "There is 'silero'.")
-    from asr.data.vad import SileroVAD
+    from asr.data.segment import SileroVAD
 
     return SileroVAD()

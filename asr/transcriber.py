@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from asr.confidence import annotate, enough
 from asr.console import Stopwatch
 from asr.data.audio import load as load_audio
-from asr.data.audio import read_audio
+from asr.data.audio import read_audio, read_blocks
 from asr.data.manifest import Utterance
 from asr.data.segment import OVERLAP, VAD, Place
-from asr.data.stream import read_blocks
 from asr.decoding import ctc_search, las_search
 from asr.decoding.align import word_times
 from asr.decoding.hotwords import Phrases

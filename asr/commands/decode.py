@@ -107,12 +107,11 @@ def decode_manifest(
     group: Group,
 ) -> None:
     """Decode this process's share; the leader merges the shares in the order of the manifest."""
-    from asr.data.manifest import Share
     from asr.hypothesis import merge_nbest, write_nbest
     from asr.models.folder import model_folder, model_hash
     from asr.outputs import OutputsWriter, write_tokens
 
-    share = Share(utterances, group.rank, group.size)
+    share = utterances.share(group.rank, group.size)
     if save_outputs and not transcriber.recognizer.has_ctc:
         what = "the model has no CTC head, so there are no outputs"
         raise InputError(what, "--save-outputs", "Leave the option away.")

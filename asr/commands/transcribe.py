@@ -230,7 +230,7 @@ def write(
     hypothesis: Hypothesis, file: Path, source: Path, formats: Sequence[str], output: Path | None
 ) -> None:
     """Write a file's results into the folder, or print them; `source` is what was read for it."""
-    from asr.data.stream import duration
+    from asr.data.audio import duration
     from asr.files import whole_file
     from asr.formats import SUBTITLES, WRITERS
 
@@ -268,7 +268,7 @@ class Meter:
         self.audio, self.bytes = 0.0, 0  # done in this run; of the files before
 
     def advance(self, event: Event) -> None:
-        from asr.data.stream import duration
+        from asr.data.audio import duration
 
         if event.number != self.number:
             self.number, self.position = event.number, self.begun[event.number]

@@ -1,8 +1,5 @@
-"""Augmentation of waveforms and the masks of SpecAugment.
-
-Everything is drawn from (seed, epoch, utterance id) by a hash, never from a generator's running
-state: the same whatever the number of threads, and after a continued run.
-"""
+"""Augmentation of waveforms and the masks of SpecAugment, drawn from (seed, epoch, utterance id) by
+a hash: the same whatever the number of threads, and after a continued run."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
@@ -21,6 +18,13 @@ from asr.data.audio import Samples, audio_info, read_audio
 from asr.data.manifest import Utterance
 from asr.errors import AudioError, InputError
 
+if TYPE_CHECKING:
+    from asr.data.loader import DataOptions
+
+Random = np.random.Generator
+Fits = Callable[[int], bool]
+
+Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequency: (M, 2) each
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}  # what counts in a folder of noises or responses
 FAINT = (30.0, 70.0)  # dB by which speech is above the noise in the silence around it
 KNOTS = 6  # frequencies at which a channel's response is drawn
@@ -43,12 +47,11 @@ class SpecAugment:
     frequency_width: float = 0.25
 
     def __post_init__(self) -> None:
-        if min(self.time_masks, self.frequency_masks) < 0 or self.time_width < 0:
+        if min(self.time_masks, self.frequency_masks, self.time_width) < 0:
             raise InputError("data.specaugment: counts and widths must not be negative")
         if not (0 <= self.time_share <= 1 and 0 <= self.frequency_width <= 1):
-            raise InputError(
-                "data.specaugment: time_share and frequency_width must lie between 0 and 1"
-            )
+            what = "data.specaugment: time_share and frequency_width must lie between 0 and 1"
+            raise InputError(what)
 
 
 @dataclass
@@ -110,21 +113,14 @@ def _check(name: str, share: float, folder: str | None = None) -> None:
         raise InputError("holds no audio file", where, "Correct the path.")
 
 
-class Variations(Protocol):
-    """What `augment` reads of the options (loader.DataOptions, which says what they mean)."""
-
-    speed: list[float]
-    gain: float
-    channel: float
-    silence: Silence
-    noise: Noise
-    reverb: Reverb
-
-
 @functools.lru_cache(maxsize=8)
 def sounds(folder: str) -> list[str]:
     """The audio files below a folder, sorted."""
     return sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUNDS)
+
+
+def draw_sound(folder: str, random: Random) -> str:
+    return sounds(folder)[random.integers(len(sounds(folder)))]
 
 
 def generator(seed: int, epoch: int, utterance: str) -> np.random.Generator:
@@ -135,10 +131,7 @@ def generator(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 
 def change_speed(samples: Samples, factor: float) -> Samples:
     """The recording played `factor` times as fast, by resampling: (N,) -> (N / factor,)."""
-    if factor == 1:
-        return samples
-    changed: Samples = soxr.resample(samples, factor, 1.0, quality="MQ")
-    return changed
+    return soxr.resample(samples, factor, 1.0, quality="MQ") if factor != 1 else samples
 
 
 def rms(samples: Samples) -> float:
@@ -150,18 +143,23 @@ def fast_size(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def change_channel(samples: Samples, decibels: float, random: np.random.Generator) -> Samples:
+def filtered(samples: Samples, response: NDArray[np.inexact], size: int) -> Samples:
+    """(N,) by the spectrum of a response, `size` // 2 + 1 frequencies: (N,) again."""
+    whole = np.fft.irfft(np.fft.rfft(samples, size) * response, size)
+    return whole[: len(samples)].astype(np.float32)
+
+
+def change_channel(samples: Samples, decibels: float, random: Random) -> Samples:
     """(N,) through a filter without delay: gains of up to ±`decibels` at KNOTS frequencies equally
     far apart on the mel scale, linear between them."""
     size = fast_size(len(samples) + len(samples) // 4)  # room for the filter to ring in
     place = np.log1p(np.linspace(0, 1, size // 2 + 1) * 5) / np.log(6)  # mel at 8 kHz, 0 to 1
     gains = random.uniform(-decibels, decibels, KNOTS)
     response = 10 ** (np.interp(place, np.linspace(0, 1, KNOTS), gains) / 20)
-    filtered = np.fft.irfft(np.fft.rfft(samples, size) * response.astype(np.float32), size)
-    return filtered[: len(samples)].astype(np.float32)
+    return filtered(samples, response.astype(np.float32), size)
 
 
-def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Generator) -> Samples:
+def draw_noise(count: int, rate: int, folder: str | None, random: Random) -> Samples:
     """(count,) of noise at any level: a cut of a recording (repeated if short), or noise whose
     power goes as f^a, a from -2 to 1. Raises AudioError for a broken recording."""
     if folder is None:
@@ -169,18 +167,16 @@ def draw_noise(count: int, rate: int, folder: str | None, random: np.random.Gene
         shape = np.arange(1, size // 2 + 2, dtype=np.float32) ** (random.uniform(-2, 1) / 2)
         phase = random.standard_normal((2, len(shape)), np.float32)
         return np.fft.irfft((phase[0] + 1j * phase[1]) * shape, size)[:count].astype(np.float32)
-    files = sounds(folder)
-    path = files[random.integers(len(files))]
-    seconds, needed = audio_info(Utterance("", path, Path())).seconds, count / rate
+    path, needed = draw_sound(folder, random), count / rate
+    seconds = audio_info(Utterance("", path, Path())).seconds
     start = random.uniform(0, max(0.0, seconds - needed))
     return np.resize(read_audio(path, rate, start, min(needed, seconds)), count)
 
 
-def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Samples:
+def draw_room(rate: int, options: Reverb, random: Random) -> Samples:
     """An impulse response (K,) that begins with the direct sound. Raises AudioError."""
     if options.folder is not None:
-        files = sounds(options.folder)
-        path = files[random.integers(len(files))]
+        path = draw_sound(options.folder, random)
         response = read_audio(path, rate)
         if not response.any():
             raise AudioError("is silent", path, "Remove it from data.reverb.folder")
@@ -192,62 +188,49 @@ def draw_room(rate: int, options: Reverb, random: np.random.Generator) -> Sample
     return np.concatenate([[1.0], echo]).astype(np.float32)
 
 
-def add_noise(samples: Samples, noise: Samples, level: float) -> Samples:
-    """(N,) and noise (N,) brought to an RMS of `level`."""
-    return samples + noise * np.float32(level / max(rms(noise), 1e-9))
+def add_noise(samples: Samples, noise: Samples, below: float, loud: float) -> Samples:
+    """(N,) and noise (N,), brought to so many dB below the RMS `loud`."""
+    return samples + noise * np.float32(loud * 10 ** (-below / 20) / max(rms(noise), 1e-9))
 
 
-def surround(samples: Samples, rate: int, seconds: float, random: np.random.Generator) -> Samples:
+def surround(samples: Samples, rate: int, seconds: float, random: Random) -> Samples:
     """(N,) with up to `seconds` before and after it, and one faint noise in and between them."""
     around = (random.uniform(0, seconds, 2) * rate).astype(int)
-    level = rms(samples) * 10 ** (-random.uniform(*FAINT) / 20)
+    below, loud = random.uniform(*FAINT), rms(samples)
     samples = np.pad(samples - samples.mean(), around)  # an offset would end in a click
-    return add_noise(samples, draw_noise(len(samples), rate, None, random), level)
+    return add_noise(samples, draw_noise(len(samples), rate, None, random), below, loud)
 
 
 def reverberate(samples: Samples, response: Samples) -> Samples:
     """(N,) convolved with a response (K,): as long and as loud as before."""
     size = fast_size(len(samples) + len(response) - 1)
-    spectrum = np.fft.rfft(samples, size) * np.fft.rfft(response, size)
-    echoed: Samples = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+    echoed = filtered(samples, np.fft.rfft(response, size), size)
     return echoed * np.float32(rms(samples) / max(rms(echoed), 1e-9))
 
 
-def augment(
-    samples: Samples,
-    rate: int,
-    options: Variations,
-    random: np.random.Generator,
-    fits: Callable[[int], bool],
-) -> Samples:
-    """Samples (N,) said at another speed (pitch and formants change too), amid silence, in a room,
-    with noise, through a microphone, louder or softer.
-
-    Only speeds are drawn at which `fits(number of samples)` is still true, so that CTC keeps
-    enough frames for the tokens; if there are none the speed stays. Raises AudioError where a
-    recorded noise or response is broken.
-    """
-    speeds = [factor for factor in options.speed if fits(int(len(samples) / factor))] or [1.0]
-    samples = change_speed(samples, speeds[random.integers(len(speeds))])
+def augment(wave: Samples, rate: int, options: DataOptions, random: Random, fits: Fits) -> Samples:
+    """wave (N,) at another speed (pitch and formants change too), amid silence, in a room, with
+    noise, through a microphone, louder or softer. Only speeds are drawn at which `fits(number of
+    samples)` is still true, so that CTC keeps enough frames for the tokens; if there are none the
+    speed stays. Raises AudioError where a recorded noise or response is broken."""
+    silence, reverb, noise = options.silence, options.reverb, options.noise
+    speeds = [factor for factor in options.speed if fits(int(len(wave) / factor))] or [1.0]
+    wave = change_speed(wave, speeds[random.integers(len(speeds))])
     # share 0 draws nothing: what comes after it is then the same as before there was silence
-    if options.silence.share and random.random() < options.silence.share:
-        samples = surround(samples, rate, options.silence.seconds, random)
-    if random.random() < options.reverb.share:
-        samples = reverberate(samples, draw_room(rate, options.reverb, random))
-    if random.random() < options.noise.share:
-        noise = draw_noise(len(samples), rate, options.noise.folder, random)
-        low, high = options.noise.snr
-        level = rms(samples) * 10 ** (-random.uniform(low, high) / 20)
-        samples = add_noise(samples, noise, level)
+    if silence.share and random.random() < silence.share:
+        wave = surround(wave, rate, silence.seconds, random)
+    if random.random() < reverb.share:
+        wave = reverberate(wave, draw_room(rate, reverb, random))
+    if random.random() < noise.share:
+        behind = draw_noise(len(wave), rate, noise.folder, random)
+        wave = add_noise(wave, behind, random.uniform(noise.snr[0], noise.snr[1]), rms(wave))
     if options.channel:
-        samples = change_channel(samples, options.channel, random)
+        wave = change_channel(wave, options.channel, random)
     decibels = random.uniform(-options.gain, options.gain)
-    return (samples * np.float32(10 ** (decibels / 20))).astype(np.float32, copy=False)
+    return (wave * np.float32(10 ** (decibels / 20))).astype(np.float32, copy=False)
 
 
-def draw_masks(
-    seconds: float, options: SpecAugment, random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def draw_masks(seconds: float, options: SpecAugment, random: Random) -> Masks:
     """Time masks (M, 2): start and end in seconds; frequency masks (M, 2): start and end as shares
     of the channels. Widths are uniform from 0 to the widest, then places uniform."""
 

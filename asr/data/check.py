@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.audio import TOLERANCE, Samples, audio_path, read_native
-from asr.data.index import id_hash
-from asr.data.manifest import Manifest, Utterance
+from asr.data.audio import TOLERANCE, audio_path, read_native
+from asr.data.manifest import Manifest, Utterance, id_hash
 from asr.errors import AudioError
 
 SILENT = 1e-3  # peak, full scale 1.0 (-60 dB): nothing can be heard
@@ -47,8 +46,7 @@ class Fit:
     frames: Callable[[float], int] = lambda seconds: 0  # frames of so many seconds
 
 
-@dataclass(frozen=True)
-class Examined:
+class Examined(NamedTuple):
     """What was found in one utterance: (kind, message), and its audio in seconds and Hz."""
 
     findings: list[tuple[str, str]]
@@ -59,47 +57,36 @@ class Examined:
     longer: str | None = None  # the file goes on after the utterance: what to say of it
 
 
-def examine(utterance: Utterance, fit: Fit) -> Examined:
+Found = Iterator[tuple[Utterance, Examined]]
+
+
+def examine(u: Utterance, fit: Fit) -> Examined:
     """Read one utterance."""
-    u = utterance
-    findings = list(_text_findings(u.text or "", fit))
+    text, findings = u.text or "", []
+    if not fit.normalize(text):
+        findings.append(("text", f"nothing is left of '{text}'" if text else "no text"))
+    elif unknown := fit.unknown(text):
+        findings.append(("characters", f"{' '.join(unknown)} in: {text}"))
     try:
-        samples, rate, file_seconds = read_native(u.audio, u.start, u.duration, u.folder)
+        samples, rate, file_seconds = read_native(u)
     except AudioError as error:
         return Examined([*findings, ("audio", str(error))])
-    seconds = len(samples) / rate
-    findings += _loudness_findings(samples)
-    frames, needed = fit.frames(seconds), fit.needed(u.text or "")
+    seconds, loud = len(samples) / rate, np.abs(samples)
+    if (peak := float(loud.max())) < SILENT:
+        findings.append(("silence", f"the loudest sample is {peak:.5f} of full scale"))
+    if (share := float((loud >= FULL_SCALE).mean())) > CLIPPED:
+        findings.append(("clipping", f"{share:.1%} of the samples are at full scale"))
+    frames, needed = fit.frames(seconds), fit.needed(text)
     if frames < needed:
         findings.append(("alignment", f"{frames} frames available, {needed} needed: {u.text}"))
     longer = None
     if u.duration is not None and not u.start and u.duration < file_seconds - TOLERANCE:
         longer = f"{u.duration:.2f} s in the manifest, {file_seconds:.2f} s in the file"
-    power = float(np.square(samples, dtype=np.float64).mean())
-    level = 10 * math.log10(power + 1e-10)
+    level = 10 * math.log10(float(np.square(samples, dtype=np.float64).mean()) + 1e-10)
     return Examined(findings, seconds, rate, samples.shape[1], level, longer)
 
 
-def _text_findings(text: str, fit: Fit) -> Iterator[tuple[str, str]]:
-    if not fit.normalize(text):
-        yield "text", f"nothing is left of '{text}'" if text else "no text"
-    elif unknown := fit.unknown(text):
-        yield "characters", f"{' '.join(unknown)} in: {text}"
-
-
-def _loudness_findings(samples: Samples) -> Iterator[tuple[str, str]]:
-    """samples (N, channels)."""
-    peak = float(np.abs(samples).max())
-    if peak < SILENT:
-        yield "silence", f"the loudest sample is {peak:.5f} of full scale"
-    share = float((np.abs(samples) >= FULL_SCALE).mean())
-    if share > CLIPPED:
-        yield "clipping", f"{share:.1%} of the samples are at full scale"
-
-
-def examine_all(
-    manifest: Manifest, fit: Fit, threads: int | None = None
-) -> Iterator[tuple[Utterance, Examined]]:
+def examine_all(manifest: Manifest, fit: Fit, threads: int | None = None) -> Found:
     """In the order of the manifest, on all cores or `threads`."""
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for begin in range(0, len(manifest), TOGETHER):
@@ -137,40 +124,33 @@ class Facts:
         )
 
     @classmethod
-    def gather(
-        cls, manifest: Manifest, examined: Iterator[tuple[Utterance, Examined]], fit: Fit
-    ) -> Facts:
+    def gather(cls, manifest: Manifest, examined: Found, fit: Fit) -> Facts:
         facts = cls(manifest)
         uses: Counter[int] = Counter()  # of an audio file, by hash
         longer: list[tuple[Utterance, str]] = []
-        for line, (utterance, found) in enumerate(examined):
-            facts._add(utterance, found.findings)
-            uses[id_hash(utterance.audio)] += 1
-            place = os.path.abspath(audio_path(utterance.audio, utterance.folder))
-            facts.recordings.setdefault(id_hash(f"{place} {utterance.start}"), line)
+        for line, (u, found) in enumerate(examined):
+            facts.findings += [(kind, u.id, message) for kind, message in found.findings]
+            uses[id_hash(u.audio)] += 1
+            place = os.path.abspath(audio_path(u.audio, u.folder))
+            facts.recordings.setdefault(id_hash(f"{place} {u.start}"), line)
             if found.sample_rate:
                 facts.usable += 1
                 facts.seconds += found.seconds
                 facts.formats[found.sample_rate, found.channels] += 1
             if found.longer:
-                longer.append((utterance, found.longer))
-            if utterance.speaker:
-                facts.speakers.add(utterance.speaker)
-            if text := fit.normalize(utterance.text or ""):
+                longer.append((u, found.longer))
+            if u.speaker:
+                facts.speakers.add(u.speaker)
+            if text := fit.normalize(u.text or ""):
                 facts.texts.setdefault(id_hash(text), line)
-                facts.words.update((utterance.text or "").split())
+                facts.words.update((u.text or "").split())
             heard = found.seconds or math.nan
             facts._measures.extend((heard, found.level, len(text) / heard if text else math.nan))
-        for utterance, message in longer:  # no contradiction where others use the rest of the file
-            if uses[id_hash(utterance.audio)] == 1:
-                facts._add(utterance, [("duration", message)])
+        # no contradiction where others use the rest of the file
+        alone = ((u.id, message) for u, message in longer if uses[id_hash(u.audio)] == 1)
+        facts.findings += [("duration", id, message) for id, message in alone]
+        facts.bad = {id for kind, id, _ in facts.findings if kind not in WARNINGS}
         return facts
-
-    def _add(self, utterance: Utterance, findings: list[tuple[str, str]]) -> None:
-        for kind, message in findings:
-            self.findings.append((kind, utterance.id, message))
-            if kind not in WARNINGS:
-                self.bad.add(utterance.id)
 
 
 class Shared(NamedTuple):
@@ -191,11 +171,11 @@ def shared(all_facts: Sequence[Facts]) -> Iterator[Shared]:
     for a, b in combinations(all_facts, 2):
         if a.manifest.split == b.manifest.split is not None:
             continue
-        if both := a.recordings.keys() & b.recordings.keys():
-            ids = [a.manifest[line].id for line in sorted(a.recordings[key] for key in both)]
-            yield Shared(a, b, "recordings", ids)
-        if speakers := sorted(a.speakers & b.speakers):
-            yield Shared(a, b, "speakers", speakers)
-        if texts := a.texts.keys() & b.texts.keys():
-            said = [a.manifest[line].text or "" for line in sorted(a.texts[key] for key in texts)]
-            yield Shared(a, b, "texts", said)
+        lines = sorted(a.recordings[key] for key in a.recordings.keys() & b.recordings.keys())
+        said = sorted(a.texts[key] for key in a.texts.keys() & b.texts.keys())
+        both = {
+            "recordings": [a.manifest[line].id for line in lines],
+            "speakers": sorted(a.speakers & b.speakers),
+            "texts": [a.manifest[line].text or "" for line in said],
+        }
+        yield from (Shared(a, b, what, found) for what, found in both.items() if found)

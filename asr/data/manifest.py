@@ -4,32 +4,48 @@
 
 Keys: `id`, `audio` (relative to the manifest, or `archive.tar#member`); optional `start` and
 `duration` (seconds), `text`, `speaker`, `lang`, `split`; any others are kept in `extra`. Every
-line is checked while the index is built (asr/data/index.py), so a manifest that opens is sound.
+line is checked while the index is built, so a manifest that opens is sound.
+
+The index is a file beside the manifest (`.manifest.test.jsonl.index`), or in the user's cache where
+the folder cannot be written, valid for one size and modification time of the manifest:
+
+    a JSON line padded to HEADER bytes, then offsets int64 (n,) | hashes uint64 (n,), sorted |
+    durations float32 (n,) | order uint32 (n,): the line of each hash
+
+It is mapped, not read: ten million lines open at once and hold no memory of their own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import operator
+import math
 import os
 import re
 import stat
+import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import combinations, product
+from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.data.index import Index, NoManifest, open_index
 from asr.errors import InputError
 from asr.files import whole_file
 
 KEYS = ("id", "audio", "start", "duration", "text", "speaker", "lang")
 LONGEST = 1e9  # seconds that `start` and `duration` may be
+HEADER = 256  # bytes
+KINDS = ("<i8", "<u8", "<f4", "<u4")  # of the index's arrays: 24 bytes an utterance
+CLOCK = 0.03  # seconds: two writes closer than this may bear the same modification time
+MAKES = "asr prepare makes manifests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +64,12 @@ class Utterance:
 
     def to_dict(self) -> dict[str, Any]:
         """The line as written: keys without a value left out."""
-        record = {key: getattr(self, key) for key in KEYS}
-        if not self.start:
-            del record["start"]
+        record = {key: getattr(self, key) for key in KEYS if key != "start" or self.start}
         return {key: value for key, value in record.items() if value is not None} | self.extra
+
+
+class NoManifest(ValueError):
+    """The file is of another kind."""
 
 
 def parse_line(line: bytes, folder: Path) -> Utterance:
@@ -72,18 +90,15 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
         raise NoManifest("is an n-best file, not a manifest")
     values = {key: record.pop(key, None) for key in KEYS}
     for key in ("id", "audio"):
-        if values[key] is None:
-            raise ValueError(f"no key '{key}'")
-        if values[key] == "":
-            raise ValueError(f"'{key}' is empty")
+        if not values[key] and values[key] in (None, ""):
+            raise ValueError(f"no key '{key}'" if values[key] is None else f"'{key}' is empty")
     for key in ("id", "audio", "text", "speaker", "lang"):
         if values[key] is not None and not isinstance(values[key], str):
             raise ValueError(f"'{key}' is not a string: {values[key]!r}")
     if "\0" in values["audio"]:
         raise ValueError("'audio' holds a null character, which no path has")
     for key in ("start", "duration"):
-        value = values[key]
-        if value is None:
+        if (value := values[key]) is None:
             continue
         if type(value) not in (int, float) or not abs(value) <= LONGEST:  # nor NaN
             raise ValueError(f"'{key}' is not a number of seconds: {str(value)[:50]}")
@@ -93,72 +108,189 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
     return Utterance(folder=folder, extra=record, **values)
 
 
-class Utterances(Sequence[Utterance]):
-    """Indexing, slices and iteration by `at`, the utterance of a position that exists."""
+class Index(NamedTuple):
+    """Of a manifest of n utterances and `size` bytes; see the file's layout above."""
 
-    def at(self, position: int) -> Utterance:
-        raise NotImplementedError
+    size: int
+    content_hash: str
+    offsets: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    durations: NDArray[np.float32]
+    order: NDArray[np.uint32]
+
+    def span(self, line: int) -> tuple[int, int]:
+        """How many bytes a line has, and the first of them."""
+        begin, last = int(self.offsets[line]), line + 1 == len(self.offsets)
+        return (self.size if last else int(self.offsets[line + 1])) - begin, begin
+
+
+def id_hash(id: str) -> int:
+    """64 bits, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "little")
+
+
+def open_index(path: Path, file: int) -> Index:
+    """The stored index of the manifest `path` (open as `file`), built and stored if not there.
+    Raises InputError: the first wrong line, a duplicate id, no line at all."""
+    status = os.fstat(file)
+    age = time.time() - status.st_mtime
+    if 0 <= age < CLOCK:  # a later write must differ in time
+        time.sleep(CLOCK - age)
+        status = os.fstat(file)
+    key = {"version": 1, "size": status.st_size, "mtime": status.st_mtime_ns}
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
+    places = [path.with_name(f".{path.name}.index"), Path(cache, "asr", f"{name}.index")]
+    if not path.parent.stat().st_mode & 0o222:  # not even root shall write there
+        del places[0]
+    for place in places:
+        if index := _read(place, key):
+            return index
+    index = _build(path, file, status.st_size)
+    head = json.dumps(key | {"count": len(index.offsets), "hash": index.content_hash})
+    for place in places:
+        with suppress(InputError):  # read-only or full: the next place, or memory only
+            with whole_file(place, "wb") as stream:
+                stream.write(head.encode().ljust(HEADER))
+                for values in index[2:]:
+                    stream.write(values.data)
+            return _read(place, key) or index
+    return index
+
+
+def _read(place: Path, key: dict[str, int]) -> Index | None:
+    """None where there is none, or one of another state of the manifest, or not a whole one."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        data = np.asarray(np.memmap(place, np.uint8, "r"))
+        head = json.loads(bytes(data[:HEADER]))
+        count, content_hash = int(head.pop("count")), str(head.pop("hash"))
+        if head == key and len(data) == HEADER + 24 * count:
+            parts = np.split(data[HEADER:], np.multiply([8, 16, 20], count))
+            arrays = (part.view(kind) for part, kind in zip(parts, KINDS, strict=True))
+            return Index(key["size"], content_hash, *arrays)
+    return None
+
+
+def _build(path: Path, file: int, size: int) -> Index:
+    content, offset = hashlib.sha256(), 0
+    offsets, durations, hashes = array("q"), array("f"), array("Q")
+    with open(os.dup(file), "rb") as lines:
+        lines.seek(0)
+        for number, line in enumerate(lines, 1):
+            content.update(line)
+            if line.strip():
+                try:
+                    utterance = parse_line(line, path.parent)
+                except ValueError as error:
+                    raise _wrong_line(error, line, path, number) from None
+                offsets.append(offset)
+                hashes.append(id_hash(utterance.id))
+                seconds = utterance.duration
+                durations.append(math.nan if seconds is None else seconds)
+            offset += len(line)
+    if not offsets:
+        raise InputError("no utterance in this manifest", path, MAKES)
+    hashed, starts = np.frombuffer(hashes, np.uint64), np.frombuffer(offsets, np.int64)
+    order = np.argsort(hashed, kind="stable").astype(np.uint32)
+    lasting = np.frombuffer(durations, np.float32)
+    index = Index(size, content.hexdigest()[:16], starts, hashed[order], lasting, order)
+    # equal hashes are only a hint of duplicates: the ids themselves are read again and compared
+    first: dict[str, int] = {}
+    equal = index.hashes[1:] == index.hashes[:-1]
+    for row in np.unique(np.concatenate([order[1:][equal], order[:-1][equal]])).tolist():
+        id = parse_line(os.pread(file, *index.span(row)), path.parent).id
+        if (other := first.setdefault(id, row)) != row:
+            one, two = (os.pread(file, offsets[i], 0).count(b"\n") + 1 for i in (other, row))
+            what = f"duplicate id '{id}' (first in line {one})"
+            remedy = "Give every utterance an id of its own"
+            raise InputError(what, f"{path}:{two}", remedy)
+    return index
+
+
+def _wrong_line(error: ValueError, line: bytes, path: Path, number: int) -> InputError:
+    if b"\0" in line:
+        return InputError("not text, therefore no manifest", path, MAKES)
+    if isinstance(error, NoManifest):
+        return InputError(str(error), path, MAKES)
+    shown = line.decode(errors="replace").strip()
+    what = f"{error}: {shown[:200]}" + (" ..." if len(shown) > 200 else "")
+    return InputError(what, f"{path}:{number}", "Mend or remove this line")
+
+
+@dataclass(eq=False)
+class Utterances(Sequence[Utterance]):
+    """Each made by `at(position)` when asked for."""
+
+    at: Callable[[int], Utterance]
+    positions: range
+    durations: NDArray[np.float32]  # (n,) seconds, NaN where unknown
+    parts: Sequence[Manifest] = ()  # those it is of
+
+    def __len__(self) -> int:
+        return len(self.positions)
 
     @overload
     def __getitem__(self, index: int) -> Utterance: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Utterance]: ...
-    def __getitem__(self, index: int | slice) -> Utterance | Sequence[Utterance]:
-        if isinstance(index, slice):
-            return [self.at(i) for i in range(len(self))[index]]
-        return self.at(range(len(self))[operator.index(index)])
+    def __getitem__(self, index: slice) -> list[Utterance]: ...
+    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
+        chosen = self.positions[index]
+        return self.at(chosen) if isinstance(chosen, int) else [self.at(i) for i in chosen]
 
     def __iter__(self) -> Iterator[Utterance]:
-        return (self.at(i) for i in range(len(self)))
+        return map(self.at, self.positions)
+
+    def share(self, rank: int, size: int) -> Utterances:
+        """Every `size`-th from `rank` on."""
+        own = slice(rank, None, size)
+        return Utterances(self.at, self.positions[own], self.durations[own])
 
 
 class Manifest(Utterances):
-    """The utterances of one file, each read when asked for; the file is kept open.
-
-    `durations` float32 (n,): seconds, NaN where unknown. Its index is mapped, 24 bytes an
-    utterance. Safe to use from threads and forked processes (positioned reads).
-    """
+    """The utterances of one file, which is kept open; its index is mapped. Safe to use from threads
+    and forked processes (positioned reads). `hash`: of the file's content."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.folder = self.path.parent
-        self._file = open_file(self.path)
-        weakref.finalize(self, os.close, self._file)
-        self._index: Index = open_index(self.path, self._file, parse_line)
-        self.durations: NDArray[np.float32] = self._index.durations
-        self.hash: str = self._index.content_hash
-        """Of the file's content."""
+        self.path = path = Path(path)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            what = f"cannot be opened ({error.strerror})"
+            raise InputError(what, path, "Give a manifest: asr prepare makes one") from None
+        read = partial(os.pread, file)
+        weakref.finalize(read, os.close, file)  # shares may be in use for longer than their whole
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            what = "is a folder, not a manifest" if path.is_dir() else "not a regular file"
+            remedy = "Give a manifest (behind the model): asr prepare makes one"
+            raise InputError(what, path, remedy)
+        index = self._index = open_index(path, file)
+        self.hash = index.content_hash
+
+        def at(position: int) -> Utterance:
+            try:
+                return parse_line(read(*index.span(position)), path.parent)
+            except ValueError as error:
+                what = f"changed while in use: {error}"
+                raise InputError(what, path, "Start again with the new file") from None
+
+        super().__init__(at, range(len(index.offsets)), index.durations)
 
     @classmethod
     def open(cls, path: str | Path) -> Manifest:
         """Raises InputError: no such file, no utterance in it, or the first wrong line."""
         return cls(path)
 
-    def __len__(self) -> int:
-        return len(self._index.offsets)
-
-    def at(self, position: int) -> Utterance:
-        begin, end = self._index.span(position)
-        try:
-            return parse_line(os.pread(self._file, end - begin, begin), self.folder)
-        except ValueError as error:
-            raise InputError(
-                f"changed while in use: {error}", self.path, "Start again with the new file"
-            ) from None
-
-    @property
-    def ids(self) -> Iterator[str]:
-        """In the order of the file."""
-        return (utterance.id for utterance in self)
-
     def shares_ids(self, other: Manifest) -> bool:
         """Whether some id is in both, which are not the same."""
-        one, two = self._index, other._index
-        return self.hash != other.hash and any(
-            self[line].id == other[there].id
-            for hash in np.intersect1d(one.hashes, two.hashes, assume_unique=True).tolist()
-            for line, there in product(one.candidates(hash), two.candidates(hash))
-        )
+        if self.hash == other.hash:
+            return False
+        both = np.intersect1d(self._index.hashes, other._index.hashes, assume_unique=True).tolist()
+        return any(self._ids(hash) & other._ids(hash) for hash in both)
+
+    def _ids(self, hash: int) -> set[str]:
+        key, hashes = np.uint64(hash), self._index.hashes
+        begin, end = np.searchsorted(hashes, key), np.searchsorted(hashes, key, side="right")
+        return {self[line].id for line in self._index.order[begin:end].tolist()}
 
     @property
     def split(self) -> str | None:
@@ -168,66 +300,22 @@ class Manifest(Utterances):
         return str(marked) if marked else named[1] if named else None
 
 
-class Manifests(Utterances):
-    """Several manifests one after the other; `durations` (n,) as in Manifest.
-
-    Where two of them have an id in common, the manifest's path stands before every id.
-    """
-
-    def __init__(self, parts: Sequence[Manifest]) -> None:
-        self.parts = parts
-        self.durations: NDArray[np.float32] = (
-            parts[0].durations if len(parts) == 1 else np.concatenate([p.durations for p in parts])
-        )
-        self._ends = np.cumsum([len(part) for part in parts])
-        self._named = any(one.shares_ids(two) for one, two in combinations(parts, 2))
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def at(self, position: int) -> Utterance:
-        part = int(np.searchsorted(self._ends, position, side="right"))
-        utterance = self.parts[part][position - int(self._ends[part])]
-        if self._named:
-            utterance = replace(utterance, id=f"{self.parts[part].path}:{utterance.id}")
-        return utterance
-
-
-class Share(Utterances):
-    """Every `size`-th of `whole` from `rank` on."""
-
-    def __init__(self, whole: Sequence[Utterance], rank: int, size: int) -> None:
-        self.whole, self.positions = whole, range(rank, len(whole), size)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def at(self, position: int) -> Utterance:
-        return self.whole[self.positions[position]]
-
-
-def open_manifests(paths: Iterable[str | Path]) -> Manifests:
-    """Raises InputError as Manifest.open, and where `paths` is empty."""
+def open_manifests(paths: Iterable[str | Path]) -> Utterances:
+    """Several manifests one after the other. Where two of them have an id in common, the manifest's
+    path stands before every id. Raises InputError as Manifest.open, and where `paths` is empty."""
     parts = [Manifest.open(path) for path in paths]
     if not parts:
         raise InputError("no manifest given", None, "Name at least one manifest.jsonl")
-    return Manifests(parts)
+    ends, durations = np.cumsum([len(part) for part in parts]), [part.durations for part in parts]
+    named = any(one.shares_ids(two) for one, two in combinations(parts, 2))
 
+    def at(position: int) -> Utterance:
+        part = int(np.searchsorted(ends, position, side="right"))
+        utterance, path = parts[part][position - int(ends[part])], parts[part].path
+        return replace(utterance, id=f"{path}:{utterance.id}") if named else utterance
 
-def open_file(path: Path) -> int:
-    """A descriptor for reading. Raises InputError."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(
-            f"cannot be opened ({error.strerror})", path, "Give a manifest: asr prepare makes one"
-        ) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        what = "is a folder, not a manifest" if path.is_dir() else "not a regular file"
-        remedy = "Give a manifest (behind the model): asr prepare makes one"
-        raise InputError(what, path, remedy)
-    return descriptor
+    whole = durations[0] if len(parts) == 1 else np.concatenate(durations)
+    return Utterances(at, range(ends[-1]), whole, parts)
 
 
 def split_audio(audio: str) -> tuple[str, str | None]:
@@ -236,25 +324,19 @@ def split_audio(audio: str) -> tuple[str, str | None]:
     return (archive + ".tar", member) if mark else (audio, None)
 
 
-def relative_audio(audio: str, folder: Path, target: Path) -> str:
-    """`audio` as written in a manifest in `folder`, rewritten for a manifest in `target`."""
-    file, member = split_audio(audio)
-    place, name = os.path.split(folder / file)
-    # `..` leads out of where a link points to, not of where it stands
-    path = os.path.relpath(os.path.join(os.path.realpath(place), name), os.path.realpath(target))
-    return path if member is None else f"{path}#{member}"
-
-
 def write_manifest(path: str | Path, rows: Iterable[Utterance | Mapping[str, Any]]) -> None:
-    """Write all of `rows`, then put the file in place.
-
-    An Utterance's audio is made relative to the new place; a mapping is written as it is.
-    """
+    """Write all of `rows`, then put the file in place. An Utterance's audio is made relative to the
+    new place; a mapping is written as it is."""
     path = Path(path)
-    with whole_file(path) as file:
+    with whole_file(path) as stream:
         for row in rows:
             record = row
             if isinstance(row, Utterance):
-                audio = relative_audio(row.audio, row.folder, path.parent)
+                file, member = split_audio(row.audio)
+                place, name = os.path.split(row.folder / file)
+                # `..` leads out of where a link points to, not of where it stands
+                source = os.path.join(os.path.realpath(place), name)
+                audio = os.path.relpath(source, os.path.realpath(path.parent))
+                audio = audio if member is None else f"{audio}#{member}"
                 record = row.to_dict() | {"audio": audio}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")

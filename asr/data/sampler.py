@@ -1,8 +1,7 @@
 """Which utterances make up the batches of an epoch: seconds of audio, not counts.
 
-A pure function of (durations, options, seed, epoch): any process can work out any epoch, and a run
-is continued exactly by skipping the batches it has consumed. Imports no torch and reads no audio;
-holds 8 bytes an utterance and 8 a batch, while an epoch is planned at most 16 an utterance.
+A pure function of (durations, options, seed, epoch): any process can work out any epoch. Holds 8
+bytes an utterance and 8 a batch, while an epoch is planned at most 16 an utterance.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import itertools
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -25,13 +25,14 @@ RANGES = 32  # parts in which many utterances are sorted, one after the other
 Indices = NDArray[np.uint32]
 
 
+@dataclass(frozen=True)
 class Batches(Sequence[Indices]):
-    """Parts of `order` (n,) that end at `ends` (b,), in the sequence `turn` (b,)."""
+    """Parts of `order` (n,) that end at `ends` (b,), in the sequence `turn` (b,): a list of arrays
+    would take as much again."""
 
-    def __init__(
-        self, order: Indices, ends: NDArray[np.int64], turn: NDArray[np.int64] | range
-    ) -> None:
-        self.order, self.ends, self.turn = order, ends, turn
+    order: Indices
+    ends: NDArray[np.int64]
+    turn: NDArray[np.int64] | range
 
     def __len__(self) -> int:
         return len(self.turn)
@@ -39,83 +40,66 @@ class Batches(Sequence[Indices]):
     @overload
     def __getitem__(self, index: int) -> Indices: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Indices]: ...
-    def __getitem__(self, index: int | slice) -> Indices | Sequence[Indices]:
+    def __getitem__(self, index: slice) -> Batches: ...
+    def __getitem__(self, index: int | slice) -> Indices | Batches:
         if isinstance(index, slice):
-            return Batches(self.order, self.ends, self.turn[index])
+            return replace(self, turn=self.turn[index])
         part = self.turn[index]
         return self.order[self.ends[part - 1] if part else 0 : self.ends[part]]
 
 
+@dataclass
 class Sampler:
     """Batches of indices of at most `batch_seconds` of padded audio (longest × count), and of at
-    most `most` utterances, so that a step is not the mean over a hundred short ones.
-
-    durations: seconds (n,). The first `sorted_epochs` epochs go from the shortest batch to the
-    longest, which helps both CTC and attention to start; in later ones the order is random.
-    An utterance longer than `batch_seconds` is a batch of its own.
+    most `most` utterances; a longer one is alone. durations: seconds (n,). The first
+    `sorted_epochs` epochs go from the shortest batch to the longest, the order of others is random.
     """
 
-    def __init__(
-        self,
-        durations: NDArray[np.floating],
-        batch_seconds: float,
-        seed: int,
-        sorted_epochs: int,
-        most: int = sys.maxsize,
-    ) -> None:
-        self.durations = np.asarray(durations, np.float32)
-        self.batch_seconds = batch_seconds
-        self.seed = seed
-        self.sorted_epochs = sorted_epochs
-        self.most = most
-        self._last: tuple[int, Batches] | None = None  # asked for more than once an epoch
+    durations: NDArray[np.floating]
+    batch_seconds: float
+    seed: int
+    sorted_epochs: int
+    most: int = sys.maxsize
+    _last: tuple[int, Batches] | None = None  # asked for more than once an epoch
+
+    def __post_init__(self) -> None:
+        self.durations = np.asarray(self.durations, np.float32)
 
     def batches(self, epoch: int) -> Batches:
         """The batches of an epoch (from 0), each an array of indices; every index once."""
         if self._last is None or self._last[0] != epoch:
             self._last = None  # not two of them at a time
-            self._last = epoch, self._batches(epoch)
+            order, random = self._sorted(epoch)
+            ends = np.frombuffer(array("q", self._cut(order)), np.int64)
+            size = len(ends)
+            turn = range(size) if epoch < self.sorted_epochs else random.permutation(size)
+            self._last = epoch, Batches(order, ends, turn)
         return self._last[1]
 
-    def _batches(self, epoch: int) -> Batches:
-        order, random = self._sorted(epoch)
-        ends = np.frombuffer(array("q", self._cut(order)), np.int64)
-        sorted_ = epoch < self.sorted_epochs
-        return Batches(order, ends, range(len(ends)) if sorted_ else random.permutation(len(ends)))
-
     def _sorted(self, epoch: int) -> tuple[Indices, np.random.Generator]:
-        """All indices by varied duration, and the generator that varied them.
-
-        The sort keys of many utterances are drawn anew for each range of them that is sorted: all
-        at once, with what a sort needs, they are five times as large as the result.
-        """
-        random = np.random.default_rng([self.seed, epoch])
-        begins = range(0, len(self.durations), PIECE)
-        sample = np.concatenate([*(keys[::64] for keys in self._keys(random)), [0.0]])
-        inner = [] if len(begins) == 1 else np.quantile(sample, np.linspace(0, 1, RANGES + 1)[1:-1])
-        edges = [-np.inf, *inner, np.inf]
-        order, done = np.empty(len(self.durations), np.uint32), 0
-        for low, high in itertools.pairwise(edges):
+        """All indices by varied duration, and the generator that varied them. The sort keys of many
+        are drawn anew for each range that is sorted: all at once they take five times the space."""
+        random, total = np.random.default_rng([self.seed, epoch]), len(self.durations)
+        sample = np.concatenate([*(keys[::64] for _, keys in self._keys(random)), [0.0]])
+        inner = np.quantile(sample, np.linspace(0, 1, RANGES + 1)[1:-1]) if total > PIECE else []
+        order, done = np.empty(total, np.uint32), 0
+        for low, high in itertools.pairwise([-np.inf, *inner, np.inf]):
             random = np.random.default_rng([self.seed, epoch])
-            found, values = [], []
-            for begin, keys in zip(begins, self._keys(random), strict=True):
-                (inside,) = np.nonzero((keys >= low) & (keys < high))
+            found, values = [order[:0]], [np.empty(0)]
+            for begin, keys in self._keys(random):
+                inside = np.flatnonzero((keys >= low) & (keys < high))
                 found.append((inside + begin).astype(np.uint32))
                 values.append(keys[inside])
-            if found:
-                part = np.concatenate(found)
-                found.clear()
-                turn = np.argsort(np.concatenate(values), kind="stable")
-                order[done : done + len(part)] = part[turn]
-                done += len(part)
+            turn = np.argsort(np.concatenate(values), kind="stable")
+            order[done : done + len(turn)] = np.concatenate(found)[turn]
+            done += len(turn)
         return order, random
 
-    def _keys(self, random: np.random.Generator) -> Iterator[NDArray[np.float64]]:
-        """Durations, varied, in pieces: what is drawn does not depend on how it is cut."""
+    def _keys(self, random: np.random.Generator) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Durations, varied, in pieces from an index on: how they are cut changes no draw."""
         for begin in range(0, len(self.durations), PIECE):
             piece = self.durations[begin : begin + PIECE]
-            yield random.uniform(1 - JITTER, 1 + JITTER, len(piece)) * piece
+            yield begin, random.uniform(1 - JITTER, 1 + JITTER, len(piece)) * piece
 
     def _cut(self, order: Indices) -> Iterator[int]:
         """Where sorted utterances are cut into consecutive batches, each as full as it may be."""
@@ -123,8 +107,7 @@ class Sampler:
         for begin in range(0, len(order), PIECE):
             piece = self.durations[order[begin : begin + PIECE]].tolist()
             for i, seconds in enumerate(piece, begin):
-                longest = max(longest, seconds)
-                count += 1
+                longest, count = max(longest, seconds), count + 1
                 if count > 1 and (longest * count > self.batch_seconds or count > self.most):
                     yield i
                     count, longest = 1, seconds

@@ -18,18 +18,21 @@ seconds, segments overlap, and their words are joined there.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import AudioError
+from asr.data.audio import Samples
+from asr.errors import AudioError, InputError
 
-Samples = NDArray[np.float32]
 Levels = NDArray[np.float32]
-VAD = Callable[[Samples, int], NDArray[np.bool_]]  # samples, rate -> which frames are speech
+Mask = NDArray[np.bool_]
+Bounds = tuple[int, int, int, int]
+VAD = Callable[[Samples, int], Mask]  # samples, rate -> which frames are speech
 
 FRAME = 0.01  # seconds
 RISE, DEPTH, STEP = 0.25, 40.0, 6.0  # of the threshold, see above; the latter two in dB
@@ -91,23 +94,25 @@ def segments(
     place: Place | None = None,
     vad: VAD | None = None,
 ) -> Iterator[Segment]:
-    """The parts with speech of a recording that comes in blocks (N,) of any lengths.
-
-    blocks start at `beginning(place)`; place: by default the recording's first sample. Without
-    overlap a segment that no pause ends is cut where it is quietest. vad: what tells speech; by
-    default levels do. AudioError of the blocks is raised behind the last segment.
-    """
+    """The parts with speech of a recording that comes in blocks (N,) of any lengths. blocks start
+    at `beginning(place)`; place: by default the recording's first sample. Without overlap a segment
+    that no pause ends is cut where it is quietest. vad: what tells speech; by default levels do.
+    AudioError of the blocks is raised behind the last segment."""
     hop = round(FRAME * rate)
     look = round((LONGEST + 2 * NEAR) / FRAME) * hop  # samples that a decision looks at
     held, place = np.empty(0, np.float32), place or Place()
     past = place.sample - beginning(place, rate)  # samples of `held` that are done
-    for block in _with_end(blocks):
-        held = held if block is None else np.concatenate([held, block])
-        while len(held) - past > look or (block is None and len(held) > past):
-            seen = held[past % hop : past + look]
+    blocks, ended, fault = iter(blocks), False, None
+    while not ended:
+        try:
+            held = np.concatenate([held, next(blocks)])
+        except (StopIteration, AudioError) as error:  # what was read before it counts
+            ended, fault = True, error
+        while len(held) - past > (0 if ended else look):
+            seen, rest = held[past % hop : past + look], held[past:]
             level = levels(seen, hop)
             speech = (find_speech(level) if vad is None else vad(seen, rate))[past // hop :]
-            level, rest = level[past // hop :], held[past:]
+            level = level[past // hop :]
             (begin, first, last, end), cut = first_segment(level, speech, len(rest) <= look)
             if cut and not overlap:
                 late = end - round(OVERLAP / FRAME)
@@ -118,23 +123,13 @@ def segments(
                 own = float(np.percentile(level[first:last], 10))
                 least = min(own, noise_floor(level)) - DROP
                 lead, samples = trimmed(rest[begin * hop : end * hop], least, hop)
-                start = place.sample + begin * hop + lead
                 pauses = {hop * t - lead: n for t, n in short_pauses(speech[begin:end]).items()}
                 stretch = divided(0, len(samples), pauses)
+                start = place.sample + begin * hop + lead
                 yield Segment(start, samples, place.overlaps, after, stretch)
             held = held[beginning(after, rate) - beginning(place, rate) :]
             place, past = after, after.sample - beginning(after, rate)
-
-
-def _with_end(blocks: Iterable[Samples]) -> Iterator[Samples | None]:
-    """The blocks, and None at their end; AudioError behind it: what was read before it counts."""
-    fault = None
-    try:
-        yield from blocks
-    except AudioError as error:
-        fault = error
-    yield None
-    if fault is not None:
+    if isinstance(fault, AudioError):
         raise fault
 
 
@@ -147,26 +142,65 @@ def levels(samples: Samples, hop: int) -> Levels:
     return np.asarray(10 * np.log10(power + 1e-10), np.float32)
 
 
-def find_speech(level: Levels) -> NDArray[np.bool_]:
+def find_speech(level: Levels) -> Mask:
     """Which frames are speech, (T,) of levels (T,)."""
+    none = np.zeros(len(level), np.bool_)
     if level.max(initial=SILENCE) <= SILENCE:
-        return np.zeros(len(level), np.bool_)
+        return none
     floor = max(float(np.percentile(level, 10)), SILENCE)
     smooth = 10 * np.log10(np.convolve(10 ** (level / 10), np.full(5, 0.2))[2:-2])
     if len(level) >= STEADY / FRAME and smooth.max() < floor + STEP:
-        return np.zeros(len(level), np.bool_)
+        return none
     reach = round(NEAR / FRAME)
     around = np.pad(smooth, reach, mode="edge")
     top = np.lib.stride_tricks.sliding_window_view(around, 2 * reach + 1).max(1)
     threshold = np.maximum(floor + RISE * (top - floor), top - DEPTH)
     threshold = np.minimum(np.maximum(threshold, floor + STEP), smooth.max() - STEP)
-    if len(level) < BRIEF / FRAME:
-        threshold[:] = SILENCE
-    speech: NDArray[np.bool_] = (smooth > threshold) & (smooth > SILENCE)
+    brief = len(level) < BRIEF / FRAME
+    speech: Mask = smooth > np.maximum(SILENCE if brief else threshold, SILENCE)
     for begin, end in runs(speech):
-        if end - begin < CLICK / FRAME:
-            speech[begin:end] = False
+        speech[begin:end] = end - begin >= CLICK / FRAME
     return speech
+
+
+class SileroVAD:
+    """Speech found by a network (github.com/snakers4/silero-vad), in the place of `find_speech`,
+    where noise is as loud as speech. Raises InputError where its package is not installed."""
+
+    WINDOWS: ClassVar = {8000: 256, 16000: 512}  # samples that the network judges at once
+    PROBABLE = 0.5  # a window is speech above it
+
+    def __init__(self) -> None:
+        import torch
+
+        threads = torch.get_num_threads()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # how it loads its weights is its own business
+                import silero_vad
+
+                self.network = silero_vad.load_silero_vad()
+        except ImportError as error:
+            what = "the package silero-vad is not installed"
+            raise InputError(what, "--vad", "Install it: pip install silero-vad.") from error
+        torch.set_num_threads(threads)  # importing it sets 1
+
+    def __call__(self, samples: Samples, rate: int) -> Mask:
+        """(T,) for the frames of 10 ms of samples (N,)."""
+        import soxr
+        import torch
+
+        frames = -(-len(samples) // round(FRAME * rate))
+        if rate not in self.WINDOWS:
+            samples, rate = soxr.resample(samples, rate, 16000), 16000
+        size = self.WINDOWS[rate]
+        windows = torch.from_numpy(np.pad(samples, (0, -len(samples) % size)).reshape(-1, size))
+        self.network.reset_states()
+        with torch.inference_mode():
+            judged = [float(self.network(window, rate)) > self.PROBABLE for window in windows]
+        place = (np.arange(frames) * (FRAME * rate / size)).astype(int)
+        speech: Mask = np.array(judged)[np.minimum(place, len(judged) - 1)]
+        return speech
 
 
 def trimmed(samples: Samples, least: float, hop: int) -> tuple[int, Samples]:
@@ -185,17 +219,17 @@ def noise_floor(level: Levels) -> float:
     return float(np.percentile(level[level > SILENCE], 10))
 
 
-def runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def runs(mask: Mask) -> NDArray[np.int64]:
     """Where `mask` (T,) is true: first frame and last + 1 of each run, (R, 2)."""
     return np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
 
 
-def short_pauses(speech: NDArray[np.bool_]) -> dict[int, int]:
+def short_pauses(speech: Mask) -> dict[int, int]:
     """The longest pauses within speech (T,): the middle of each, and its length."""
     edges = pairwise(runs(speech).tolist())
-    pauses = [(resumed - pause, (pause + resumed) // 2) for (_, pause), (resumed, _) in edges]
-    inner = [one for one in pauses if one[0] >= SHORT_PAUSE / FRAME]
-    return {middle: length for length, middle in sorted(inner)[-SHORT_PAUSES:]}
+    pauses = sorted((resumed - pause, (pause + resumed) // 2) for (_, pause), (resumed, _) in edges)
+    longest = pauses[-SHORT_PAUSES:]
+    return {middle: length for length, middle in longest if length >= SHORT_PAUSE / FRAME}
 
 
 def divided(begin: int, end: int, pauses: Mapping[int, int]) -> Stretch:
@@ -207,27 +241,23 @@ def divided(begin: int, end: int, pauses: Mapping[int, int]) -> Stretch:
     return Stretch(begin, end, (divided(begin, middle, inner), divided(middle, end, inner)))
 
 
-def first_segment(
-    level: Levels, speech: NDArray[np.bool_], ended: bool
-) -> tuple[tuple[int, int, int, int], bool]:
+def first_segment(level: Levels, speech: Mask, ended: bool) -> tuple[Bounds, bool]:
     """Frames where the first segment begins, its speech begins and ends, it ends; and whether no
     pause ends it. The search goes on at its end; without speech all four are the same."""
     total, margin, longest = len(level), round(MARGIN / FRAME), round(LONGEST / FRAME)
-    found = runs(speech)
-    if not len(found):
-        nothing = total if ended else total - margin
-        return (nothing,) * 4, False
-    first = int(found[0, 0])
-    begin = max(0, first - margin)
-    dropped = level < noise_floor(level) - DROP
-    for (_, pause), (resumed, _) in pairwise(found.tolist()):
+    found = runs(speech).tolist()
+    if not found:
+        return (total if ended else total - margin,) * 4, False
+    first = found[0][0]
+    begin, dropped = max(0, first - margin), level < noise_floor(level) - DROP
+    for (_, pause), (resumed, _) in pairwise(found):
         grown = (pause - begin) / longest
         if grown > 1:
             break
         needed = FIRST_PAUSE + (LAST_PAUSE - FIRST_PAUSE) * grown
         if (resumed - pause) * FRAME >= needed or dropped[pause:resumed].sum() * FRAME > SPLICE:
             return (begin, first, pause, min(pause + margin, (pause + resumed) // 2)), False
-    pause = int(found[-1, 1])
+    pause = found[-1][1]
     if pause - begin <= longest and (ended or total - pause >= 2 * margin):
         return (begin, first, pause, min(total, pause + margin)), False
     return (begin, first, begin + longest, begin + longest), True

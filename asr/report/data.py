@@ -59,7 +59,7 @@ def oddest(all_facts: Sequence[Facts]) -> list[Odd]:
         reasons: dict[int, list[str]] = {}
         lines = {}
         if facts.findings:
-            lines = {id: line for line, id in enumerate(facts.manifest.ids)}
+            lines = {id: line for line, id in enumerate(u.id for u in facts.manifest)}
         for kind, id, message in facts.findings:
             if kind != "audio":  # there is nothing to hear
                 oddness[lines[id]] += PROBLEM

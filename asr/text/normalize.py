@@ -6,27 +6,22 @@ model, so that parts made with different ones do not mix.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from asr.errors import InputError, nearest
 
+LETTERS = "keep:'abcdefghijklmnopqrstuvwxyz"
 NAMED: dict[str, tuple[str, ...]] = {
     "none": ("nfc",),
     "basic": ("nfc", "lower", "strip-punctuation"),
-    "english": (
-        "nfc",
-        "lower",
-        "strip-punctuation",
-        "strip-accents",
-        "keep:'abcdefghijklmnopqrstuvwxyz",
-    ),
+    "english": ("nfc", "lower", "strip-punctuation", "strip-accents", LETTERS),
 }
 
 
@@ -45,10 +40,7 @@ _punctuation_to_space = _CharacterTable(
     lambda c: " " if unicodedata.category(c)[0] in "PS" and c != "'" else c
 )
 _outer_apostrophe = re.compile(r"(?<!\w)'|'(?!\w)")
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+_nfc = functools.partial(unicodedata.normalize, "NFC")
 
 
 def _strip_punctuation(text: str) -> str:
@@ -70,6 +62,7 @@ RULES: dict[str, Callable[[str], str]] = {
 }
 
 
+@functools.cache
 def _rule(name: str) -> Callable[[str], str]:
     """The function of a rule; `keep:CHARACTERS` leaves out all others but white space."""
     if name.startswith("keep:"):
@@ -77,42 +70,34 @@ def _rule(name: str) -> Callable[[str], str]:
         table = _CharacterTable(lambda c: c if c in kept or c.isspace() else "")
         return lambda text: text.translate(table)
     if name not in RULES:
-        known = [*RULES, "keep:CHARACTERS"]
-        raise InputError(f"no normaliser rule '{name}'", "normalizer", nearest(name, known))
+        remedy = nearest(name, [*RULES, "keep:CHARACTERS"])
+        raise InputError(f"no normaliser rule '{name}'", "normalizer", remedy)
     return RULES[name]
 
 
 @dataclass(frozen=True)
 class Normalizer:
     """Rules in the order of their use; white space is always collapsed and stripped at the end.
-
-    Raises InputError for an unknown rule.
-    """
+    Raises InputError for an unknown rule."""
 
     rules: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _ = self._functions
-
-    @cached_property
-    def _functions(self) -> list[Callable[[str], str]]:
-        return [_rule(name) for name in self.rules]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"rules": self.rules}  # torchrun: the functions are made again in each process
+        for name in self.rules:
+            _rule(name)
 
     @property
     def name(self) -> str:
-        named = {rules: name for name, rules in NAMED.items()}
-        return named.get(self.rules, "+".join(self.rules))
+        named = (name for name, rules in NAMED.items() if rules == self.rules)
+        return next(named, "+".join(self.rules))
 
     @property
     def hash(self) -> str:
         return hashlib.sha256(json.dumps(self.rules).encode()).hexdigest()[:12]
 
     def __call__(self, text: str) -> str:
-        for function in self._functions:
-            text = function(text)
+        for name in self.rules:
+            text = _rule(name)(text)
         return " ".join(text.split())
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,7 +120,6 @@ def get_normalizer(name: str | Iterable[str] = "basic") -> Normalizer:
 def check_same(a: Normalizer, b: Normalizer, what_a: str, what_b: str) -> None:
     """Raise InputError where two parts were made with different normalisers."""
     if a.rules != b.rules:
-        raise InputError(
-            f"{what_a} has the normaliser '{a.name}', but {what_b} has '{b.name}'",
-            remedy=f"Make one of them again with the other's normaliser (--normalizer {b.name}).",
-        )
+        what = f"{what_a} has the normaliser '{a.name}', but {what_b} has '{b.name}'"
+        remedy = f"Make one of them again with the other's normaliser (--normalizer {b.name})."
+        raise InputError(what, None, remedy)

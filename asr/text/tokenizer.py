@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import InputError, nearest
-from asr.files import whole_file
+from asr.files import cannot_read, whole_file
 from asr.text.normalize import Normalizer, get_normalizer
 
 BLANK, UNKNOWN = 0, 1
 SPECIAL = ("<blank>", "<unk>")
 BOUNDARY = "|"
-TYPES = ("char", "bpe", "unigram", "lexicon")
+SENTENCEPIECE = ("bpe", "unigram")
+TYPES = ("char", *SENTENCEPIECE, "lexicon")
 FORMAT = 1
 
 Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
@@ -31,11 +32,9 @@ Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Pieces and how a normalised text is cut into them.
-
-    pieces: "<blank>", "<unk>", then what can be output. model: the serialised sentencepiece model.
-    spellings: the units of each word, its most probable pronunciation (type lexicon).
-    """
+    """Pieces and how a normalised text is cut into them. pieces: "<blank>", "<unk>", then what can
+    be output. model: the serialised sentencepiece model. spellings: the units of each word, its
+    most probable pronunciation (type lexicon)."""
 
     type: str
     pieces: list[str]
@@ -57,31 +56,29 @@ class Tokenizer:
         return {piece: i for i, piece in enumerate(self.pieces)}
 
     @cached_property
+    def _characters(self) -> dict[str, int]:
+        return self.ids | {" ": self.ids[BOUNDARY], BOUNDARY: UNKNOWN}
+
+    @cached_property
     def _sentencepiece(self) -> Any:
         from sentencepiece import SentencePieceProcessor
 
         return SentencePieceProcessor(model_proto=self.model)
 
-    def _cut(self, text: str) -> list[tuple[int, str]]:
+    def _cut(self, text: str) -> Iterable[tuple[int, str]]:
         """(id, piece) of the normalised text; an unknown piece comes as the text itself."""
         text = self.normalizer(text)
         if self.type == "lexicon":
-            words = [(word, self.spellings.get(word)) for word in text.split()]
+            words = ((word, self.spellings.get(word)) for word in text.split())
             return [
                 (self.ids[unit] if units else UNKNOWN, unit)
                 for word, units in words
                 for unit in units or (word,)
             ]
         if self.type == "char":
-            pieces = [(BOUNDARY if c == " " else c) for c in text]
-            known = [
-                UNKNOWN if c == BOUNDARY else self.ids.get(p, UNKNOWN)
-                for c, p in zip(text, pieces, strict=True)
-            ]
-            return list(zip(known, pieces, strict=True))
-        ids = self._sentencepiece.encode(text, out_type=int)
-        pieces = self._sentencepiece.encode(text, out_type=str)
-        return [(i + 1, piece) for i, piece in zip(ids, pieces, strict=True)]
+            return [(self._characters.get(c, UNKNOWN), c) for c in text]
+        cut = self._sentencepiece.encode
+        return zip((i + 1 for i in cut(text)), cut(text, out_type=str), strict=True)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, normalised first; what cannot be encoded becomes 1."""
@@ -97,33 +94,23 @@ class Tokenizer:
         pieces = [self.pieces[i] for i in ids if i > UNKNOWN]
         if self.type == "lexicon":
             return " ".join(pieces)
-        text = "".join(pieces)
-        text = text.replace(BOUNDARY, " ") if self.type == "char" else text.replace("▁", " ")
+        text = "".join(pieces).replace(BOUNDARY if self.type == "char" else "▁", " ")
         return " ".join(text.split())
 
     def check_belongs(self, vocabulary: int, hash: str | None, where: object) -> None:
-        """Raise InputError unless this is the tokenizer of a model with `vocabulary` outputs.
-
-        hash: of the model's tokenizer; None where the model does not tell.
-        """
+        """Raise InputError unless this is the tokenizer of a model with `vocabulary` outputs; hash:
+        of the model's tokenizer, None where the model does not tell."""
         if vocabulary != self.size or hash not in (None, self.hash):
-            raise InputError(
-                f"the tokenizer does not belong to the model: it has {self.size} pieces "
-                f"({self.hash}), the model {vocabulary} outputs ({hash or 'hash unknown'})",
-                where,
-                "Put back the tokenizer that the model was trained with.",
-            )
+            own = f"it has {self.size} pieces ({self.hash})"
+            other = f"the model {vocabulary} outputs ({hash or 'hash unknown'})"
+            what = f"the tokenizer does not belong to the model: {own}, {other}"
+            raise InputError(what, where, "Put back the tokenizer that the model was trained with.")
 
     def save(self, path: Path | str) -> None:
         """Write FOLDER/tokenizer.json, or the given .json file, and the .model file beside it."""
         file = _file(path)
-        record = {
-            "format": FORMAT,
-            "type": self.type,
-            "normalizer": self.normalizer.to_dict(),
-            "pieces": self.pieces,
-            "hash": self.hash,
-        }
+        record = {"format": FORMAT, "type": self.type, "normalizer": self.normalizer.to_dict()}
+        record |= {"pieces": self.pieces, "hash": self.hash}
         if self.spellings:
             record["spellings"] = {word: " ".join(units) for word, units in self.spellings.items()}
         text = json.dumps(record, ensure_ascii=False, indent=1)
@@ -135,37 +122,27 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Read what `save` wrote, or the tokenizer of a model or experiment folder.
-
-        Raises InputError: missing, broken, newer, or another's .model file.
-        """
-        file = _existing(path)
+        """Read what `save` wrote, or the tokenizer of a model or experiment folder. Raises
+        InputError: missing, broken, newer, or another's .model file."""
+        inner = [Path(path, name, "tokenizer.json") for name in ("model", "tokenizer")]
+        file = next((one for one in (_file(path), *inner) if one.is_file()), _file(path))
         try:
             record = json.loads(file.read_text("utf-8"))
             if record["format"] > FORMAT:
                 raise InputError("is a tokenizer of a newer format", file, "Update asr.")
-            sentencepiece = record["type"] in ("bpe", "unigram")
-            tokenizer = cls(
-                record["type"],
-                record["pieces"],
-                Normalizer.from_dict(record["normalizer"]),
-                file.with_suffix(".model").read_bytes() if sentencepiece else b"",
-                {w: tuple(units.split()) for w, units in record.get("spellings", {}).items()},
-            )
+            type, rules = record["type"], Normalizer.from_dict(record["normalizer"])
+            model = file.with_suffix(".model").read_bytes() if type in SENTENCEPIECE else b""
+            spellings = {w: tuple(u.split()) for w, u in record.get("spellings", {}).items()}
+            tokenizer = cls(type, record["pieces"], rules, model, spellings)
             if tokenizer.hash != record["hash"]:
-                raise InputError(
-                    "the tokenizer and its files do not belong together",
-                    file,
-                    "Copy tokenizer.json and tokenizer.model from the same folder.",
-                )
+                what = "the tokenizer and its files do not belong together"
+                remedy = "Copy tokenizer.json and tokenizer.model from the same folder."
+                raise InputError(what, file, remedy)
         except OSError as error:
-            raise InputError(
-                f"cannot be read ({error.strerror})", error.filename, "`asr tokenizer` makes it."
-            ) from error
+            raise cannot_read(error.filename, error, "`asr tokenizer` makes it.") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                "is not a tokenizer file", file, "`asr tokenizer` makes them."
-            ) from error
+            remedy = "`asr tokenizer` makes them."
+            raise InputError("is not a tokenizer file", file, remedy) from error
         return tokenizer
 
     @classmethod
@@ -177,43 +154,30 @@ class Tokenizer:
         normalizer: Normalizer | None = None,
         lexicon: Pronunciations | None = None,
     ) -> Tokenizer:
-        """Make a tokenizer from texts, or from a lexicon (type lexicon).
-
-        size: pieces altogether, for bpe and unigram; fewer where the texts yield fewer.
-        """
+        """Make a tokenizer from texts, or from a lexicon (type lexicon). size: pieces altogether,
+        for bpe and unigram; fewer where the texts yield fewer."""
         if type not in TYPES:
             raise InputError(f"no type '{type}'", "tokenizer", nearest(type, TYPES))
-        if (size is None) == (type in ("bpe", "unigram")):
-            raise InputError(
-                "types bpe and unigram need a size, char and lexicon have one of their own",
-                "tokenizer",
-                "Give it for bpe and unigram only.",
-            )
+        if (size is None) == (type in SENTENCEPIECE):
+            what = "types bpe and unigram need a size, char and lexicon have one of their own"
+            raise InputError(what, "tokenizer", "Give it for bpe and unigram only.")
         normalizer = normalizer or get_normalizer()
         if type == "lexicon":
             return _from_lexicon(lexicon or {}, normalizer)
         lines = filter(None, map(normalizer, texts))
         first = next(lines, None)
         if first is None:
-            raise InputError(
-                "there is no text to make a tokenizer from", "tokenizer", "Give text with words."
-            )
+            what = "there is no text to make a tokenizer from"
+            raise InputError(what, "tokenizer", "Give text with words.")
         if type == "char":
             characters = sorted(set(first).union(*lines) - {" ", BOUNDARY})
-            return Tokenizer("char", [*SPECIAL, BOUNDARY, *characters], normalizer)
+            return cls("char", [*SPECIAL, BOUNDARY, *characters], normalizer)
         return _from_sentencepiece(type, chain([first], lines), size or 0, normalizer)
 
 
 def _file(path: Path | str) -> Path:
     path = Path(path)
     return path if path.suffix == ".json" else path / "tokenizer.json"
-
-
-def _existing(path: Path | str) -> Path:
-    """The file that `path` names: itself, in that folder, or in that experiment folder."""
-    file = _file(path)
-    inner = [Path(path, name, "tokenizer.json") for name in ("model", "tokenizer")]
-    return next((one for one in (file, *inner) if one.is_file()), file)
 
 
 def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:
@@ -223,42 +187,27 @@ def _from_lexicon(lexicon: Pronunciations, normalizer: Normalizer) -> Tokenizer:
         raise InputError(what, "tokenizer", remedy)
     spellings: dict[str, tuple[str, ...]] = {}
     for word, pronunciations in lexicon.items():
-        _, best = max(pronunciations, key=lambda entry: entry[0])
-        spellings.setdefault(normalizer(word), best)
+        spellings.setdefault(normalizer(word), max(pronunciations, key=lambda entry: entry[0])[1])
     units = sorted({u for entries in lexicon.values() for _, units in entries for u in units})
     return Tokenizer("lexicon", [*SPECIAL, *units], normalizer, spellings=spellings)
 
 
-def _from_sentencepiece(
-    type: str, lines: Iterable[str], size: int, normalizer: Normalizer
-) -> Tokenizer:
+def _from_sentencepiece(type: str, lines: Iterable[str], size: int, rules: Normalizer) -> Tokenizer:
     """Identity normalisation: the normaliser is ours alone. Ids are sentencepiece's plus one."""
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
     model = io.BytesIO()
+    options: dict[str, Any] = {"model_type": type, "vocab_size": size - 1}
+    options |= {"hard_vocab_limit": False, "num_threads": 1}  # the same pieces every time
+    options |= {"normalization_rule_name": "identity", "add_dummy_prefix": True}
+    options |= {"character_coverage": 1.0, "max_sentence_length": 1 << 20, "minloglevel": 2}
+    options |= {"unk_id": 0, "bos_id": -1, "eos_id": -1, "pad_id": -1}
     try:
-        SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            model_type=type,
-            vocab_size=size - 1,
-            hard_vocab_limit=False,
-            normalization_rule_name="identity",
-            add_dummy_prefix=True,
-            character_coverage=1.0,
-            max_sentence_length=1 << 20,
-            num_threads=1,  # the same pieces every time
-            unk_id=0,
-            bos_id=-1,
-            eos_id=-1,
-            pad_id=-1,
-            minloglevel=2,
-        )
+        SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
     except (RuntimeError, ValueError) as error:
         reason = str(error).rsplit("] ", 1)[-1].split(". ")[0].rstrip(".")
-        raise InputError(
-            f"sentencepiece cannot make {size} pieces ({reason})", "tokenizer", "Change --size."
-        ) from error
+        what = f"sentencepiece cannot make {size} pieces ({reason})"
+        raise InputError(what, "tokenizer", "Change --size.") from error
     processor = SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [processor.id_to_piece(i) for i in range(1, len(processor))]
-    return Tokenizer(type, [*SPECIAL, *pieces], normalizer, model.getvalue())
+    return Tokenizer(type, [*SPECIAL, *pieces], rules, model.getvalue())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr.data import index
+from asr.data import manifest as module
 from asr.data.manifest import Manifest, Utterance, open_manifests, write_manifest
 from asr.errors import InputError
 
@@ -42,7 +42,7 @@ def test_utterances_are_those_of_the_lines(tmp_path: Path) -> None:
         )
         assert (manifest[1].start, manifest[1].lang, manifest[1].text) == (0.25, "de", None)
         np.testing.assert_array_equal(manifest.durations, np.float32([1.5, np.nan, 0]))
-        assert list(manifest.ids) == ["a", "b", "c"]
+        assert [u.id for u in manifest] == ["a", "b", "c"]
         assert manifest.split == "dev"
         with pytest.raises(IndexError):
             manifest[3]
@@ -128,7 +128,7 @@ def test_second_opening_reads_no_line(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(*arguments: object) -> None:
         raise AssertionError("built again")
 
-    monkeypatch.setattr(index, "_build", refuse)
+    monkeypatch.setattr(module, "_build", refuse)
     assert len(Manifest.open(path)) == 3
 
 
@@ -144,7 +144,7 @@ def test_read_only_folder_has_its_index_in_the_cache(
         assert len(Manifest.open(path)) == 3
         assert os.listdir(folder) == ["m.jsonl"]
         assert len(os.listdir(cache / "asr")) == 1
-        monkeypatch.setattr(index, "_build", None)
+        monkeypatch.setattr(module, "_build", None)
         assert Manifest.open(path)[0].id == "a"
         monkeypatch.undo()
         monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")  # nowhere to write at all
@@ -156,7 +156,7 @@ def test_read_only_folder_has_its_index_in_the_cache(
 def test_colliding_hashes_are_no_duplicates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "id_hash", lambda id: len(id))
+    monkeypatch.setattr(module, "id_hash", lambda id: len(id))
     path = lines(tmp_path / "m.jsonl", *LINES)
     one = Manifest.open(path)
     other = Manifest.open(lines(tmp_path / "o.jsonl", LINES[0] | {"id": "z"}))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asr.data.audio import read_blocks
 from asr.data.manifest import Manifest
 from asr.data.segment import (
     LONGEST,
@@ -19,7 +20,6 @@ from asr.data.segment import (
     beginning,
     segments,
 )
-from asr.data.stream import read_blocks
 
 RATE = 8000
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.data.audio import read_audio
-from asr.data.stream import duration, read_blocks
+from asr.data.audio import duration, read_audio, read_blocks
 from asr.errors import AudioError
 
 

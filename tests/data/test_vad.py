@@ -10,8 +10,7 @@ import pytest
 
 from asr.data.audio import load
 from asr.data.manifest import Manifest
-from asr.data.segment import segments
-from asr.data.vad import SileroVAD
+from asr.data.segment import SileroVAD, segments
 from asr.errors import InputError
 
 

@@ -6,71 +6,64 @@ appends to `skipped` as (name, reason).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from asr.data.audio import TOLERANCE, audio_info
-from asr.data.index import id_hash
-from asr.data.manifest import Utterance
+from asr.data.manifest import Utterance, id_hash
 from asr.errors import AudioError, InputError
 from asr.files import cannot_read
 
 Skipped: TypeAlias = list[tuple[str, str]]
+Sets: TypeAlias = dict[str, list[Utterance]]
 
 
 def measured(utterances: Iterable[Utterance], skipped: Skipped) -> Iterator[Utterance]:
     """With durations from the files' headers; audio that cannot be opened or does not reach so
     far is skipped."""
-    for utterance in utterances:
+    for u in utterances:
         try:
-            rest = audio_info(utterance).seconds - utterance.start
+            rest = audio_info(u).seconds - u.start
         except AudioError as error:
-            skipped.append((utterance.id, str(error)))
+            skipped.append((u.id, str(error)))
             continue
-        if rest <= 0 or (utterance.duration or 0.0) > rest + TOLERANCE:
-            skipped.append((utterance.id, f"{utterance.audio} is empty or ends too early"))
-            continue
-        yield replace(utterance, duration=round(min(utterance.duration or rest, rest), 4))
+        if rest <= 0 or (u.duration or 0.0) > rest + TOLERANCE:
+            skipped.append((u.id, f"{u.audio} is empty or ends too early"))
+        else:
+            yield replace(u, duration=round(min(u.duration or rest, rest), 4))
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number, line) of a text file. Raises InputError."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\r\n")
+            yield from enumerate((line.rstrip("\r\n") for line in file), 1)
     except OSError as error:
         raise cannot_read(path, error) from None
     except UnicodeDecodeError:
         raise InputError("not UTF-8 text", path, "Convert it, e.g. with iconv") from None
 
 
-def split_utterances(
-    utterances: Sequence[Utterance], fractions: dict[str, float], rest: str
-) -> dict[str, list[Utterance]]:
+def split_utterances(rows: Sequence[Utterance], fractions: dict[str, float], rest: str) -> Sets:
     """Sets of at least these fractions of the utterances, and the `rest`; each in its old order.
-
-    Whole speakers where there are more speakers than sets, else single utterances. Drawn by hash
-    of the name: the same every time, and a corpus that grows changes little.
-    """
-    speakers = {u.speaker for u in utterances}
+    Whole speakers where there are more speakers than sets, else single utterances. Drawn by hash of
+    the name: the same every time, and a corpus that grows changes little."""
+    speakers = {u.speaker for u in rows}
     by_speaker = None not in speakers and len(speakers) > len(fractions) + 1
-    sizes: dict[str, int] = {}
-    for u in utterances:
-        group = str(u.speaker) if by_speaker else u.id
-        sizes[group] = sizes.get(group, 0) + 1
-    left = sorted(sizes, key=id_hash)
-    place: dict[str, str] = {}
+    groups = [str(u.speaker) if by_speaker else u.id for u in rows]
+    sizes = Counter(groups)
+    left, place = sorted(sizes, key=id_hash), dict.fromkeys(sizes, rest)
     for name, fraction in fractions.items():
-        wanted = fraction * len(utterances)
+        wanted = fraction * len(rows)
         while wanted > 0 and left:
-            place[left[0]] = name
-            wanted -= sizes[left.pop(0)]
-    sets: dict[str, list[Utterance]] = {name: [] for name in (rest, *fractions)}
-    for u in utterances:
-        sets[place.get(str(u.speaker) if by_speaker else u.id, rest)].append(u)
+            wanted -= sizes[left[0]]
+            place[left.pop(0)] = name
+    sets: Sets = {name: [] for name in (rest, *fractions)}
+    for u, group in zip(rows, groups, strict=True):
+        sets[place[group]].append(u)
     if not sets[rest]:
         raise InputError(f"nothing is left for '{rest}'", None, "Lower --dev and --test")
-    return {name: rows for name, rows in sets.items() if rows}
+    return {name: chosen for name, chosen in sets.items() if chosen}

@@ -11,16 +11,20 @@ import ctypes
 import random
 import re
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
+from asr.data.corpora.common import read_lines
 from asr.errors import InputError
-from asr.files import cannot_read
+
+Samples = NDArray[np.float32]
 
 # Variants of eSpeak NG that sound like people; whispering and robots are left out.
 _NAMES = (
@@ -37,30 +41,24 @@ RATES = (140, 160, 180)  # words a minute
 
 
 class Grammar:
-    """Random sentences of a context-free grammar whose start symbol is `sentence`.
-
-    Raises InputError with file and line for a rule that cannot be read or a name without a rule.
-    """
+    """Random sentences of a context-free grammar whose start symbol is `sentence`. Raises
+    InputError with file and line for a rule that cannot be read or a name without a rule."""
 
     def __init__(self, path: Path) -> None:
         self.rules: dict[str, list[list[str]]] = {}
-        lines: list[tuple[int, str]] = []
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise cannot_read(path, error) from error
-        for number, line in enumerate(text.splitlines(), start=1):
+        lines: dict[int, str] = {}
+        for number, line in read_lines(path):
             line = line.split("#")[0].rstrip()
             if line[:1].isspace() and lines:
-                lines[-1] = (lines[-1][0], lines[-1][1] + line)
+                lines[max(lines)] += line
             elif line:
-                lines.append((number, line))
-        for number, line in lines:
-            name, colon, choices = line.partition(":")
-            if not colon or not choices.strip():
+                lines[number] = line
+        for number, line in lines.items():
+            name, _, choices = line.partition(":")
+            if not choices.strip():
                 raise InputError(f"not a rule: {line!r}", f"{path}:{number}", "Write `name: a | b`")
             self.rules[name.strip()] = [choice.split() for choice in choices.split("|")]
-        for number, line in lines:
+        for number, line in lines.items():
             for name in re.findall(r"<([^<>]*)>", line):
                 if name not in self.rules:
                     what = f"<{name}> has no rule"
@@ -70,16 +68,12 @@ class Grammar:
 
     def words(self, draw: random.Random, name: str = "sentence") -> Iterator[str]:
         for part in draw.choice(self.rules[name]):
-            if part.startswith("<"):
-                yield from self.words(draw, part[1:-1])
-            else:
-                yield part
+            yield from self.words(draw, part[1:-1]) if part.startswith("<") else (part,)
 
     def sentences(self, seed: str) -> Iterator[str]:
         """Different sentences without end; stops when the grammar yields nothing new."""
-        draw = random.Random(seed)
+        draw, misses = random.Random(seed), 0
         seen: set[str] = set()
-        misses = 0
         while misses < 10_000:
             sentence = " ".join(self.words(draw))
             misses = misses + 1 if sentence in seen else 0
@@ -88,8 +82,7 @@ class Grammar:
                 yield sentence
 
 
-@dataclass(frozen=True)
-class Voice:
+class Voice(NamedTuple):
     variant: str
     pitch: int
     rate: int
@@ -102,10 +95,8 @@ def split_voices(seed: int, dev: int = 6, test: int = 10) -> dict[str, list[str]
 
 
 class Espeak:
-    """eSpeak NG in this process; `speak` gives samples at `sample_rate` in [-1, 1].
-
-    Raises InputError when the wheel `espeakng-loader` is not installed.
-    """
+    """eSpeak NG in this process; `speak` gives samples at `sample_rate` in [-1, 1]. Raises
+    InputError when the wheel `espeakng-loader` is not installed."""
 
     _SYNCHRONOUS, _RATE, _PITCH, _CHARACTERS, _UTF8 = 2, 1, 3, 1, 1
 
@@ -116,18 +107,15 @@ class Espeak:
             remedy = "Run `pip install espeakng-loader`"
             raise InputError("eSpeak NG is not installed", None, remedy) from error
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        folder = str(Path(espeakng_loader.get_data_path()).parent).encode()
-        self.sample_rate = int(self._library.espeak_Initialize(self._SYNCHRONOUS, 500, folder, 0))
-        if self.sample_rate <= 0:
-            raise InputError(
-                "eSpeak NG does not start",
-                folder.decode(),
-                "Install the pip package espeakng-loader again",
-            )
-        self._chunks: list[np.ndarray] = []
-        signature = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-        )
+        folder = str(Path(espeakng_loader.get_data_path()).parent)
+        rate = self._library.espeak_Initialize(self._SYNCHRONOUS, 500, folder.encode(), 0)
+        if rate <= 0:
+            remedy = "Install the pip package espeakng-loader again"
+            raise InputError("eSpeak NG does not start", folder, remedy)
+        self.sample_rate = int(rate)
+        self._chunks: list[NDArray[np.int16]] = []
+        pointer = ctypes.POINTER(ctypes.c_short)
+        signature = ctypes.CFUNCTYPE(ctypes.c_int, pointer, ctypes.c_int, ctypes.c_void_p)
         self._callback = signature(self._collect)  # kept: C holds only the address
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -136,7 +124,7 @@ class Espeak:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    def speak(self, text: str, voice: Voice) -> np.ndarray:
+    def speak(self, text: str, voice: Voice) -> Samples:
         name = f"en-us+{voice.variant}".encode()
         if self._library.espeak_SetVoiceByName(name) != 0:
             raise InputError(f"eSpeak NG has no voice {name.decode()!r}")
@@ -147,76 +135,46 @@ class Espeak:
         self._chunks.clear()
         self._library.espeak_Synth(data, len(data), 0, self._CHARACTERS, 0, self._UTF8, None, None)
         self._library.espeak_Synchronize()
-        samples: np.ndarray = np.concatenate(self._chunks).astype(np.float32) / 32768
-        return samples
+        return np.concatenate(self._chunks).astype(np.float32) / np.float32(32768)
 
 
 def synthesise(
     grammar: Grammar, counts: dict[str, int], folder: Path, seed: int, sample_rate: int
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Speak `counts[split]` sentences a set into `folder/audio`: (split, manifest record) each."""
+    """Speak `counts[split]` sentences a set into `folder/audio`: (split, manifest record) each. A
+    little white noise, 30 to 45 dB below the speech, stands in for a room."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(1) as pool:  # writes one while the next is spoken
-        written: Future[None] | None = None
-        for split, samples, record in _spoken(grammar, counts, seed, sample_rate):
-            if written:
-                written.result()  # raises what went wrong
-            path = folder / str(record["audio"])
-            written = pool.submit(soundfile.write, path, samples, sample_rate)
-            yield split, record
-        if written:
-            written.result()
-
-
-def _spoken(
-    grammar: Grammar, counts: dict[str, int], seed: int, sample_rate: int
-) -> Iterator[tuple[str, np.ndarray, dict[str, object]]]:
-    """(split, samples (N,), manifest record) of each sentence.
-
-    A little white noise, 30 to 45 dB below the speech, stands in for a room.
-    """
-    espeak = Espeak()
+    espeak, voices = Espeak(), split_voices(seed)
     sentences = grammar.sentences(f"sentences {seed}")
-    voices = split_voices(seed)
-    # the test set first: its sentences do not depend on how many are trained on
-    for split in ("test", "dev", "train"):
-        draw = random.Random(f"{split} {seed}")
-        noise = np.random.default_rng([seed, len(split)])
-        for i in range(counts[split]):
-            text = next(sentences, None)
-            if text is None:
-                raise InputError(
-                    f"the grammar has fewer than {sum(counts.values())} sentences",
-                    remedy="Ask for fewer with --train, --dev and --test, or add choices to it",
-                )
-            variant = voices[split][i % len(voices[split])]
-            voice = Voice(variant, draw.choice(PITCHES), draw.choice(RATES))
-            samples = soxr.resample(espeak.speak(text, voice), espeak.sample_rate, sample_rate)
-            level = float(np.sqrt(np.mean(samples**2))) * 10 ** (-draw.uniform(30, 45) / 20)
-            samples = samples + level * noise.standard_normal(len(samples)).astype(np.float32)
-            samples *= 0.9 / max(0.9, float(np.abs(samples).max()))
-            name = f"{split}-{i:05d}"
-            yield (
-                split,
-                samples,
-                {
-                    "id": name,
-                    "audio": f"audio/{name}.flac",
-                    "duration": round(len(samples) / sample_rate, 4),
-                    "text": text,
-                    "speaker": variant,
-                    "lang": "en",
-                    "pitch": voice.pitch,
-                    "rate": voice.rate,
-                },
-            )
+    with ThreadPoolExecutor(1) as pool:  # writes one while the next is spoken
+        written = pool.submit(str)
+        # the test set first: its sentences do not depend on how many are trained on
+        for split in ("test", "dev", "train"):
+            draw = random.Random(f"{split} {seed}")
+            noise = np.random.default_rng([seed, len(split)])
+            for i in range(counts[split]):
+                text = next(sentences, None)
+                if text is None:
+                    what = f"the grammar has fewer than {sum(counts.values())} sentences"
+                    remedy = "Ask for fewer with --train, --dev and --test, or add choices to it"
+                    raise InputError(what, remedy=remedy)
+                variant = voices[split][i % len(voices[split])]
+                voice = Voice(variant, draw.choice(PITCHES), draw.choice(RATES))
+                samples = soxr.resample(espeak.speak(text, voice), espeak.sample_rate, sample_rate)
+                level = float(np.sqrt(np.mean(samples**2))) * 10 ** (-draw.uniform(30, 45) / 20)
+                samples = samples + level * noise.standard_normal(len(samples)).astype(np.float32)
+                samples *= 0.9 / max(0.9, float(np.abs(samples).max()))
+                name = f"{split}-{i:05d}"
+                audio, seconds = f"audio/{name}.flac", round(len(samples) / sample_rate, 4)
+                written.result()  # raises what went wrong
+                written = pool.submit(soundfile.write, folder / audio, samples, sample_rate)
+                record = {"id": name, "audio": audio, "duration": seconds, "text": text}
+                record |= {"speaker": variant, "lang": "en"}
+                yield split, record | {"pitch": voice.pitch, "rate": voice.rate}
+        written.result()
 
 
 def other_sentences(grammar: Grammar, count: int, seed: int, without: set[str]) -> Iterator[str]:
     """`count` sentences for a language model; none of `without` (the dev and test sets)."""
-    for sentence in grammar.sentences(f"language model {seed}"):
-        if count <= 0:
-            return
-        if sentence not in without:
-            count -= 1
-            yield sentence
+    sentences = grammar.sentences(f"language model {seed}")
+    return islice((sentence for sentence in sentences if sentence not in without), count)

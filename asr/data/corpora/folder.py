@@ -16,10 +16,8 @@ SUFFIXES = ".wav .flac .aiff .aif .au .sph .ogg .opus .mp3 .m4a .aac .mp4 .wma .
 
 def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
     """All recordings below `folder`, sorted; id = path without suffix, speaker = first subfolder.
-
     Skips recordings without a text file or with an empty one, and text files without a recording.
-    Raises InputError where there is no recording at all.
-    """
+    Raises InputError where there is no recording at all."""
     if not folder.is_dir():
         raise InputError("not a folder", folder, "Give the folder with the recordings")
     found: dict[str, str] = {}
@@ -30,30 +28,28 @@ def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
         texts |= {id_of(file): str(file) for file in files if file.suffix.lower() == ".txt"}
         audio = [f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
         for file in sorted(audio, key=lambda f: (id_of(f), SUFFIXES.index(f.suffix.lower()))):
-            id = id_of(file)
+            id, reason, said = id_of(file), None, ""
             if id in found:
-                skipped.append((str(file), f"{found[id]} has the same name"))
+                reason = f"{found[id]} has the same name"
             elif id not in texts:
-                skipped.append((str(file), f"no {file.stem}.txt beside it"))
+                reason = f"no {file.stem}.txt beside it"
             else:
                 found[id] = str(file)
-                text = folder / texts[id]
                 try:
-                    said = " ".join(" ".join(line for _, line in read_lines(text)).split())
+                    lines = read_lines(folder / texts[id])
+                    said = " ".join(word for _, line in lines for word in line.split())
+                    reason = None if said else f"{Path(texts[id]).name} is empty"
                 except InputError as error:
-                    skipped.append((str(file), str(error)))
-                    continue
-                if not said:
-                    skipped.append((str(file), f"{text.name} is empty"))
-                    continue
+                    reason = str(error)
+            if reason:
+                skipped.append((str(file), reason))
+            else:
                 speaker = file.parts[0] if len(file.parts) > 1 else None
                 yield Utterance(id, str(file), folder, text=said, speaker=speaker)
     if not found:
-        raise InputError(
-            "no recording with a text file", folder, "Put x.txt beside each x.wav (or .flac, ...)"
-        )
-    alone = sorted(texts.keys() - found.keys())
-    skipped += [(texts[id], "no recording beside it") for id in alone]
+        remedy = "Put x.txt beside each x.wav (or .flac, ...)"
+        raise InputError("no recording with a text file", folder, remedy)
+    skipped += [(texts[id], "no recording beside it") for id in sorted(texts.keys() - found.keys())]
 
 
 def id_of(file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from asr.data.corpora.common import Skipped, read_lines
@@ -14,30 +15,23 @@ from asr.errors import InputError
 def import_kaldi(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
     """Utterances in the order of segments, or of wav.scp. Skips those without a recording, or
     without a line in `text` where there is one. Raises InputError with file and line."""
-    recordings = _table(folder / "wav.scp")
-    texts = _table(folder / "text") if (folder / "text").is_file() else None
-    speakers = _table(folder / "utt2spk") if (folder / "utt2spk").is_file() else {}
-    cut = (folder / "segments").is_file()
-    segments = _table(folder / "segments") if cut else recordings
+    recordings, names = _table(folder / "wav.scp"), ("text", "utt2spk", "segments")
+    there = {name: _table(folder / name) for name in names if (folder / name).is_file()}
+    texts, segments = there.get("text"), there.get("segments", recordings)
     for id, (number, value) in segments.items():
-        recording, start, end = id, 0.0, -1.0
-        if cut:
-            recording, start, end = _segment(value, f"{folder / 'segments'}:{number}")
+        recording, start, duration = id, 0.0, None
+        if "segments" in there:
+            recording, start, duration = _segment(value, f"{folder / 'segments'}:{number}")
         if recording not in recordings:
             skipped.append((id, f"recording '{recording}' is not in wav.scp"))
         elif texts is not None and id not in texts:
             skipped.append((id, "not in text"))
         else:
-            line, file = recordings[recording]
-            yield Utterance(
-                id=id,
-                audio=_file(file, folder, f"{folder / 'wav.scp'}:{line}"),
-                folder=folder,
-                start=start,
-                duration=None if end < 0 else end - start,
-                text=None if texts is None else texts[id][1],
-                speaker=speakers.get(id, (0, None))[1],
-            )
+            line, value = recordings[recording]
+            audio = _file(value, folder, f"{folder / 'wav.scp'}:{line}")
+            text = None if texts is None else texts[id][1]
+            speaker = there.get("utt2spk", {}).get(id, (0, None))[1]
+            yield Utterance(id, audio, folder, start, duration, text, speaker)
     alone = texts.keys() - segments.keys() if texts else ()
     skipped += [(id, "a text without a recording") for id in sorted(alone)]
 
@@ -57,14 +51,12 @@ def _table(path: Path) -> dict[str, tuple[int, str]]:
     return table
 
 
-def _segment(value: str, where: str) -> tuple[str, float, float]:
-    """`recording start end`; an end of -1 is that of the recording."""
-    try:
+def _segment(value: str, where: str) -> tuple[str, float, float | None]:
+    """`recording start end` -> recording, start, duration; an end of -1 is the recording's."""
+    with suppress(ValueError):
         recording, start, end = value.split()[:3]
         if 0 <= float(start) < float(end) or float(end) == -1:
-            return recording, float(start), float(end)
-    except ValueError:
-        pass
+            return recording, float(start), None if float(end) < 0 else float(end) - float(start)
     what = f"not 'recording start end' in seconds: {value}"
     raise InputError(what, where, "Correct this line")
 
@@ -72,10 +64,9 @@ def _segment(value: str, where: str) -> tuple[str, float, float]:
 def _file(value: str, folder: Path, where: str) -> str:
     """The file of a line of wav.scp. Commands are never run; that of LibriSpeech's recipe only
     unpacks FLAC, which we read directly."""
-    unpack = re.fullmatch(r"flac( -\w+)* (?P<file>\S+) \|", value)
-    if value.endswith("|") and unpack is None:
-        raise InputError(
-            f"is a command, which is not run: {value}", where, "Run it once and name its output"
-        )
-    file = unpack["file"] if unpack else value
-    return file if (folder / file).exists() else str(Path(file).absolute())
+    if unpack := re.fullmatch(r"flac( -\w+)* (?P<file>\S+) \|", value):
+        value = unpack["file"]
+    elif value.endswith("|"):
+        what = f"is a command, which is not run: {value}"
+        raise InputError(what, where, "Run it once and name its output")
+    return value if (folder / value).exists() else str(Path(value).absolute())
