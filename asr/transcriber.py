@@ -31,7 +31,6 @@ from asr.data.stream import read_blocks
 from asr.decoding import ctc_search, las_search
 from asr.decoding.align import word_times
 from asr.decoding.hotwords import Phrases
-from asr.decoding.language_models import LanguageModels
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
 from asr.decoding.options import SearchOptions
 from asr.decoding.pauses import Pauses
@@ -42,6 +41,7 @@ from asr.decoding.recording import (
     decode_recordings,
     stitched_outputs,
 )
+from asr.decoding.weights import LanguageModels
 from asr.errors import AudioError, InputError, nearest
 from asr.hypothesis import Hypothesis, NBest, Weights, Word
 from asr.lm.lexicon import Words

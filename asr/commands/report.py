@@ -13,9 +13,8 @@ from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
-    from asr.report.experiment import Experiment
     from asr.report.systems import TestSet
-    from asr.transcriber import Transcriber
+    from asr.report.utterances import Models
 
 
 @click.command(cls=Command)
@@ -49,7 +48,7 @@ def command(
     from asr.data.manifest import Manifest
     from asr.machine import use_machine
     from asr.report.experiment import draw_curves, find_experiments, tables
-    from asr.report.page import now, write_page
+    from asr.report.page import write_page
     from asr.report.systems import find_lists, group_by_set
     from asr.report.utterances import load_models
 
@@ -73,10 +72,9 @@ def command(
         output,
         "report.html",
         title=f"Report: {', '.join(one.name for one in experiments) or 'n-best files'}",
-        made=now(),
         sections=[("training", "Training"), *anchors, ("configuration", "Configuration")],
         sets=sections,
-        curves=draw_curves(experiments),
+        curves=list(draw_curves(experiments)),
         **tables(experiments),
     )
     if not lists:
@@ -87,13 +85,13 @@ def command(
 
 
 def describe(
-    test: TestSet, number: int, models: dict[str, tuple[Experiment, Transcriber]]
+    test: TestSet, number: int, models: Models
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The part of the page about one set, and utterances that cannot be heard."""
     from asr.report import systems, utterances
 
     shown, unheard = utterances.show(test, number, models)
-    words = int(test.leader.words[:, :3].sum())
+    words = int(test.lengths.sum())
     size = count(len(test.utterances), "utterance")
     path, several = test.manifest.path, len(test.systems) > 1
     section = {

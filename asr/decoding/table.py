@@ -5,16 +5,16 @@ What `asr tune` searches weights on, and `asr rescore` finds the oracle of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
 from asr.confidence import Flags, matches
 from asr.data.manifest import Manifest
-from asr.decoding.rescore import word_errors
 from asr.errors import InputError
 from asr.hypothesis import NBest
 
@@ -66,6 +66,12 @@ def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
     return texts, manifest
 
 
+def word_errors(reference: str, texts: Sequence[str]) -> NDArray[np.int32]:
+    """Word errors of every text of an n-best list, (H,)."""
+    said = reference.split()
+    return np.array([Levenshtein.distance(said, text.split()) for text in texts], dtype=np.int32)
+
+
 def tabulate(
     utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
 ) -> Table:
@@ -77,47 +83,38 @@ def tabulate(
     and for an LM that is called as another score is.
     """
     lists = [utterance for utterance in utterances if utterance.id in references]
+    hypotheses = [hypothesis for utterance in lists for hypothesis in utterance.nbest]
     if not lists:
-        raise InputError(
-            "no utterance of the n-best list is in the manifest", "--ref", "Give its own manifest."
-        )
+        what = "no utterance of the n-best list is in the manifest"
+        raise InputError(what, "--ref", "Give its own manifest.")
+    if not hypotheses:
+        raise InputError("the n-best list has no hypotheses", None, "Decode again.")
     kinds = {
         (*(key for key in ("ctc", "att") if key in h.scores), *sorted(h.scores.get("lm", {})))
-        for utterance in lists
-        for h in utterance.nbest
+        for h in hypotheses
     }
-    if not kinds:
-        raise InputError("the n-best list has no hypotheses", None, "Decode again.")
     if len(kinds) > 1:
         raise InputError("not all hypotheses have the same scores", None, "Decode again.")
-    columns = [*kinds.pop(), "length"]
-    lms = next(h for utterance in lists for h in utterance.nbest).scores.get("lm", {})
+    lms = hypotheses[0].scores.get("lm", {})
     for name in lms.keys() & {*OWN_COLUMNS, "bonus", "ratio"}:  # the latter are axes of a Space
         what = f"a language model is called '{name}', as one of the other scores is"
         raise InputError(what, None, "Decode again with its file renamed (rescored: with --name).")
-    if any(h.scores.get("unknown") for utterance in lists for h in utterance.nbest):
-        columns.append("unknown")
-    if any(h.bonuses for utterance in lists for h in utterance.nbest):
-        columns.append("bonuses")
-    shape = len(lists), max(1, *(len(utterance.nbest) for utterance in lists))
-    table = Table(
-        columns,
-        np.zeros((*shape, len(columns)), np.float32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.bool_),
-        words=0,
-    )
+    columns = [*kinds.pop(), "length"]
+    columns += ["unknown"] * any(h.scores.get("unknown") for h in hypotheses)
+    columns += ["bonuses"] * any(h.bonuses for h in hypotheses)
+    shape = len(lists), max(len(utterance.nbest) for utterance in lists)
+    scores, errors = np.zeros((*shape, len(columns)), np.float32), np.zeros(shape, np.int32)
+    table = Table(columns, scores, errors, np.zeros(shape, np.bool_), words=0)
     for u, utterance in enumerate(lists):
-        said = normalize(references[utterance.id])
-        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest] or [""]
-        errors = word_errors(said, texts)
+        said, size = normalize(references[utterance.id]), len(utterance.nbest)
+        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
         table.words += len(said.split())
-        table.errors[u, : len(errors)] = errors
-        table.valid[u, : len(errors)] = True
+        errors[u, : max(size, 1)] = word_errors(said, texts or [""])
+        table.valid[u, : max(size, 1)] = True
         for h, hypothesis in enumerate(utterance.nbest):
             flat = {"unknown": 0, **hypothesis.scores, **hypothesis.scores.get("lm", {})}
             flat["bonuses"] = hypothesis.bonuses
-            table.scores[u, h] = [flat[column] for column in columns]
+            scores[u, h] = [flat[column] for column in columns]
     return table
 
 
@@ -131,13 +128,12 @@ def word_lists(
     lists = []
     known = (utterance for utterance in utterances if utterance.id in references)
     for row, utterance in zip(totals, known, strict=True):
-        if not utterance.nbest:
-            continue
-        scores = row[: len(utterance.nbest)].astype(np.float64)
-        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
-        words = texts[int(scores.argmax())].split()
-        [correct] = matches(words, [normalize(references[utterance.id])])
-        lists.append((scores, matches(words, texts), correct))
+        if utterance.nbest:
+            scores = row[: len(utterance.nbest)].astype(np.float64)
+            texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
+            words = texts[int(scores.argmax())].split()
+            [correct] = matches(words, [normalize(references[utterance.id])])
+            lists.append((scores, matches(words, texts), correct))
     return lists
 
 
@@ -145,13 +141,8 @@ def errors_found(
     utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
 ) -> int:
     """Word errors of the first hypotheses; a failure counts as an empty text."""
-    total = 0
-    for utterance in utterances:
-        if utterance.id in references:
-            text = utterance.nbest[0].text if utterance.nbest else ""
-            said = normalize(references[utterance.id])
-            total += int(word_errors(said, [normalize(text)])[0])
-    return total
+    known = ((normalize(references[u.id]), u.text) for u in utterances if u.id in references)
+    return sum(int(word_errors(said, [normalize(text)])[0]) for said, text in known)
 
 
 def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress, product
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from asr.decoding.table import Floats, Table, count_errors, first_errors
 from asr.errors import InputError
 from asr.hypothesis import Weights
+
+Doubles = NDArray[np.float64]
 
 MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
 MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
@@ -55,55 +57,42 @@ class Space:
     """
 
     names: list[str]
-    lows: NDArray[np.float64]
-    highs: NDArray[np.float64]
+    lows: Doubles
+    highs: Doubles
     hard: list[tuple[float, float]]
 
     @classmethod
     def of(cls, table: Table, length_unit: str) -> Space:
-        axes = (
-            [("ratio", 0.0, MAX_RATIO, (0.0, MAX_RATIO))]
-            if {"ctc", "att"} <= {*table.columns}
-            else []
-        )
-        axes += [(name, 0.0, MAX_LM_WEIGHT, (0.0, np.inf)) for name in table.lms]
+        axes = dict.fromkeys(table.lms, (0.0, MAX_LM_WEIGHT, (0.0, np.inf)))
+        if {"ctc", "att"} <= {*table.columns}:
+            axes = {"ratio": (0.0, MAX_RATIO, (0.0, MAX_RATIO)), **axes}
         if "unknown" in table.columns:
-            axes += [("unknown", *UNK_RANGE, (-np.inf, 0.0))]
-        axes += [("bonus", *BONUS_RANGE[length_unit], (-np.inf, np.inf))]
-        names, lows, highs, hard = zip(*axes, strict=True)
-        return cls(list(names), np.array(lows), np.array(highs), list(hard))
+            axes["unknown"] = (*UNK_RANGE, (-np.inf, 0.0))
+        axes["bonus"] = (*BONUS_RANGE[length_unit], (-np.inf, np.inf))
+        lows, highs, hard = zip(*axes.values(), strict=True)
+        return cls(list(axes), np.array(lows), np.array(highs), list(hard))
 
-    def points(self, table: Table, values: NDArray[np.float64]) -> Floats:
+    def points(self, table: Table, values: Doubles) -> Floats:
         """Weight vectors in the table's columns (P, K) from values of the axes (P, A)."""
-        axis = {name: values[:, a] for a, name in enumerate(self.names)}
-        one = np.ones(len(values))
-        ratio = axis.get("ratio")
-        known = {
-            **axis,
-            "ctc": one if ratio is None else ratio,
-            "att": one if ratio is None else 1 - ratio,
-            "length": axis["bonus"],
-            "bonuses": one,
-        }
+        known = dict(zip(self.names, values.T, strict=True))
+        ratio, one = known.get("ratio"), np.ones(len(values))
+        known |= {"ctc": one, "att": one, "length": known["bonus"], "bonuses": one}
+        if ratio is not None:
+            known |= {"ctc": ratio, "att": 1 - ratio}
         return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
 
-    def value(self, weights: Weights) -> NDArray[np.float64]:
+    def value(self, weights: Weights) -> Doubles:
         """Values of the axes (A,) that order hypotheses as `weights` do; inverse of `points`."""
+        known = {"ratio": weights.ctc, "bonus": weights.bonus, "unknown": weights.unk, **weights.lm}
         scale = weights.ctc + weights.att
-        known = {"ratio": weights.ctc, "bonus": weights.bonus, "unknown": weights.unk}
-        known |= weights.lm
         return np.array([known.get(name, 0.0) for name in self.names]) / scale
 
-    def weights(self, table: Table, value: NDArray[np.float64]) -> Weights:
-        point = dict(zip(table.columns, self.points(table, value[None])[0].tolist(), strict=True))
-        point = {name: round(weight, 4) for name, weight in point.items()}
-        return Weights(
-            ctc=point.get("ctc", 0.0),
-            att=point.get("att", 0.0),
-            lm={name: point[name] for name in table.lms},
-            bonus=point["length"],
-            unk=point.get("unknown", 0.0),
-        )
+    def weights(self, table: Table, value: Doubles) -> Weights:
+        numbers = self.points(table, value[None])[0].tolist()
+        point = {n: round(w, 4) for n, w in zip(table.columns, numbers, strict=True)}
+        lm = {name: point[name] for name in table.lms}
+        heads = point.get("ctc", 0.0), point.get("att", 0.0)
+        return Weights(*heads, lm, point["length"], point.get("unknown", 0.0))
 
 
 @dataclass(slots=True)
@@ -117,7 +106,7 @@ class Tuned:
     edges: list[str]
     far: list[str]
     space: Space
-    value: NDArray[np.float64]
+    value: Doubles
     point: Floats  # (K,): the weights of the table's columns
 
 
@@ -136,17 +125,38 @@ def tune(
     Raises InputError where no list has two hypotheses to choose from.
     """
     if table.valid.shape[1] < 2:
-        raise InputError(
-            "each list has one hypothesis, so weights change nothing",
-            None,
-            "Decode the dev set again with --beam 100 --nbest 100.",
-        )
+        what = "each list has one hypothesis, so weights change nothing"
+        raise InputError(what, None, "Decode the dev set again with --beam 100 --nbest 100.")
     space = Space.of(table, length_unit)
     quarter = (space.highs - space.lows) / 4
+    value, edges = search(table, space)
+    errors, far = None, np.zeros(len(space.names), np.bool_)
+    usable = [weights.ctc + weights.att > 0 for weights in own]
+    if any(usable):
+        starts = np.stack([space.value(weights) for weights in compress(own, usable)])
+        start = starts[count_errors(table, space.points(table, starts)).argmin()]
+        if stay:
+            value = towards(table, space, value, start)
+        else:
+            ends = np.stack([value, start])
+            value = ends[count_errors(table, space.points(table, ends)).argmin()]
+        if stay and found:
+            value, errors = settled(table, space, value, starts, [*compress(found, usable)])
+        away = np.abs(starts - value) / quarter
+        far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
+    point = space.points(table, value[None])
+    errors = int(count_errors(table, point)[0]) if errors is None else errors
+    at_end, moved = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
+    weights = space.weights(table, value)
+    return Tuned(weights, errors, at_end, moved, space, value, point[0])
+
+
+def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
+    """The `best_point` of both grids, and the edges of the coarse one, which widens `space`."""
     count = COARSE[min(len(space.names), max(COARSE))]
     parts = PARTS[min(len(space.names), max(PARTS))]
     for extension in range(EXTENSIONS + 1):
-        axes = [np.linspace(*span, count) for span in zip(space.lows, space.highs, strict=True)]
+        axes = [*np.linspace(space.lows, space.highs, count, axis=1)]
         value, edges = best_point(table, space, axes, 1)
         if not edges or extension == EXTENSIONS:
             break
@@ -158,40 +168,15 @@ def tune(
     offsets = np.arange(-2 * parts, 2 * parts + 1) / parts
     for _ in range(ROUNDS):  # follows a valley beyond the first window
         before = value
-        fine = [
-            np.unique((v + step * offsets).clip(*hard))
-            for v, step, hard in zip(value, steps, space.hard, strict=True)
-        ]
+        windows = zip(before[:, None] + steps[:, None] * offsets, space.hard, strict=True)
+        fine = [np.unique(window.clip(*hard)) for window, hard in windows]
         value, _ = best_point(table, space, fine, parts, before)
         if np.allclose(value, before):
             break
-    far = np.zeros(len(space.names), np.bool_)
-    errors = None
-    usable = [weights.ctc + weights.att > 0 for weights in own]
-    starts = [space.value(weights) for weights in compress(own, usable)]
-    found = [*compress(found, usable)]
-    if starts:
-        start = starts[count_errors(table, space.points(table, np.stack(starts))).argmin()]
-        if stay:
-            value = towards(table, space, value, start)
-            if found:
-                value, errors = settled(table, space, value, np.stack(starts), found)
-        else:
-            ends = np.stack([value, start])
-            value = ends[count_errors(table, space.points(table, ends)).argmin()]
-        away = np.abs(np.stack(starts) - value) / quarter
-        far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
-    weights = space.weights(table, value)
-    point = space.points(table, value[None])
-    if errors is None:
-        errors = int(count_errors(table, point)[0])
-    at_end, moved = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
-    return Tuned(weights, errors, at_end, moved, space, value, point[0])
+    return value, edges
 
 
-def towards(
-    table: Table, space: Space, value: NDArray[np.float64], start: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def towards(table: Table, space: Space, value: Doubles, start: Doubles) -> Doubles:
     """The point nearest to `start` on the way from `value` whose errors are as few, but for noise.
 
     Noise is half a standard error of the paired difference between the two ends, over utterances.
@@ -199,17 +184,13 @@ def towards(
     way = value + np.linspace(1, 0, 21)[:, None] * (start - value)
     errors = first_errors(table, space.points(table, way))  # (P, U)
     noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
-    near: NDArray[np.float64] = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
+    near: Doubles = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
     return near
 
 
 def settled(
-    table: Table,
-    space: Space,
-    value: NDArray[np.float64],
-    starts: NDArray[np.float64],
-    found: Sequence[int],
-) -> tuple[NDArray[np.float64], int]:
+    table: Table, space: Space, value: Doubles, starts: Doubles, found: Sequence[int]
+) -> tuple[Doubles, int]:
     """The point `value` or that of one of the lists (L, A), and the errors to expect there.
 
     All lists together promise hypotheses that a search need not find. By as much as the nearest
@@ -224,12 +205,8 @@ def settled(
 
 
 def best_point(
-    table: Table,
-    space: Space,
-    axes: Sequence[NDArray[np.float64]],
-    radius: int,
-    near: NDArray[np.float64] | None = None,
-) -> tuple[NDArray[np.float64], dict[int, int]]:
+    table: Table, space: Space, axes: Sequence[Doubles], radius: int, near: Doubles | None = None
+) -> tuple[Doubles, dict[int, int]]:
     """The grid point with the fewest errors averaged over a box of ± `radius` points.
 
     Of equal points the one nearest to `near`; without it the most central one, or on an axis that
@@ -242,10 +219,9 @@ def best_point(
     smooth = box_mean(surface, radius)
     ties = values[smooth <= smooth.min() + 1e-9]  # (n, A)
     centre, edges = ties.mean(axis=0), {}
-    for a, axis in enumerate(axes):
+    for a, (axis, (low, high)) in enumerate(zip(axes, space.hard, strict=True)):
         at_low = ties[:, a].min() <= axis[: radius + 1].max()
         at_high = ties[:, a].max() >= axis[-radius - 1 :].min()
-        low, high = space.hard[a]
         if at_low and at_high:
             centre[a] = np.clip(0.0, axis[0], axis[-1])
         elif at_low and axis[0] > low:
@@ -254,14 +230,13 @@ def best_point(
             edges[a] = 1
     widths = np.array([max(np.ptp(axis), 1e-9) for axis in axes])
     distances = (((ties - (centre if near is None else near)) / widths) ** 2).sum(axis=1)
-    best: NDArray[np.float64] = ties[distances.argmin()]
+    best: Doubles = ties[distances.argmin()]
     return best, edges
 
 
-def box_mean(surface: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
+def box_mean(surface: Doubles, radius: int) -> Doubles:
     """Mean over ± `radius` points along every axis; at the ends over what there is."""
-    for axis in range(surface.ndim):
-        n = surface.shape[axis]
+    for axis, n in enumerate(surface.shape):
         first = np.maximum(np.arange(n) - radius, 0)
         last = np.minimum(np.arange(n) + radius + 1, n)
         zero = np.zeros_like(surface.take([0], axis))
@@ -269,41 +244,3 @@ def box_mean(surface: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
         widths = (last - first).reshape([-1 if a == axis else 1 for a in range(surface.ndim)])
         surface = (sums.take(last, axis) - sums.take(first, axis)) / widths
     return surface
-
-
-def plot(table: Table, tuned: Tuned, path: Path) -> None:
-    """WER over each axis and the bonus, the others at their chosen values; one panel an axis.
-
-    Raises InputError if the picture cannot be written.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    names, space = tuned.space.names, tuned.space
-    axes = [np.linspace(*span, 49) for span in zip(space.lows, space.highs, strict=True)]
-    others = names[:-1] or names
-    figure, panels = plt.subplots(
-        1, len(others), figsize=(5 * len(others), 4), squeeze=False, layout="constrained"
-    )
-    for a, panel in enumerate(panels[0]):
-        values = np.tile(tuned.value, (49 * 49, 1))
-        values[:, a], values[:, -1] = np.array(list(product(axes[a], axes[-1]))).T
-        errors = count_errors(table, space.points(table, values)).reshape(49, 49)
-        image = panel.pcolormesh(axes[-1], axes[a], 100 * errors / max(table.words, 1))
-        panel.plot(tuned.value[-1], tuned.value[a], "r+", markersize=12)
-        called = {"ratio": "ctc / (ctc + att)", "unknown": "a letter of an unknown word"}
-        panel.set(xlabel="length bonus", ylabel=called.get(names[a], names[a]))
-        figure.colorbar(image, ax=panel, label="WER %")
-    partial = path.with_name(path.name + ".part")
-    try:
-        figure.savefig(partial, format=path.suffix.lstrip(".") or "png", bbox_inches="tight")
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the picture cannot be written ({error})", path, "Give a .png, .svg or .pdf elsewhere."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-        plt.close(figure)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -19,7 +18,7 @@ from asr.files import cannot_read
 from asr.models.folder import model_hash
 from asr.models.recognizer import read_config
 from asr.pictures import curves
-from asr.report.page import Cell, Rows, Table, data_uri
+from asr.report.page import Rows, Table, data_uri, distinct
 
 # title, kind of record and key in metrics.jsonl, factor, scale of the axis
 CURVES = (
@@ -31,7 +30,6 @@ CURVES = (
     ("gradient norm", "train", "gradient_norm", 1, "log"),
     ("learning rate", "train", "learning_rate", 1, "linear"),
 )
-MACHINE = "machine.json"
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class Experiment:
     @classmethod
     def read(cls, folder: Path) -> Experiment:
         """Raises InputError where a file is missing or damaged."""
-        machine = folder / MACHINE  # absent in experiments of earlier versions
+        machine = folder / "machine.json"  # absent in experiments of earlier versions
         try:
             config = dict(flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
             whole_lines = (folder / "metrics.jsonl").read_text("utf-8").rpartition("\n")[0]
@@ -60,13 +58,26 @@ class Experiment:
         hash = model_hash(folder / "model") if whole else None
         return cls(folder, folder.name, config, records, described, hash)
 
-    def values(self, kind: str, key: str) -> tuple[list[int], list[float]]:
+    def values(self, kind: str, key: str) -> list[tuple[int, float]]:
         """Steps and finite values of one quantity; a share of time is at most 1, whatever a clock
         said that had just started."""
-        own = [record for record in self.records if record["kind"] == kind]
-        kept = [r for r in own if r.get(key) is not None and math.isfinite(r[key])]
+        own = [(r["step"], r[key]) for r in self.records if r["kind"] == kind and key in r]
         most = 1.0 if key == "waiting" else math.inf
-        return [r["step"] for r in kept], [min(r[key], most) for r in kept]
+        return [(s, min(v, most)) for s, v in own if v is not None and math.isfinite(v)]
+
+    def hashes(self) -> dict[str, str]:
+        """Of the model and of what it was made from."""
+        hashes = {"model": self.hash or "none yet"}
+        if self.hash:
+            config = read_config(self.folder / "model" / "config.json")
+            hashes["tokenizer"] = config["tokenizer_hash"]
+        for key in ("data.train", "data.dev"):
+            for path in self.config.get(key) or []:
+                try:
+                    hashes[f"{key}: {path}"] = f"{Manifest.open(path).hash} (as it is now)"
+                except InputError as error:
+                    hashes[f"{key}: {path}"] = error.what
+        return hashes
 
 
 def find_experiments(folders: Sequence[Path]) -> list[Experiment]:
@@ -83,80 +94,40 @@ def find_experiments(folders: Sequence[Path]) -> list[Experiment]:
         if not own:
             raise InputError("holds no experiment", folder, "`asr train` makes them.")
         found += [Experiment.read(place) for place in own]
-    if len({one.name for one in found}) < len(found):
-        for one in found:
-            one.name = str(one.folder)
+    names = distinct([one.name for one in found], [one.folder for one in found])
+    for one, name in zip(found, names, strict=True):
+        one.name = name
     return found
 
 
-def draw_curves(experiments: Sequence[Experiment]) -> list[tuple[str, str]]:
+def draw_curves(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
     """(title, picture) of each quantity that was recorded, a line an experiment."""
-    pictures = []
     for title, kind, key, factor, scale in CURVES:
-        lines = {}
-        for one in experiments:
-            steps, values = one.values(kind, key)
-            if steps:
-                lines[one.name] = steps, [factor * value for value in values]
+        values = {one.name: one.values(kind, key) for one in experiments}
+        lines = {
+            name: ([step for step, _ in own], [factor * value for _, value in own])
+            for name, own in values.items()
+            if own
+        }
         if lines:
             svg = curves(title, lines, "step", scale)
-            pictures.append((f"{title} by step: {', '.join(lines)}", data_uri(svg)))
-    return pictures
-
-
-def side_by_side(title: str, columns: dict[str, dict[str, Any]], note: str = "") -> Table:
-    """One row a key of any column."""
-    keys = list(dict.fromkeys(key for column in columns.values() for key in column))
-
-    def cell(column: dict[str, Any], key: str) -> Cell:
-        return str(column[key]) if key in column else None
-
-    rows: Rows = [[key, *(cell(column, key) for column in columns.values())] for key in keys]
-    return Table(title, ["", *columns], rows, note)
+            yield f"{title} by step: {', '.join(lines)}", data_uri(svg)
 
 
 def tables(experiments: Sequence[Experiment]) -> dict[str, Table]:
-    """What came of the trainings, their options, the hashes of what they read, their machines."""
-    columns = {
-        "facts": {one.name: _facts(one) for one in experiments},
-        "configuration": {one.name: one.config for one in experiments},
-        "hashes": {one.name: _hashes(one) for one in experiments},
-        "hardware": {one.name: one.machine for one in experiments},
+    """The options of the trainings, the hashes of what they read, their machines."""
+    parts: dict[str, tuple[str, Callable[[Experiment], dict[str, Any]]]] = {
+        "configuration": ("Options", lambda one: one.config),
+        "hashes": ("Hashes", Experiment.hashes),
+        "hardware": ("Hardware", lambda one: one.machine),
     }
-    titles = {"facts": "Results", "hashes": "Hashes", "hardware": "Hardware"}
-    return {
-        name: side_by_side(titles.get(name, "Options"), column) for name, column in columns.items()
-    }
-
-
-def _facts(one: Experiment) -> dict[str, str]:
-    facts = {"state": "finished" if one.hash else "not finished"}
-    if one.records:
-        facts["steps"] = f"{one.records[-1]['step']:,}"
-        facts["epochs"] = str(max((r.get("epoch", 0) for r in one.records), default=0))
-    epochs, wers = one.values("epoch", "dev_wer")
-    if epochs:
-        best = min(range(len(epochs)), key=lambda i: wers[i])
-        facts["best dev WER of an epoch"] = f"{wers[best]:.2%} at step {epochs[best]:,}"
-    if averaged := one.values("end", "dev_wer")[1]:
-        facts["dev WER of the model"] = f"{averaged[-1]:.2%}"
-    for title, key, form in (
-        ("time spent waiting for data", "waiting", "{:.1%}"),
-        ("seconds of audio a second", "audio_per_second", "{:.0f}"),
-    ):
-        if values := one.values("train", key)[1]:
-            facts[title] = form.format(median(values))
-    return facts
-
-
-def _hashes(one: Experiment) -> dict[str, str]:
-    hashes = {"model": one.hash or "none yet"}
-    if one.hash:
-        hashes["tokenizer"] = read_config(one.folder / "model" / "config.json")["tokenizer_hash"]
-    for key in ("data.train", "data.dev"):
-        for path in one.config.get(key) or []:
-            try:
-                hashes[f"{key}: {path}"] = f"{Manifest.open(path).hash} (as it is now)"
-            except InputError as error:
-                hashes[f"{key}: {path}"] = error.what
-    return hashes
+    found = {}
+    for part, (title, describe) in parts.items():
+        columns = [describe(one) for one in experiments]
+        keys = dict.fromkeys(key for column in columns for key in column)
+        rows: Rows = [
+            [key, *(str(column[key]) if key in column else None for column in columns)]
+            for key in keys
+        ]
+        found[part] = Table(title, ["", *(one.name for one in experiments)], rows)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asr.data.manifest import Manifest, Utterance
 from asr.errors import InputError
 from asr.hypothesis import read_nbest
-from asr.report.page import Cell, Number, Rows, Table, alignment, count
+from asr.report.page import Number, Rows, Table, alignment, count, distinct
 from asr.scoring import (
     References,
     System,
@@ -31,7 +31,7 @@ from asr.wer import Table as ErrorTable
 
 SECONDS = (0, 1, 2, 3, 5, 8, 12, 20, 30)
 WORDS = (0, 1, 3, 5, 8, 12, 20, 40)
-MOST_GROUPS = 12  # values of a key; numbers that have more are put into four bins
+MOST_GROUPS = 12  # values of a key that makes groups
 MOST_ROWS = 500
 MOST_CONFUSIONS = 100
 
@@ -49,6 +49,7 @@ class TestSet:
     references: References
     systems: list[System]
     lists: list[Transcripts]
+    lengths: NDArray[np.int64]  # words of each reference, (N,)
 
     @property
     def leader(self) -> System:
@@ -107,18 +108,14 @@ def find_manifest(found: Transcripts, given: Sequence[Manifest]) -> Manifest:
 def _score(manifest: Manifest, lists: list[Transcripts]) -> TestSet:
     normalizer = choose_normalizer(None, lists)
     references = References.of(read_transcripts(manifest.path, "manifest"), normalizer)
-    names = [found.path.stem for found in lists]
-    if len(set(names)) < len(names):
-        names = [str(found.path) for found in lists]
-    systems = [
-        score_system(name, found, references, normalizer)
-        for name, found in zip(names, lists, strict=True)
-    ]
-    order = sorted(range(len(systems)), key=lambda i: int(systems[i].errors.sum()))
+    paths = [found.path for found in lists]
+    named = zip(distinct([path.stem for path in paths], paths), lists, strict=True)
+    scored = [(score_system(name, one, references, normalizer), one) for name, one in named]
+    scored.sort(key=lambda pair: int(pair[0].errors.sum()))
     utterances = [utterance for utterance in manifest if utterance.text is not None]
-    return TestSet(
-        manifest, utterances, references, [systems[i] for i in order], [lists[i] for i in order]
-    )
+    systems, lists = [system for system, _ in scored], [one for _, one in scored]
+    lengths = systems[0].words[:, :3].sum(axis=1)
+    return TestSet(manifest, utterances, references, systems, lists, lengths)
 
 
 def rate_cell(words: ErrorTable, bootstrap: Bootstrap) -> Number | None:
@@ -137,43 +134,41 @@ def systems_table(test: TestSet) -> Table:
     rows: Rows = []
     for system, found in zip(test.systems, test.lists, strict=True):
         figures, factor = system.figures, system.figures["real_time_factor"]
-        words = figures["wer"]
-        row: list[Cell] = [system.label, rate_cell(system.words, test.references.bootstrap)]
-        row += [count(words[kind]) for kind in ("substitutions", "deletions", "insertions")]
-        row += [Number(figures[k]["rate"], percent(figures[k]["rate"])) for k in ("ser", "cer")]
-        row += [None if factor is None else Number(factor, f"{factor:.3f}")]
+        rows.append([system.label, rate_cell(system.words, test.references.bootstrap)])
+        rows[-1] += [count(figures["wer"][k]) for k in ("substitutions", "deletions", "insertions")]
+        rows[-1] += [
+            Number(figures[k]["rate"], percent(figures[k]["rate"])) for k in ("ser", "cer")
+        ]
+        rows[-1] += [None if factor is None else Number(factor, f"{factor:.3f}")]
         model = f"{found.meta.get('model', 'outputs')} {found.meta.get('model_hash', '')}"
-        rows.append([*row, model.strip(), found.meta.get("head", ""), _lms(found.meta)])
+        rows[-1] += [model.strip(), found.meta.get("head", ""), _lms(found.meta)]
     note = f"Intervals: bootstrap over {test.references.bootstrap.units}, 10,000 resamples."
     return Table("Systems", header, rows, note)
 
 
 def _lms(meta: dict[str, Any]) -> str:
     """ "word 0.8 (82410ecf031e), bonus 1.3 a word, unknown words -0.5 a letter"; "none"."""
-    weights = meta.get("weights") or {}
-    parts = [
-        f"{name} {weights.get('lm', {}).get(name, 0):g} ({lm['hash']})"
-        for name, lm in (meta.get("lms") or {}).items()
-    ]
-    if parts:
+    weights, lms = meta.get("weights") or {}, meta.get("lms") or {}
+    given = weights.get("lm", {})
+    parts = [f"{name} {given.get(name, 0):g} ({lm['hash']})" for name, lm in lms.items()]
+    if lms:
         parts.append(f"bonus {weights.get('bonus', 0):g} a {str(meta.get('length', 's'))[:-1]}")
-    if any(lm.get("unit") == "word" for lm in (meta.get("lms") or {}).values()):
+    if any(lm.get("unit") == "word" for lm in lms.values()):
         parts.append(f"unknown words {weights.get('unk', 0):g} a letter")
     return ", ".join(parts) or "none"
 
 
 def comparison_table(test: TestSet) -> Table:
     """The paired test of all pairs."""
-    lengths = test.leader.words[:, :3].sum(axis=1)
     rows: Rows = []
     for better, worse in itertools.combinations(test.systems, 2):
-        pair = test.references.bootstrap.compare(better.errors, worse.errors, lengths)
+        pair = test.references.bootstrap.compare(better.errors, worse.errors, test.lengths)
         low, high = (100 * bound for bound in pair.interval)
         verdict = pair.verdict(better.label, worse.label, "this set")
-        row: list[Cell] = [better.label, worse.label, verdict]
-        row += [Number(pair.difference, f"{100 * pair.difference:+.2f} [{low:+.2f}, {high:+.2f}]")]
-        row += [Number(pair.p, "< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}")]
-        rows.append(row)
+        change = f"{100 * pair.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        p = "< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}"
+        numbers = Number(pair.difference, change), Number(pair.p, p)
+        rows.append([better.label, worse.label, verdict, *numbers])
     note = "Paired bootstrap on the same resamples; two-sided p."
     header = ["A", "B", "verdict", "WER of B - A, points", "p"]
     return Table("Comparison of the systems", header, rows, note)
@@ -187,10 +182,9 @@ def group_tables(test: TestSet) -> Iterator[Table]:
         for group in sorted(set(groups)):
             members = [row for row, own in enumerate(groups) if own == group]
             bootstrap = Bootstrap([test.references.speakers[row] for row in members])
-            words = int(test.leader.words[members, :3].sum())
-            row: list[Cell] = [group[1]]
-            row += [rate_cell(system.words[members], bootstrap) for system in test.systems]
-            rows.append([*row, count(len(members)), count(words)])
+            rates = [rate_cell(system.words[members], bootstrap) for system in test.systems]
+            sizes = count(len(members)), count(int(test.lengths[members].sum()))
+            rows.append([group[1], *rates, *sizes])
         yield Table(f"WER % by {title}", [title, *header], rows, "With 95 % intervals.")
 
 
@@ -201,75 +195,62 @@ def groupings(test: TestSet) -> dict[str, list[tuple[float, str]]]:
         found["speaker"] = [(0.0, str(speaker)) for speaker in test.references.speakers]
     seconds = [utterance.duration for utterance in test.utterances]
     if None not in seconds:
-        found["length, seconds"] = _binned(np.array(seconds, np.float64), SECONDS)
-    found["length, words"] = _binned(test.leader.words[:, :3].sum(axis=1), WORDS)
+        found["length, seconds"] = _binned(seconds, SECONDS)
+    found["length, words"] = _binned(test.lengths, WORDS)
     records = [{"lang": utterance.lang} | utterance.extra for utterance in test.utterances]
     for key in dict.fromkeys(key for record in records for key in record):
         values = [record.get(key) for record in records]
-        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
         if len({str(value) for value in values}) <= MOST_GROUPS:
             found[key] = [
-                (float(v) if v in numbers else 0.0, "none" if v is None else str(v)) for v in values
+                (float(v) if isinstance(v, int | float) else 0.0, "none" if v is None else str(v))
+                for v in values
             ]
-        elif len(numbers) == len(values):
-            quarters = np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75]))
-            found[key] = _binned(np.array(numbers, np.float64), quarters.tolist())
     return {what: groups for what, groups in found.items() if len(set(groups)) > 1}
 
 
-def _binned(values: NDArray[Any], edges: Sequence[float]) -> list[tuple[float, str]]:
+def _binned(values: Any, edges: Sequence[int]) -> list[tuple[float, str]]:
     """ "3 to 5" of [3, 5), the last one "30 and more"."""
-    names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
-    names.append(f"{edges[-1]:g} and more")
+    names = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
+    names.append(f"{edges[-1]} and more")
     places = np.searchsorted(edges, values, side="right") - 1
     return [(float(place), names[place]) for place in places.tolist()]
 
 
 def confusion_table(test: TestSet) -> Table:
     """The most frequent of all systems together, with the count in each."""
-    texts = test.references.texts
     counts: dict[tuple[str, str], list[int]] = {}
     for number, system in enumerate(test.systems):
-        for kind, ranked in confusions(texts, system.texts, most=None).items():
-            for what, times in ranked:
+        for kind, found in confusions(test.references.texts, system.texts, most=None).items():
+            for what, times in found:
                 row = counts.setdefault((kind[:-1], what), [0] * len(test.systems))
                 row[number] = times
-    ranked_rows = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
-    rows: Rows = [[*key, *map(count, row)] for key, row in ranked_rows[:MOST_CONFUSIONS]]
+    ranked = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
+    rows: Rows = [[*key, *map(count, row)] for key, row in ranked[:MOST_CONFUSIONS]]
     header = ["kind", "word", *(system.label for system in test.systems)]
-    rest = len(ranked_rows) - len(rows)
+    rest = len(ranked) - len(rows)
     return Table("Confusions", header, rows, f"And {rest:,} rarer ones." if rest else "")
 
 
 def utterance_table(test: TestSet) -> Table:
     """Every utterance as the leader heard it, those with most errors first."""
-    errors, lengths = test.leader.errors, test.leader.words[:, :3].sum(axis=1)
-    order = np.argsort(-errors, kind="stable")[:MOST_ROWS].tolist()
-    rows: Rows = [
-        [
-            test.references.ids[row],
-            test.references.speakers[row],
-            count(int(errors[row])),
-            count(int(lengths[row])),
-            alignment(test.references.texts[row], test.leader.texts[row]),
-        ]
-        for row in order
-    ]
-    note = f"As heard by {test.leader.label}"
-    note += f"; the {MOST_ROWS} with most errors." if len(errors) > len(rows) else "."
+    rows: Rows = []
+    errors, said = test.leader.errors, test.references
+    for row in np.argsort(-errors, kind="stable")[:MOST_ROWS].tolist():
+        numbers = count(int(errors[row])), count(int(test.lengths[row]))
+        words = alignment(said.texts[row], test.leader.texts[row])
+        rows.append([said.ids[row], said.speakers[row], *numbers, words])
+    rest = f"; the {MOST_ROWS} with most errors" if len(errors) > len(rows) else ""
+    note = f"As heard by {test.leader.label}{rest}."
     return Table("Utterances", ["id", "speaker", "errors", "words", "alignment"], rows, note)
 
 
 def warnings(test: TestSet) -> Iterator[str]:
-    checks: dict[str, Callable[[dict[str, Any]], int]] = {
-        "the weights were tuned on this very set: its error rate says nothing about other"
-        " recordings": lambda figures: figures["tuned_on_this_set"],
-        "{} utterances have no hypothesis; all their words are deletions": lambda figures: len(
-            figures["missing"]
-        ),
-        "{} utterances failed in decoding": lambda figures: figures["failed"],
-    }
+    tuned = "the weights were tuned on this very set: its error rate says nothing about other"
+    lost = "utterances have no hypothesis; all their words are deletions"
     for system in test.systems:
-        for message, number in checks.items():
-            if found := number(system.figures):
-                yield f"{system.label}: {message.format(found)}."
+        if system.figures["tuned_on_this_set"]:
+            yield f"{system.label}: {tuned} recordings."
+        if missing := len(system.figures["missing"]):
+            yield f"{system.label}: {missing} {lost}."
+        if failed := system.figures["failed"]:
+            yield f"{system.label}: {failed} utterances failed in decoding."

@@ -2,118 +2,86 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from markupsafe import Markup
+from typing import Any, TypeAlias
 
 from asr.data.audio import load as load_audio
 from asr.decoding import tune
 from asr.decoding.rescore import normalizer_of
 from asr.decoding.table import tabulate
 from asr.decoding.weights import weights_from
-from asr.errors import AudioError
 from asr.hypothesis import read_nbest
 from asr.loading import load
-from asr.pictures import attention, draw
+from asr.pictures import attention, draw, surface
 from asr.report.experiment import Experiment
-from asr.report.page import Sound, alignment, data_uri, sound_of
+from asr.report.page import alignment, data_uri, sound_of
 from asr.report.systems import TestSet
+from asr.scoring import Transcripts
 from asr.transcriber import Transcriber
 
-
-@dataclass(slots=True)
-class Shown:
-    """One utterance. alignments: (system, "2 of 7", both texts); pictures: (name, source)."""
-
-    kind: str
-    id: str
-    speaker: str | None
-    text: str
-    sound: Sound
-    alignments: list[tuple[str, str, Markup]]
-    pictures: list[tuple[str, str]] = field(default_factory=list)
+Models: TypeAlias = Mapping[str, tuple[Experiment, Transcriber]]  # by their hashes
 
 
 def choose(test: TestSet, number: int) -> dict[int, str]:
     """{row: "best", "median" or "worst"}, at most `number` of each by the leader's error rate; of
     equal ones the longest."""
-    lengths, errors = test.leader.words[:, :3].sum(axis=1), test.leader.errors
+    lengths, errors = test.lengths, test.leader.errors
     rates = errors / lengths.clip(1)
     order = sorted(range(len(rates)), key=lambda r: (rates[r], errors[r], -lengths[r]))
     middle = max(0, (len(order) - number) // 2)
-    kinds = {
-        "best": order[:number],
-        "worst": order[: -number - 1 : -1],
-        "median": order[middle : middle + number],
-    }
-    chosen: dict[int, str] = {}
-    for kind, rows in kinds.items():
-        for row in rows:
-            chosen.setdefault(row, kind)
-    return dict(sorted(chosen.items(), key=lambda item: order.index(item[0])))
+    chosen = dict.fromkeys(order[middle : middle + number], "median")
+    chosen |= dict.fromkeys(order[: -number - 1 : -1], "worst")
+    chosen |= dict.fromkeys(order[:number], "best")
+    return {row: chosen[row] for row in order if row in chosen}
 
 
 def show(
-    test: TestSet, number: int, models: Mapping[str, tuple[Experiment, Transcriber]]
-) -> tuple[list[Shown], list[tuple[str, str]]]:
+    test: TestSet, number: int, models: Models
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """The chosen utterances, and those that cannot be heard with the reason.
 
-    models: by their hashes; each draws pictures of what its best system heard.
+    Each of the models draws pictures of what its best system heard.
     """
-    shown: dict[int, Shown] = {}
-    skipped: list[tuple[str, str]] = []
+    shown: dict[int, dict[str, Any]] = {}
     for row, kind in choose(test, number).items():
         utterance, said = test.utterances[row], test.references.texts[row]
-        try:
-            sound = sound_of(utterance)
-        except AudioError as error:
-            skipped.append((utterance.id, str(error)))
-            sound = Sound(error=str(error))
+        one = {"kind": kind, "id": utterance.id, "speaker": utterance.speaker, "text": said}
         alignments = [
             (
                 system.label,
-                f"{system.errors[row]} of {system.words[row, :3].sum()}",
+                f"{system.errors[row]} of {test.lengths[row]}",
                 alignment(said, system.texts[row]),
             )
             for system in test.systems
         ]
-        shown[row] = Shown(kind, utterance.id, utterance.speaker, said, sound, alignments)
-    seen: set[str] = set()
+        shown[row] = {**one, "sound": sound_of(utterance), "alignments": alignments, "pictures": []}
+    heard = {one["id"]: row for row, one in shown.items() if not one["sound"].error}
+    best: dict[str, Transcripts] = {}  # list of each model
     for found in test.lists:
-        hash = found.meta.get("model_hash", "")
-        if hash not in models or hash in seen:
-            continue
-        seen.add(hash)
+        best.setdefault(found.meta.get("model_hash", ""), found)
+    for hash in (hash for hash in best if hash in models):
         experiment, transcriber = models[hash]
-        tokens = _tokens(found.path, {one.id for one in shown.values() if not one.sound.error})
-        for row, one in shown.items():
-            if one.id in tokens:
+        utterances = read_nbest(best[hash].path)[1]
+        tokens = {u.id: u.nbest[0].tokens for u in utterances if u.id in heard and u.nbest}
+        for id, row in heard.items():
+            if id in tokens:
                 samples = load_audio(test.utterances[row], transcriber.sample_rate)
                 outputs = transcriber.outputs([samples])
                 picture = draw(
-                    tokens[one.id],
+                    tokens[id],
                     transcriber.tokenizer.pieces,
                     transcriber.frame_shift,
-                    attention(transcriber, outputs, tokens[one.id]),
+                    attention(transcriber, outputs, tokens[id]),
                     outputs.log_probs(0),
                 )
-                one.pictures.append((f"{experiment.name}, {found.path.stem}", data_uri(picture)))
-    return list(shown.values()), skipped
+                name = f"{experiment.name}, {best[hash].path.stem}"
+                shown[row]["pictures"].append((name, data_uri(picture)))
+    unheard = [(one["id"], one["sound"].error) for one in shown.values() if one["sound"].error]
+    return list(shown.values()), unheard
 
 
-def _tokens(path: Path, ids: set[str]) -> dict[str, list[int]]:
-    """Of the best hypotheses."""
-    found = (utterance for utterance in read_nbest(path)[1] if utterance.id in ids)
-    return {utterance.id: utterance.nbest[0].tokens for utterance in found if utterance.nbest}
-
-
-def load_models(
-    experiments: Sequence[Experiment], threads: int | None
-) -> dict[str, tuple[Experiment, Transcriber]]:
-    """The finished ones, by the hash of the model."""
+def load_models(experiments: Sequence[Experiment], threads: int | None) -> Models:
+    """The finished ones."""
     return {one.hash: (one, load(one.folder, threads=threads)) for one in experiments if one.hash}
 
 
@@ -122,22 +90,16 @@ def surfaces(test: TestSet) -> Iterator[tuple[str, str]]:
 
     None for test sets: weights are not chosen on them.
     """
-    if test.manifest.split == "test":
-        return
     texts = dict(zip(test.references.ids, test.references.texts, strict=True))
     for system, found in zip(test.systems, test.lists, strict=True):
-        if not found.meta.get("lms"):
+        meta = found.meta
+        if test.manifest.split == "test" or not meta.get("lms"):
             continue
-        table = tabulate(read_nbest(found.path)[1], texts, normalizer_of(found.meta))
+        table = tabulate(read_nbest(found.path)[1], texts, normalizer_of(meta))
         if table.valid.shape[1] < 2:
             continue
-        length = found.meta["length"]
-        tuned = tune.tune(table, length, [weights_from(found.meta["weights"])])
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "surface.png"
-            tune.plot(table, tuned, path)
-            content = path.read_bytes()
+        tuned = tune.tune(table, meta["length"], [weights_from(meta["weights"])])
         best = ", ".join(f"{name} {weight:g}" for name, weight in tuned.weights.lm.items())
         rate = tuned.errors / max(table.words, 1)
         name = f"{system.label}: WER {rate:.2%} at {best}, bonus {tuned.weights.bonus:g}"
-        yield name, data_uri(content, "image/png")
+        yield name, data_uri(surface(table, tuned, "png"), "image/png")
