@@ -29,11 +29,10 @@ from asr.data.manifest import Utterance
 from asr.data.segment import OVERLAP, VAD, Place
 from asr.data.stream import read_blocks
 from asr.decoding import ctc_search, las_search
-from asr.decoding.align import word_times
+from asr.decoding.align import Pauses, word_times
 from asr.decoding.hotwords import Phrases
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
 from asr.decoding.options import SearchOptions
-from asr.decoding.pauses import Pauses
 from asr.decoding.recording import (
     Event,
     Recording,

@@ -5,24 +5,31 @@ sentence, the totals of the search tell: see `best_reading`.
 
 Two segments overlap where no pause was found between them. Their words are joined in the middle of
 the widest gap that the words of both leave: there CTC says blank on either side, and no word is
-lost or doubled.
+lost or doubled. A `Journal` keeps on disk what is decoded: a run that was stopped continues.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.data.segment import OVERLAP, VAD, Place, Segment, Stretch, beginning, segments
 from asr.errors import AudioError
+from asr.files import cannot_write
 from asr.hypothesis import Hypothesis, Word, hypothesis_from, join_words
 
 Samples = NDArray[np.float32]
+Decode: TypeAlias = Callable[[Sequence[Samples]], list[list[Hypothesis]]]
 
 WINDOW_SECONDS = 240.0  # of segments decoded together, sorted by length
 WINDOW_SIZE = 1000  # segments and ends of recordings at most
@@ -124,7 +131,7 @@ def joint(left: Sequence[Word], right: Sequence[Word], start: float, end: float)
 
 def decode_recordings(
     recordings: Iterable[Recording],
-    decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
+    decode: Decode,
     rate: int,
     overlap: float = OVERLAP,
     vad: VAD | None = None,
@@ -154,26 +161,23 @@ def decode_recordings(
 
 
 def _decode_window(
-    window: Sequence[tuple[Event, Segment | None]],
-    decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
-    rate: int,
-    failed: set[int],
+    window: Sequence[tuple[Event, Segment | None]], decode: Decode, rate: int, failed: set[int]
 ) -> Iterator[Event]:
     parts = [segment for _, segment in window if segment is not None]
     stretches = [(part, stretch) for part in parts for stretch in part.stretch.all()]
     found = iter(decode([part.samples[s.begin : s.end] for part, s in stretches]))
     for event, segment in window:
         if segment is None:
-            if event.number in failed:
+            if event.number in failed and event.error is None:
                 error = AudioError("the network's outputs are not numbers", None, "Leave it out.")
-                event = event._replace(error=event.error or error)
+                event = event._replace(error=error)
             yield event
             continue
-        start, end = ((segment.start + n) / rate for n in (0, len(segment.samples)))
         hypothesis = best_reading(segment.stretch, segment.start, found, rate)
         if hypothesis is None:
             failed.add(event.number)
         elif event.number not in failed:
+            start, end = ((segment.start + n) / rate for n in (0, len(segment.samples)))
             part = Part(start, end, segment.overlaps, segment.after, hypothesis)
             yield event._replace(part=part)
 
@@ -196,26 +200,19 @@ def best_reading(
     if not nbest:
         return None
     whole = nbest[0]
-    whole.words = shifted(whole, start, end)
+    if whole.words:
+        edges = [(start + word.start, start + word.end) for word in whole.words]
+    else:  # each gets its share
+        whole.words = [Word(word, 0.0, 0.0) for word in whole.text.split()]
+        edges = list(pairwise(np.linspace(start, end, len(whole.words) + 1).tolist()))
+    whole.words = [
+        Word(word.word, round(first, 4), round(last, 4), word.confidence)
+        for word, (first, last) in zip(whole.words, edges, strict=True)
+    ]
     known = [half for half in halves if half is not None]
     if len(known) < 2 or sum(half.total for half in known) <= whole.total:
         return whole
     return together(known, [word for half in known for word in half.words])
-
-
-def shifted(hypothesis: Hypothesis, start: float, end: float) -> list[Word]:
-    """The words with times from the beginning of the recording."""
-    if hypothesis.words:
-        times = [(start + word.start, start + word.end) for word in hypothesis.words]
-        words = [(word.word, word.confidence) for word in hypothesis.words]
-    else:
-        words = [(word, None) for word in hypothesis.text.split()]
-        edges = np.linspace(start, end, len(words) + 1).tolist()
-        times = list(pairwise(edges))
-    return [
-        Word(word, round(first, 4), round(last, 4), confidence)
-        for (word, confidence), (first, last) in zip(words, times, strict=True)
-    ]
 
 
 def stitched_outputs(
@@ -244,3 +241,81 @@ def stitched_outputs(
         known = round(OVERLAP / 2 * rate / hop) if part.overlaps else 0
         whole[begin + known : begin + len(outputs)] = outputs[known:]
     return whole
+
+
+class Journal:
+    """JSON lines, a part or the end of a file each, in a folder, of one command.
+
+    Without a folder only in memory. The block's end without exception removes the file. Of a source
+    file that has changed nothing is taken.
+    """
+
+    def __init__(self, folder: Path | None, command: object) -> None:
+        """command: everything that the results depend on but the files' contents (JSON, or str)."""
+        self._parts: defaultdict[str, Transcript] = defaultdict(Transcript)
+        self._done: set[str] = set()
+        self._file: IO[bytes] | None = None
+        content = json.dumps(command, sort_keys=True, default=str)
+        name = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.path = folder and folder / f".transcribe-{name}.jsonl"
+        with suppress(FileNotFoundError):
+            if self.path:
+                self._read(self.path)
+
+    def _read(self, path: Path) -> None:
+        with open(path, "r+b") as file:
+            whole = 0
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    name, state, part = (record[key] for key in ("file", "state", "part"))
+                    if state == _state(Path(name)):
+                        self._take(name, part and part_from(part))
+                except (ValueError, KeyError, TypeError):
+                    break  # stopped while this was written
+                whole += len(line)
+            file.truncate(whole)
+
+    def _take(self, name: str, part: Part | None) -> None:
+        if part is not None:
+            self._parts[name].parts.append(part)
+        else:
+            self._parts.pop(name, None)
+            self._done.add(name)
+
+    def __getitem__(self, file: Path) -> Transcript:
+        """The parts of a file that is not done."""
+        return self._parts.get(str(file), Transcript())
+
+    def is_done(self, file: Path) -> bool:
+        return str(file) in self._done
+
+    def add(self, file: Path, part: Part | None) -> None:
+        """A decoded part; None: the file is done, its results written."""
+        self._take(str(file), part)
+        state = _state(file)
+        if self.path is None or not state:  # standard input is another one each time
+            return
+        record = {"file": str(file), "state": state, "part": part and part.to_dict()}
+        try:
+            self._file = self._file or open(self.path, "ab", buffering=0)
+            self._file.write(json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._file:
+            self._file.close()
+        if self.path and error is None:
+            self.path.unlink(missing_ok=True)
+
+
+def _state(file: Path) -> list[int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
