@@ -13,8 +13,7 @@ from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
-    from asr.report.systems import TestSet
-    from asr.report.utterances import Models
+    from asr.report.systems import Models, TestSet
 
 
 @click.command(cls=Command)
@@ -49,8 +48,7 @@ def command(
     from asr.machine import use_machine
     from asr.report.experiment import draw_curves, find_experiments, tables
     from asr.report.page import write_page
-    from asr.report.systems import find_lists, group_by_set
-    from asr.report.utterances import load_models
+    from asr.report.systems import find_lists, group_by_set, load_models
 
     if output.suffix not in (".html", ".htm"):
         raise InputError("is no name of a page", output, "Give one that ends in .html.")
@@ -88,24 +86,23 @@ def describe(
     test: TestSet, number: int, models: Models
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The part of the page about one set, and utterances that cannot be heard."""
-    from asr.report import systems, utterances
+    from asr.report import systems
 
-    shown, unheard = utterances.show(test, number, models)
+    shown, unheard = systems.show(test, number, models)
     words = int(test.lengths.sum())
     size = count(len(test.utterances), "utterance")
     path, several = test.manifest.path, len(test.systems) > 1
     section = {
         "title": f"{path.resolve().parent.name}/{path.name}",
         "about": f"{size}, {words:,} words; hash {test.manifest.hash}",
-        "warnings": list(systems.warnings(test)),
+        "systems": [system.figures for system in test.systems],
         "summary": [
             systems.systems_table(test),
             *([systems.comparison_table(test)] if several else []),
         ],
-        "surfaces": list(utterances.surfaces(test)),
+        "surfaces": list(systems.surfaces(test)),
         "details": [*systems.group_tables(test), systems.confusion_table(test)],
         "leader": test.leader.label,
         "shown": shown,
-        "utterances": systems.utterance_table(test),
     }
     return section, unheard

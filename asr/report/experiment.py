@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +31,22 @@ CURVES = (
 )
 
 
-@dataclass(slots=True)
 class Experiment:
     """config: options by name; records: the lines of metrics.jsonl; hash: the model's, if any."""
 
-    folder: Path
-    name: str
-    config: dict[str, Any]
-    records: list[dict[str, Any]]
-    machine: dict[str, str]
-    hash: str | None
-
-    @classmethod
-    def read(cls, folder: Path) -> Experiment:
+    def __init__(self, folder: Path) -> None:
         """Raises InputError where a file is missing or damaged."""
+        self.folder, self.name, model = folder, folder.name, folder / "model"
         machine = folder / "machine.json"  # absent in experiments of earlier versions
         try:
-            config = dict(flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))
+            config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
             whole_lines = (folder / "metrics.jsonl").read_text("utf-8").rpartition("\n")[0]
-            records = [json.loads(line) for line in whole_lines.splitlines()]
-            described = json.loads(machine.read_text("utf-8")) if machine.exists() else {}
+            self.records = [json.loads(line) for line in whole_lines.splitlines()]
+            self.machine = json.loads(machine.read_text("utf-8")) if machine.exists() else {}
         except (OSError, ValueError) as error:
             raise cannot_read(folder, error, "Give a folder of `asr train`.") from error
-        whole = (folder / "model" / "model.safetensors").exists()
-        hash = model_hash(folder / "model") if whole else None
-        return cls(folder, folder.name, config, records, described, hash)
+        self.config: dict[str, Any] = dict(flat(config))
+        self.hash = model_hash(model) if (model / "model.safetensors").exists() else None
 
     def values(self, kind: str, key: str) -> list[tuple[int, float]]:
         """Steps and finite values of one quantity; a share of time is at most 1, whatever a clock
@@ -81,10 +71,7 @@ class Experiment:
 
 
 def find_experiments(folders: Sequence[Path]) -> list[Experiment]:
-    """Those that the folders are, or hold one level down; with names of their own.
-
-    Raises InputError for a folder without one.
-    """
+    """Those that the folders are, or hold one level down. Raises InputError where there is none."""
     found: list[Experiment] = []
     for folder in folders:
         if not folder.is_dir():
@@ -93,7 +80,7 @@ def find_experiments(folders: Sequence[Path]) -> list[Experiment]:
         own = [place for place in places if (place / "metrics.jsonl").exists()]
         if not own:
             raise InputError("holds no experiment", folder, "`asr train` makes them.")
-        found += [Experiment.read(place) for place in own]
+        found += [Experiment(place) for place in own]
     names = distinct([one.name for one in found], [one.folder for one in found])
     for one, name in zip(found, names, strict=True):
         one.name = name

@@ -1,59 +1,65 @@
-"""What n-best files of the same test set are worth: error rates of all, of parts, of pairs."""
+"""What n-best files of the same test set are worth: error rates of all, of parts, of pairs; and
+utterances to look at, with what the models make of them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from asr.data.manifest import Manifest, Utterance
+from asr import scoring
+from asr.data.audio import load as load_audio
+from asr.data.manifest import Manifest
+from asr.decoding import tune
+from asr.decoding.rescore import normalizer_of
+from asr.decoding.table import tabulate
+from asr.decoding.weights import weights_from
 from asr.errors import InputError
 from asr.hypothesis import read_nbest
-from asr.report.page import Number, Rows, Table, alignment, count, distinct
-from asr.scoring import (
-    References,
-    System,
-    Transcripts,
-    choose_normalizer,
-    confusions,
-    read_transcripts,
-    score_system,
-)
+from asr.loading import load
+from asr.pictures import attention, draw, surface
+from asr.report.experiment import Experiment
+from asr.report.page import Number, Rows, Table, alignment, count, data_uri, distinct, sound_of
 from asr.scoring_report import interval, percent
+from asr.transcriber import Transcriber
 from asr.wer import Bootstrap, Counts
-from asr.wer import Table as ErrorTable
+
+Models: TypeAlias = Mapping[str, tuple[Experiment, Transcriber]]  # by their hashes
 
 SECONDS = (0, 1, 2, 3, 5, 8, 12, 20, 30)
 WORDS = (0, 1, 3, 5, 8, 12, 20, 40)
 MOST_GROUPS = 12  # values of a key that makes groups
-MOST_ROWS = 500
 MOST_CONFUSIONS = 100
 
 
-@dataclass(slots=True)
 class TestSet:
     """A manifest and the systems that decoded it, that with the fewest errors first.
 
     lists: their n-best files in the same order; utterances: those with a reference, as in
-    `references`.
+    `references`; lengths: the words of each.
     """
 
-    manifest: Manifest
-    utterances: list[Utterance]
-    references: References
-    systems: list[System]
-    lists: list[Transcripts]
-    lengths: NDArray[np.int64]  # words of each reference, (N,)
-
-    @property
-    def leader(self) -> System:
-        return self.systems[0]
+    def __init__(self, manifest: Manifest, lists: Sequence[scoring.Transcripts]) -> None:
+        normalizer, source = scoring.choose_normalizer(None, lists), manifest.path
+        self.manifest = manifest
+        self.utterances = [utterance for utterance in manifest if utterance.text is not None]
+        transcripts = scoring.read_transcripts(source, "manifest")
+        self.references = scoring.References.of(transcripts, normalizer)
+        paths = [found.path for found in lists]
+        names = distinct([path.stem for path in paths], paths)
+        scored = [
+            (scoring.score_system(name, found, self.references, normalizer), found)
+            for name, found in zip(names, lists, strict=True)
+        ]
+        scored.sort(key=lambda pair: int(pair[0].errors.sum()))
+        self.systems, self.lists = [one for one, _ in scored], [found for _, found in scored]
+        self.leader = self.systems[0]
+        self.lengths: NDArray[np.int64] = self.leader.words[:, :3].sum(axis=1)
 
 
 def find_lists(folders: Sequence[Path], hashes: Sequence[str | None]) -> Iterator[Path]:
@@ -74,19 +80,19 @@ def group_by_set(
 ) -> tuple[list[TestSet], list[tuple[str, str]]]:
     """One TestSet a manifest, test sets before others, and the files that have none with why."""
     skipped: list[tuple[str, str]] = []
-    sets: dict[str, tuple[Manifest, list[Transcripts]]] = {}
+    sets: dict[str, tuple[Manifest, list[scoring.Transcripts]]] = {}
     for path in paths:
-        found = read_transcripts(path, "nbest")
+        found = scoring.read_transcripts(path, "nbest")
         try:
             manifest = find_manifest(found, manifests)
             sets.setdefault(manifest.hash, (manifest, []))[1].append(found)
         except InputError as error:
             skipped.append((str(path), str(error)))
-    scored = [_score(manifest, lists) for manifest, lists in sets.values()]
+    scored = [TestSet(*one) for one in sets.values()]
     return sorted(scored, key=lambda one: one.manifest.split != "test"), skipped
 
 
-def find_manifest(found: Transcripts, given: Sequence[Manifest]) -> Manifest:
+def find_manifest(found: scoring.Transcripts, given: Sequence[Manifest]) -> Manifest:
     """That of an n-best file: among the given ones, or where it was when the file was made.
 
     A relative path leads from here, or from any folder above the file. Raises InputError.
@@ -105,20 +111,7 @@ def find_manifest(found: Transcripts, given: Sequence[Manifest]) -> Manifest:
     raise InputError(what, found.path, "Give the right one with --ref.")
 
 
-def _score(manifest: Manifest, lists: list[Transcripts]) -> TestSet:
-    normalizer = choose_normalizer(None, lists)
-    references = References.of(read_transcripts(manifest.path, "manifest"), normalizer)
-    paths = [found.path for found in lists]
-    named = zip(distinct([path.stem for path in paths], paths), lists, strict=True)
-    scored = [(score_system(name, one, references, normalizer), one) for name, one in named]
-    scored.sort(key=lambda pair: int(pair[0].errors.sum()))
-    utterances = [utterance for utterance in manifest if utterance.text is not None]
-    systems, lists = [system for system, _ in scored], [one for _, one in scored]
-    lengths = systems[0].words[:, :3].sum(axis=1)
-    return TestSet(manifest, utterances, references, systems, lists, lengths)
-
-
-def rate_cell(words: ErrorTable, bootstrap: Bootstrap) -> Number | None:
+def rate_cell(words: NDArray[np.int64], bootstrap: Bootstrap) -> Number | None:
     """WER in per cent and its interval, from the counts (N, 4)."""
     counts = Counts.of(words)
     if not counts.length:
@@ -133,15 +126,14 @@ def systems_table(test: TestSet) -> Table:
     header += ["model", "head", "language models"]
     rows: Rows = []
     for system, found in zip(test.systems, test.lists, strict=True):
-        figures, factor = system.figures, system.figures["real_time_factor"]
+        figures, factor, meta = system.figures, system.figures["real_time_factor"], found.meta
+        rates = [figures[key]["rate"] for key in ("ser", "cer")]
         rows.append([system.label, rate_cell(system.words, test.references.bootstrap)])
         rows[-1] += [count(figures["wer"][k]) for k in ("substitutions", "deletions", "insertions")]
-        rows[-1] += [
-            Number(figures[k]["rate"], percent(figures[k]["rate"])) for k in ("ser", "cer")
-        ]
+        rows[-1] += [Number(rate, percent(rate)) for rate in rates]
         rows[-1] += [None if factor is None else Number(factor, f"{factor:.3f}")]
-        model = f"{found.meta.get('model', 'outputs')} {found.meta.get('model_hash', '')}"
-        rows[-1] += [model.strip(), found.meta.get("head", ""), _lms(found.meta)]
+        model = f"{meta.get('model', 'outputs')} {meta.get('model_hash', '')}".strip()
+        rows[-1] += [model, meta.get("head", ""), _lms(meta)]
     note = f"Intervals: bootstrap over {test.references.bootstrap.units}, 10,000 resamples."
     return Table("Systems", header, rows, note)
 
@@ -164,11 +156,11 @@ def comparison_table(test: TestSet) -> Table:
     for better, worse in itertools.combinations(test.systems, 2):
         pair = test.references.bootstrap.compare(better.errors, worse.errors, test.lengths)
         low, high = (100 * bound for bound in pair.interval)
-        verdict = pair.verdict(better.label, worse.label, "this set")
         change = f"{100 * pair.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         p = "< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}"
-        numbers = Number(pair.difference, change), Number(pair.p, p)
-        rows.append([better.label, worse.label, verdict, *numbers])
+        verdict = pair.verdict(better.label, worse.label, "this set")
+        rows.append([better.label, worse.label, verdict])
+        rows[-1] += [Number(pair.difference, change), Number(pair.p, p)]
     note = "Paired bootstrap on the same resamples; two-sided p."
     header = ["A", "B", "verdict", "WER of B - A, points", "p"]
     return Table("Comparison of the systems", header, rows, note)
@@ -177,7 +169,7 @@ def comparison_table(test: TestSet) -> Table:
 def group_tables(test: TestSet) -> Iterator[Table]:
     """WER of the parts of the set: by speaker, length, and every key that makes groups."""
     header = [*(system.label for system in test.systems), "utterances", "words"]
-    for title, groups in groupings(test).items():
+    for title, groups in groupings(test):
         rows: Rows = []
         for group in sorted(set(groups)):
             members = [row for row, own in enumerate(groups) if own == group]
@@ -185,45 +177,42 @@ def group_tables(test: TestSet) -> Iterator[Table]:
             rates = [rate_cell(system.words[members], bootstrap) for system in test.systems]
             sizes = count(len(members)), count(int(test.lengths[members].sum()))
             rows.append([group[1], *rates, *sizes])
-        yield Table(f"WER % by {title}", [title, *header], rows, "With 95 % intervals.")
+        if len(rows) > 1:
+            yield Table(f"WER % by {title}", [title, *header], rows, "With 95 % intervals.")
 
 
-def groupings(test: TestSet) -> dict[str, list[tuple[float, str]]]:
-    """{what: the group of each utterance, as (place in the order, name)}."""
-    found: dict[str, list[tuple[float, str]]] = {}
+def groupings(test: TestSet) -> Iterator[tuple[str, list[tuple[float, str]]]]:
+    """What, and the group of each utterance, as (place in the order, name)."""
+
+    def binned(values: Any, edges: Sequence[int]) -> list[tuple[float, str]]:
+        names = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]  # [low, high)
+        names.append(f"{edges[-1]} and more")
+        places = np.searchsorted(edges, values, side="right") - 1
+        return [(float(place), names[place]) for place in places.tolist()]
+
     if None not in test.references.speakers:
-        found["speaker"] = [(0.0, str(speaker)) for speaker in test.references.speakers]
+        yield "speaker", [(0.0, str(speaker)) for speaker in test.references.speakers]
     seconds = [utterance.duration for utterance in test.utterances]
     if None not in seconds:
-        found["length, seconds"] = _binned(seconds, SECONDS)
-    found["length, words"] = _binned(test.lengths, WORDS)
+        yield "length, seconds", binned(seconds, SECONDS)
+    yield "length, words", binned(test.lengths, WORDS)
     records = [{"lang": utterance.lang} | utterance.extra for utterance in test.utterances]
     for key in dict.fromkeys(key for record in records for key in record):
         values = [record.get(key) for record in records]
         if len({str(value) for value in values}) <= MOST_GROUPS:
-            found[key] = [
-                (float(v) if isinstance(v, int | float) else 0.0, "none" if v is None else str(v))
-                for v in values
-            ]
-    return {what: groups for what, groups in found.items() if len(set(groups)) > 1}
-
-
-def _binned(values: Any, edges: Sequence[int]) -> list[tuple[float, str]]:
-    """ "3 to 5" of [3, 5), the last one "30 and more"."""
-    names = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
-    names.append(f"{edges[-1]} and more")
-    places = np.searchsorted(edges, values, side="right") - 1
-    return [(float(place), names[place]) for place in places.tolist()]
+            places = [float(v) if isinstance(v, int | float) else 0.0 for v in values]
+            names = ["none" if v is None else str(v) for v in values]
+            yield key, list(zip(places, names, strict=True))
 
 
 def confusion_table(test: TestSet) -> Table:
     """The most frequent of all systems together, with the count in each."""
     counts: dict[tuple[str, str], list[int]] = {}
     for number, system in enumerate(test.systems):
-        for kind, found in confusions(test.references.texts, system.texts, most=None).items():
+        confusions = scoring.confusions(test.references.texts, system.texts, most=None)
+        for kind, found in confusions.items():
             for what, times in found:
-                row = counts.setdefault((kind[:-1], what), [0] * len(test.systems))
-                row[number] = times
+                counts.setdefault((kind[:-1], what), [0] * len(test.systems))[number] = times
     ranked = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
     rows: Rows = [[*key, *map(count, row)] for key, row in ranked[:MOST_CONFUSIONS]]
     header = ["kind", "word", *(system.label for system in test.systems)]
@@ -231,26 +220,76 @@ def confusion_table(test: TestSet) -> Table:
     return Table("Confusions", header, rows, f"And {rest:,} rarer ones." if rest else "")
 
 
-def utterance_table(test: TestSet) -> Table:
-    """Every utterance as the leader heard it, those with most errors first."""
-    rows: Rows = []
-    errors, said = test.leader.errors, test.references
-    for row in np.argsort(-errors, kind="stable")[:MOST_ROWS].tolist():
-        numbers = count(int(errors[row])), count(int(test.lengths[row]))
-        words = alignment(said.texts[row], test.leader.texts[row])
-        rows.append([said.ids[row], said.speakers[row], *numbers, words])
-    rest = f"; the {MOST_ROWS} with most errors" if len(errors) > len(rows) else ""
-    note = f"As heard by {test.leader.label}{rest}."
-    return Table("Utterances", ["id", "speaker", "errors", "words", "alignment"], rows, note)
+def choose(test: TestSet, number: int) -> dict[int, str]:
+    """{row: "best", "median" or "worst"}, at most `number` of each by the leader's error rate; of
+    equal ones the longest."""
+    lengths, errors = test.lengths, test.leader.errors
+    rates = errors / lengths.clip(1)
+    order = sorted(range(len(rates)), key=lambda r: (rates[r], errors[r], -lengths[r]))
+    middle = max(0, (len(order) - number) // 2)
+    chosen = dict.fromkeys(order[middle : middle + number], "median")
+    chosen |= dict.fromkeys(order[: -number - 1 : -1], "worst")
+    chosen |= dict.fromkeys(order[:number], "best")
+    return {row: chosen[row] for row in order if row in chosen}
 
 
-def warnings(test: TestSet) -> Iterator[str]:
-    tuned = "the weights were tuned on this very set: its error rate says nothing about other"
-    lost = "utterances have no hypothesis; all their words are deletions"
-    for system in test.systems:
-        if system.figures["tuned_on_this_set"]:
-            yield f"{system.label}: {tuned} recordings."
-        if missing := len(system.figures["missing"]):
-            yield f"{system.label}: {missing} {lost}."
-        if failed := system.figures["failed"]:
-            yield f"{system.label}: {failed} utterances failed in decoding."
+def show(
+    test: TestSet, number: int, models: Models
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The chosen utterances, and those that cannot be heard with the reason.
+
+    Each of the models draws pictures of what its best system heard.
+    """
+    shown: dict[int, dict[str, Any]] = {}
+    for row, kind in choose(test, number).items():
+        utterance, said = test.utterances[row], test.references.texts[row]
+        shown[row] = {"kind": kind, "id": utterance.id, "speaker": utterance.speaker, "text": said}
+        errors = [f"{system.errors[row]} of {test.lengths[row]}" for system in test.systems]
+        marked = [alignment(said, system.texts[row]) for system in test.systems]
+        labels = [system.label for system in test.systems]
+        shown[row]["alignments"] = list(zip(labels, errors, marked, strict=True))
+        shown[row] |= {"sound": sound_of(utterance), "pictures": []}
+    heard = {one["id"]: row for row, one in shown.items() if not one["sound"].error}
+    best: dict[str, Path] = {}  # list of each model
+    for found in test.lists:
+        best.setdefault(found.meta.get("model_hash", ""), found.path)
+    for hash, path in best.items():
+        if hash not in models:
+            continue
+        experiment, model = models[hash]
+        utterances = read_nbest(path)[1]
+        tokens = {u.id: u.nbest[0].tokens for u in utterances if u.id in heard and u.nbest}
+        for id in (id for id in heard if id in tokens):
+            samples = load_audio(test.utterances[heard[id]], model.sample_rate)
+            outputs = model.outputs([samples])
+            looked, log_probs = attention(model, outputs, tokens[id]), outputs.log_probs(0)
+            pieces, shift = model.tokenizer.pieces, model.frame_shift
+            picture = data_uri(draw(tokens[id], pieces, shift, looked, log_probs))
+            shown[heard[id]]["pictures"].append((f"{experiment.name}, {path.stem}", picture))
+    unheard = [(one["id"], one["sound"].error) for one in shown.values() if one["sound"].error]
+    return list(shown.values()), unheard
+
+
+def load_models(experiments: Sequence[Experiment], threads: int | None) -> Models:
+    """The finished ones."""
+    return {one.hash: (one, load(one.folder, threads=threads)) for one in experiments if one.hash}
+
+
+def surfaces(test: TestSet) -> Iterator[tuple[str, str]]:
+    """(name, picture) of the errors over LM weight and bonus, for lists that have LM scores.
+
+    None for test sets: weights are not chosen on them.
+    """
+    texts = dict(zip(test.references.ids, test.references.texts, strict=True))
+    for system, found in zip(test.systems, test.lists, strict=True):
+        meta = found.meta
+        if test.manifest.split == "test" or not meta.get("lms"):
+            continue
+        table = tabulate(read_nbest(found.path)[1], texts, normalizer_of(meta))
+        if table.valid.shape[1] < 2:
+            continue
+        tuned = tune.tune(table, meta["length"], [weights_from(meta["weights"])])
+        best = ", ".join(f"{name} {weight:g}" for name, weight in tuned.weights.lm.items())
+        rate = tuned.errors / max(table.words, 1)
+        name = f"{system.label}: WER {rate:.2%} at {best}, bonus {tuned.weights.bonus:g}"
+        yield name, data_uri(surface(table, tuned, "png"), "image/png")
