@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asr.decoding.table import Table, count_errors
-from asr.decoding.tune import Tuned
+from asr.decoding.tune import Table, Tuned, count_errors
 from asr.errors import InputError
 
 if TYPE_CHECKING:

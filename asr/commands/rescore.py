@@ -49,7 +49,7 @@ def command(
     """
     from asr.decoding.options import DEFAULT_WEIGHT
     from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
-    from asr.decoding.table import references, tabulate, wer_report
+    from asr.decoding.tune import references, tabulate, wer_report
     from asr.decoding.weights import calibration_from, check_alone, check_lms, load_weights
     from asr.hypothesis import read_nbest, write_nbest
 

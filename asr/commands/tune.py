@@ -53,7 +53,7 @@ def command(
     from asr.decoding import tune
     from asr.decoding.options import SearchOptions
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
-    from asr.decoding.table import errors_found, references, tabulate, wer_report, word_lists
+    from asr.decoding.tune import errors_found, references, tabulate, wer_report, word_lists
     from asr.decoding.weights import save_weights, weights_from
     from asr.hypothesis import read_lists, read_nbest
 

@@ -1,14 +1,14 @@
 """When each token and word of a known text was said; the sums and maxima are in `trellis`.
 
-The outputs of CTC are peaks: a bidirectional network may say a word's first token as soon as the
-word before is over, in the middle of the pause, and its last one before the sound has died away.
-The samples know better. Between the last tokens of two neighbouring words, the longest stretch at
-the level of the noise there is the pause; where none is long enough, the network's times remain.
+The outputs of CTC are peaks, maybe within a pause or before the sound has died away; the samples
+know better. Between the last tokens of two neighbouring words, the longest stretch at the level of
+the noise there is the pause; where none is long enough, the network's times remain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -41,15 +41,10 @@ class Pauses:
         frames = samples[: len(samples) // size * size].reshape(-1, size)
         self.levels = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)  # dB
         self.deepest = np.quantile(self.levels, SPEECH) - DEPTH if len(frames) else 0.0
-        self.known: dict[tuple[float, float], tuple[float, float] | None] = {}
+        self.between = cache(self.find)  # the hypotheses of a list share most of them
 
-    def between(self, left: float, right: float) -> tuple[float, float] | None:
+    def find(self, left: float, right: float) -> tuple[float, float] | None:
         """Start and end of the longest pause from `left` to `right` (all in seconds)."""
-        if (left, right) not in self.known:  # the hypotheses of a list share most of them
-            self.known[left, right] = self._find(left, right)
-        return self.known[left, right]
-
-    def _find(self, left: float, right: float) -> tuple[float, float] | None:
         first = int(left / STEP)
         levels = self.levels[first : int(np.ceil(right / STEP))]
         if not len(levels):
@@ -61,10 +56,7 @@ class Pauses:
         return (start * STEP, end * STEP) if (end - start) * STEP >= SHORTEST else None
 
     def place(self, words: Sequence[Word], last: Sequence[float]) -> None:
-        """Move starts and ends of `words` to the pauses; last: when each one's last token begins.
-
-        All in seconds.
-        """
+        """Move `words` to the pauses; last: seconds when the last token of each begins."""
         edges, limits = [0.0, *(word.end for word in words)], [*last, len(self.levels) * STEP]
         found = [self.between(*gap) for gap in zip(edges, limits, strict=True)]
         for word, (before, after) in zip(words, pairwise(found), strict=True):
@@ -73,10 +65,8 @@ class Pauses:
 
 
 def viterbi(log_probs: Floats, tokens: Sequence[int]) -> tuple[Ints, Ints]:
-    """First frame and last frame + 1, each (U,), of every token on the most probable alignment.
-
-    log_probs (T, V). Raises InputError where no alignment exists.
-    """
+    """First frame and last frame + 1, each (U,), of every token on the most probable alignment of
+    log_probs (T, V). Raises InputError where none exists."""
     ids = np.asarray(tokens, np.int32)
     needed = int(min_frames(ids))
     if needed > len(log_probs):
@@ -97,10 +87,8 @@ def word_times(
     frame_shift: float,
     pauses: Pauses | None = None,
 ) -> list[Word]:
-    """The words that `tokens` spell with their times (seconds if `frame_shift` is in seconds).
-
-    A word begins with the first frame of its first token and ends after the last of its last one,
-    or at the `pauses` beside it. log_probs (T, V).
+    """The words that `tokens` spell with their times (in the unit of `frame_shift`): from the first
+    frame of the first token to the last of the last, or at the `pauses` beside. log_probs (T, V).
     """
     start, end = viterbi(log_probs, tokens)
     words = inventory.words(tokens, start, end, frame_shift)

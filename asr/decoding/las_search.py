@@ -10,14 +10,14 @@ sentence are finished. An utterance leaves when nothing open can enter its n-bes
 
 For pruning, an open hypothesis is credited with what its end will bring: the CTC score of all texts
 that begin with it (joint decoding, Watanabe et al. 2017), and the best that the LM may give for its
-unfinished word. Coverage (Chorowski & Jaitly 2017) pays for every state that was listened to, once:
-neither skipping a part of the utterance nor going over one again is worth it.
+unfinished word. Coverage (Chorowski & Jaitly 2017) pays for every state listened to, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,9 +95,9 @@ class Search:
     ctc_log_probs: Tensor | None  # (B, T, V)
 
     def __post_init__(self) -> None:
-        options, weights, speller = self.options, self.fusion.weights, self.recognizer.speller
-        assert speller is not None
-        self.speller, self.frame_shift = speller, self.recognizer.frame_shift
+        options, weights = self.options, self.fusion.weights
+        assert self.recognizer.speller is not None
+        self.speller, self.frame_shift = self.recognizer.speller, self.recognizer.frame_shift
         self.beam, self.threshold = max(options.beam, options.nbest), self.fusion.threshold(options)
         self.ctc = None
         if self.ctc_log_probs is not None and weights.ctc > 0:
@@ -105,9 +105,7 @@ class Search:
         self.margin = options.attention_margin / self.frame_shift  # states
         self.hope = HOPED_WORDS * max(weights.bonus, 0.0)
         self.limit = (self.lengths * options.length_ratio).ceil()  # (B,) most tokens
-        # finished hypotheses of each utterance: total, raw scores as in Beams, tokens, frames
-        self.done: list[list[tuple[float, list[float], list[int], list[int]]]]
-        self.done = [[] for _ in self.lengths]
+        self.done: list[list[Any]] = [[] for _ in self.lengths]  # total, raw, tokens, frames
 
     def begin(self, states: Tensor) -> Beams:
         """The empty hypothesis of every utterance that has states, in the first of K rows."""
@@ -151,7 +149,6 @@ class Search:
         best = best.masked_fill(best < floor, -torch.inf)
         first = torch.arange(len(beams.owner), device=best.device)[:, None] * self.beam
         parent, token = first + index // scores.shape[1], index % scores.shape[1]  # (B, 2K)
-
         # 1. Ends among the best K are finished.
         ends = (token == END) & best.isfinite()
         ends[:, self.beam :] = False
@@ -159,10 +156,9 @@ class Search:
         columns = best[ends], raw[rows], *beams.path[:, rows]
         owners = beams.owner[rows // self.beam].tolist()
         for owner, *parts in zip(owners, *(column.tolist() for column in columns), strict=True):
-            self.done[owner].append(tuple(parts))
+            self.done[owner].append(parts)
         totals = torch.cat([beams.finished, best.masked_fill(~ends, -torch.inf)], 1)
         finished = totals.topk(self.options.nbest).values  # (B, n)
-
         # 2. The best K of the others go on, in utterances that can still improve their list.
         order = (token == END).byte().sort(dim=1, stable=True).indices[:, : self.beam]
         best, parent, token = (part.gather(1, order) for part in (best, parent, token))
@@ -187,7 +183,7 @@ class Search:
         )
 
     def added(self, log_probs: Tensor, scores: Increments) -> Tensor:
-        """What a token adds to the raw scores: (n, 6); its log_probs (n,) and scores of the LMs."""
+        """What a token adds to the raw scores, (n, 6): its log_probs (n,) and scores of the LMs."""
         lm = [self.tensor(part) for part in scores[:4]]
         return torch.stack([log_probs, *lm, torch.zeros_like(log_probs)], 1)
 
@@ -197,9 +193,8 @@ class Search:
         """Speller.step with attention near the states (first, last) where CTC awaits the next
         token, reach (N, 2): else it loses its place in utterances longer than those of training.
 
-        Computed over one window an utterance, as wide as the widest of the batch: what its live
-        hypotheses may attend to, and beside it what the location filters read. Rows without a
-        hypothesis may attend to all of it, lest they become NaN.
+        Over one window an utterance, what its live hypotheses may attend to and beside it what the
+        location filters read; rows without a hypothesis attend to all of it, lest they become NaN.
         """
         memory, state, beside = beams.memory, beams.state, self.speller.reach
         frames, alive = memory.outside.shape[1], beams.total.isfinite()
@@ -228,11 +223,10 @@ class Search:
         prefix: NDArray[np.float64] | None,
         step: int,
     ) -> tuple[Tensor, Tensor]:
-        """Totals after each possible next token, END included, -inf where forbidden; the credit.
+        """Totals after each possible next token, -inf where forbidden, and the credit: (N, V).
 
-        Both are (N, V). END may only come where attention and CTC find it nearly the best (Hannun
-        et al. 2019), else a language model that likes short sentences cuts them off. It must come
-        at the bound of the length, and where no token fits into the frames that are left.
+        END may only come where attention and CTC find it nearly the best (Hannun et al. 2019): a
+        language model that likes short sentences cuts them off. It must at the bound of the length.
         """
         increments, credit = self.tensor(self.fusion.score_all(*beams.lm))
         increments[:, END] = self.tensor(ending)
@@ -252,29 +246,26 @@ class Search:
         return scores, credit
 
     def nbest(self, b: int) -> list[Hypothesis]:
-        """The finished hypotheses of an utterance with their raw scores; of equal texts the best.
-
-        That of the CTC head is log Σ over alignments.
-        """
-        nbest, names = [], (self.fusion.token_name, self.fusion.word_name)
+        """The finished hypotheses of an utterance, raw scores and all; of equal texts the best."""
+        nbest, inventory = [], self.fusion.inventory
         done = sorted(self.done[b], key=lambda finished: -finished[0])[: 2 * self.beam]
         for total, (att, *lm, length, unknown, coverage), tokens, frames in done:
-            named = {name: score for name, score in zip(names, lm, strict=True) if name}
-            scores = {"att": att, "lm": named, "length": int(length), "total": total}
+            names = zip((self.fusion.token_name, self.fusion.word_name), lm, strict=True)
+            scores = {"att": att, "lm": {name: score for name, score in names if name}}
+            scores |= {"length": int(length), "total": total}
             if self.fusion.word_name:
                 scores["unknown"] = int(unknown)
             if self.options.coverage:
                 scores["coverage"] = coverage
             attended = np.maximum.accumulate(np.array(frames, np.int64))
-            inventory = self.fusion.inventory
             words = inventory.words(tokens, attended, attended + 1, self.frame_shift)
             nbest.append(Hypothesis(inventory.text(tokens), tokens, scores, words, frames))
         if self.ctc_log_probs is not None and nbest:
             log_probs = self.ctc_log_probs[b, : int(self.lengths[b])].float().cpu().numpy()
             texts = [np.array(hypothesis.tokens, np.int32) for hypothesis in nbest]
             bounds = np.cumsum([0, *map(len, texts)])
-            sums = align(log_probs, np.concatenate(texts), bounds)[2].tolist()
-            for hypothesis, score in zip(nbest, sums, strict=True):
+            _, _, sums = align(log_probs, np.concatenate(texts), bounds)  # over all alignments
+            for hypothesis, score in zip(nbest, sums.tolist(), strict=True):
                 hypothesis.scores["ctc"] = max(score, IMPOSSIBLE)
         best: dict[str, Hypothesis] = {}
         for hypothesis in sort_nbest(nbest, self.fusion.weights):

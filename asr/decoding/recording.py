@@ -1,8 +1,5 @@
 """Recordings of any length: segments, decoded in batches across recordings, and stitched.
 
-A segment ends at a pause that is long enough to be sure of. Whether a shorter one within it ends a
-sentence, the totals of the search tell: see `best_reading`.
-
 Two segments overlap where no pause was found between them. Their words are joined in the middle of
 the widest gap that the words of both leave: there CTC says blank on either side, and no word is
 lost or doubled. A `Journal` keeps on disk what is decoded: a run that was stopped continues.
@@ -14,9 +11,8 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from functools import reduce
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -79,7 +75,6 @@ class Transcript:
 
     @property
     def place(self) -> Place:
-        """Where the next segment is to be looked for."""
         return self.parts[-1].after if self.parts else Place()
 
     def hypothesis(self) -> Hypothesis:
@@ -101,9 +96,7 @@ class Transcript:
 def together(hypotheses: Sequence[Hypothesis], words: list[Word]) -> Hypothesis:
     """Hypotheses that follow each other as one with these words, and the sums of their scores."""
     tokens = [token for hypothesis in hypotheses for token in hypothesis.tokens]
-    scores: dict[str, Any] = {}
-    for hypothesis in hypotheses:
-        scores = add(scores, hypothesis.scores)
+    scores = reduce(add, (hypothesis.scores for hypothesis in hypotheses), dict[str, Any]())
     return Hypothesis(join_words([word.word for word in words]), tokens, scores, words)
 
 
@@ -117,8 +110,8 @@ def add(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
 
 
 def joint(left: Sequence[Word], right: Sequence[Word], start: float, end: float) -> float:
-    """The middle of the widest gap in the words of both sides, away from the ends of the overlap
-    [start, end]; where there is none, the middle of the overlap."""
+    """The middle of the widest gap in the words of both sides within the overlap [start, end], away
+    from its ends; where there is none, the middle of the overlap."""
     words = sorted((word.start, word.end) for word in (*left[-100:], *right[:100]))
     start, end = min(start + EDGE, end), max(end - EDGE, start)
     best, reached = (0.0, (start + end) / 2), start
@@ -138,7 +131,7 @@ def decode_recordings(
 ) -> Iterator[Event]:
     """The parts of all recordings in order, each recording followed by an Event of its end.
 
-    decode: n-best lists of waveforms, an empty one where outputs are not numbers, which fails the
+    decode: n-best lists of waveforms, empty where outputs are not numbers, which fails the
     recording; words without times get a share of their segment's. vad: see `segments`.
     """
     window: list[tuple[Event, Segment | None]] = []
@@ -185,12 +178,9 @@ def _decode_window(
 def best_reading(
     stretch: Stretch, offset: int, found: Iterator[list[Hypothesis]], rate: int
 ) -> Hypothesis | None:
-    """The text with the highest total: of the whole stretch, or of its halves read by themselves,
-
-        best(stretch) = max(total(stretch), Σ best(half))
-
-    so that a language model ends a sentence at those short pauses where sentences end, and nowhere
-    else. None where outputs are not numbers.
+    """The text with the highest total, of the whole stretch or of its halves read by themselves: so
+    a language model ends a sentence at those short pauses where sentences end, and nowhere else.
+    None where outputs are not numbers.
 
     found: n-best lists of `stretch.all()`; offset: where the segment begins, in samples.
     """
@@ -200,15 +190,12 @@ def best_reading(
     if not nbest:
         return None
     whole = nbest[0]
-    if whole.words:
-        edges = [(start + word.start, start + word.end) for word in whole.words]
-    else:  # each gets its share
-        whole.words = [Word(word, 0.0, 0.0) for word in whole.text.split()]
-        edges = list(pairwise(np.linspace(start, end, len(whole.words) + 1).tolist()))
-    whole.words = [
-        Word(word.word, round(first, 4), round(last, 4), word.confidence)
-        for word, (first, last) in zip(whole.words, edges, strict=True)
-    ]
+    for word in whole.words:
+        word.start, word.end = round(start + word.start, 4), round(start + word.end, 4)
+    if not whole.words:  # each gets its share
+        said = whole.text.split()
+        edges = [round(edge, 4) for edge in np.linspace(start, end, len(said) + 1).tolist()]
+        whole.words = [Word(*one) for one in zip(said, edges[:-1], edges[1:], strict=True)]
     known = [half for half in halves if half is not None]
     if len(known) < 2 or sum(half.total for half in known) <= whole.total:
         return whole
@@ -222,11 +209,9 @@ def stitched_outputs(
     log_probs: Callable[[Sequence[Samples]], Sequence[Samples]],
     vad: VAD | None = None,
 ) -> Samples:
-    """CTC outputs (T, V) of a recording (N,): of its segments, each at its place, and between them
-    blank, whose log-probability is 0.
-
-    hop: samples between outputs; log_probs: the outputs of waveforms. What no pause divides is
-    given to the network whole, margins included, as `decode` does.
+    """CTC outputs (T, V) of a recording (N,): `log_probs` of its segments, each at its place, and
+    between them blank, whose log-probability is 0. hop: samples between outputs. What no pause
+    divides is given to the network whole, margins included, as `decode` does.
     """
     parts = list(segments([samples], rate, vad=vad))
     if len(parts) < 2:
@@ -244,26 +229,22 @@ def stitched_outputs(
 
 
 class Journal:
-    """JSON lines, a part or the end of a file each, in a folder, of one command.
+    """JSON lines, a part or the end of a file each, in a folder (None: in memory only).
 
-    Without a folder only in memory. The block's end without exception removes the file. Of a source
-    file that has changed nothing is taken.
+    command: everything that the results depend on but the files' contents (JSON, or str). A block
+    without exception removes the file at its end. Of a source that has changed nothing is taken.
     """
 
     def __init__(self, folder: Path | None, command: object) -> None:
-        """command: everything that the results depend on but the files' contents (JSON, or str)."""
         self._parts: defaultdict[str, Transcript] = defaultdict(Transcript)
         self._done: set[str] = set()
         self._file: IO[bytes] | None = None
         content = json.dumps(command, sort_keys=True, default=str)
         name = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.path = folder and folder / f".transcribe-{name}.jsonl"
-        with suppress(FileNotFoundError):
-            if self.path:
-                self._read(self.path)
-
-    def _read(self, path: Path) -> None:
-        with open(path, "r+b") as file:
+        if not self.path or not self.path.exists():
+            return
+        with open(self.path, "r+b") as file:
             whole = 0
             for line in file:
                 try:

@@ -1,9 +1,6 @@
 """Rescoring: language models' raw scores join those of every hypothesis of an n-best list.
 
-    total = w_ctc·ctc + w_att·att + Σ_i w_i·lm_i + bonus·length + unk·unknown
-
-Only order and confidences change; hypotheses are neither made nor dropped. References, where given,
-yield the word errors of each hypothesis, from which the oracle WER and the tuning follow.
+Only order and confidences change; hypotheses are neither made nor dropped.
 """
 
 from __future__ import annotations
@@ -13,12 +10,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from asr.confidence import UNCALIBRATED, Calibration, annotate
+from asr.confidence import Calibration, annotate
 from asr.decoding.weights import (
     calibration_from,
     check_each,
@@ -38,10 +36,7 @@ MOST_UNKNOWN = {"word": 0.8, "token": 0.5}
 
 
 class KenLM:
-    """A KenLM binary, read by the module `kenlm`; in rescoring it stands beside NGram.
-
-    Raises InputError if the module is missing or cannot read the file.
-    """
+    """A KenLM binary, which stands beside NGram here. Raises InputError if it cannot be read."""
 
     normalizer: Normalizer | None = None  # the file does not tell
     tokenizer_hash: str | None = None
@@ -73,10 +68,8 @@ Scorer: TypeAlias = NGram | KenLM
 
 
 def open_scorer(path: Path | str, unit: str | None = None) -> Scorer:
-    """Our file, .arpa, .arpa.gz or a KenLM binary; the last three need `unit`.
-
-    Raises InputError if it cannot be read, or if `unit` contradicts the file.
-    """
+    """Our file, .arpa, .arpa.gz or a KenLM binary; the last three need `unit`. Raises InputError if
+    it cannot be read, or if `unit` contradicts the file."""
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -107,28 +100,24 @@ def open_scorers(
 @dataclass(slots=True)
 class Rescorer:
     """Adds raw scores of `lms` {name: LM}, counts lengths in `length_unit` and letters of unknown
-    words, and sorts by total.
-
-    lms: none of them only re-weights the scores that are there.
-    pieces: the text of token ids, for LMs of tokens.
-    units, unknown: of the best hypotheses, by LM; lists are full of words that are none.
-    """
+    words, and sorts by total. Without any only re-weights the scores that are there."""
 
     weights: Weights
     length_unit: str
-    lms: Mapping[str, Scorer] = field(default_factory=dict)
-    pieces: Sequence[str] = ()
-    calibration: Calibration = UNCALIBRATED
+    lms: Mapping[str, Scorer]
+    pieces: Sequence[str]  # the text of token ids, for LMs of tokens
+    calibration: Calibration
+    # of the best hypotheses, by LM; the others are full of words that are none
     units: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
         """The utterances with new scores, order and confidences; raises as `score` does."""
         for utterance in self.score(utterances):
-            nbest = sort_nbest(utterance.nbest, self.weights)
-            if len(nbest) > 1:
-                annotate(nbest, self.calibration)
-            yield NBest(utterance.id, nbest, utterance.error)
+            utterance.nbest = sort_nbest(utterance.nbest, self.weights)
+            if len(utterance.nbest) > 1:
+                annotate(utterance.nbest, self.calibration)
+            yield utterance
 
     def score(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
         """The utterances with new scores, totals and order as they were.
@@ -137,9 +126,8 @@ class Rescorer:
         """
         for utterance in utterances:
             for rank, hypothesis in enumerate(utterance.nbest):
-                words = self.length_unit == "words"
-                length = len(hypothesis.text.split() if words else hypothesis.tokens)
-                hypothesis.scores["length"] = length
+                of_words, words = self.length_unit == "words", hypothesis.text.split()
+                hypothesis.scores["length"] = len(words if of_words else hypothesis.tokens)
                 for name in self.lms:
                     self.add_score(name, hypothesis, best=rank == 0)
             yield utterance
@@ -155,14 +143,13 @@ class Rescorer:
         if lm.unit == "token":
             pieces = [self.pieces[token] for token in hypothesis.tokens]
             words = ["|" if piece == " " else piece for piece in pieces]
-        entries = lm.full_scores(words)
+        scores, _, unknown = zip(*lm.full_scores(words), strict=True)  # the last: sentence end
         if best:
-            self.units[name] += len(entries) - 1  # the last is the sentence end
-            self.unknown[name] += sum(oov for _, _, oov in entries)
-        score = sum(logprob for logprob, _, _ in entries)
-        hypothesis.scores["lm"] = {**hypothesis.scores.get("lm", {}), name: score}
+            self.units[name] += len(words)
+            self.unknown[name] += sum(unknown)
+        hypothesis.scores["lm"] = {**hypothesis.scores.get("lm", {}), name: sum(scores)}
         if lm.unit == "word":  # of several each counts what it does not know
-            letters = sum(len(w) for w, (_, _, oov) in zip(words, entries, strict=False) if oov)
+            letters = sum(map(len, compress(words, unknown)))
             hypothesis.scores["unknown"] = hypothesis.scores.get("unknown", 0) + letters
 
 
@@ -177,8 +164,8 @@ def sort_nbest(nbest: Iterable[Hypothesis], weights: Weights) -> list[Hypothesis
 def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescorer, dict[str, Any]]:
     """A Rescorer with the list's own weights (0 for the new LMs), and the new list's meta.
 
-    Raises InputError if a name is taken or an LM does not fit the list: another normaliser or
-    tokenizer; and where a number is not finite.
+    Raises InputError if a name is taken, if an LM is of another normaliser or tokenizer than the
+    list, and where a number is not finite.
     """
     weights, lms = weights_from(meta.get("weights", {})), dict(meta.get("lms", {}))
     pieces, ours = meta.get("tokens", []), meta.get("tokenizer_hash")
@@ -199,8 +186,8 @@ def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescor
         weights.lm[name] = 0.0
     check_finite(weights)
     length = length_unit(entry.get("unit") for entry in lms.values())
-    rescorer = Rescorer(weights, length, scorers, pieces, calibration_from(meta))
-    return rescorer, {**meta, "length": length, "lms": lms}
+    new = {**meta, "length": length, "lms": lms}
+    return Rescorer(weights, length, scorers, pieces, calibration_from(meta)), new
 
 
 def normalizer_of(meta: Mapping[str, Any]) -> Normalizer:
@@ -220,11 +207,8 @@ def reweight(
     unk_penalty: float | None = None,
 ) -> None:
     """Set the weights: all of them by `given` (a weights file), or the new LMs', the bonus and what
-    letters of unknown words cost.
-
-    Raises InputError if numbers differ or are not finite, if `given` speaks of LMs that are not in
-    the list, or if the list's bonus counts another unit than the new `length`.
-    """
+    letters of unknown words cost. Raises InputError if numbers differ or are not finite, if `given`
+    is of other LMs or heads, or if the list's bonus counts another unit than the new `length`."""
     weights, unit = rescorer.weights, rescorer.length_unit
     if given is not None:
         if (weights.ctc or weights.att) and not (weights.ctc * given.ctc + weights.att * given.att):

@@ -3,31 +3,32 @@ set's n-best lists.
 
     errors(w) = Σ_u E[u, argmax_h S[u, h]·w]
 
-S holds the raw scores of each hypothesis, E its word errors, both computed once; a point w is then
-a matrix product. The surface is a staircase, noisy in w. Therefore the point chosen is the one with
-the fewest errors on average over a box around it (± one step of the coarse grid), the most
-central one of equals; it lies on a plateau rather than in a lucky hole.
+S holds the raw scores of each hypothesis, E its word errors: a `Table`. The surface is a staircase,
+noisy in w. Therefore the point chosen has the fewest errors on average over a box around it (± one
+step of the coarse grid) and is the most central one of equals: on a plateau, in no lucky hole.
 
 Weights for a search are not moved further from those that the list was made with than the set can
-justify: a search at other weights finds other hypotheses, those that the list lacks for a reason.
-Where they move far, the set is decoded again with them, and they are tuned on all lists, until they
-stay (Och 2003).
+justify: a search at other weights finds other hypotheses. Where they move far, the set is decoded
+again with them, and they are tuned on all lists, until they stay (Och 2003).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
-from asr.decoding.table import Floats, Table, count_errors, first_errors
+from asr.confidence import Flags, matches
+from asr.data.manifest import Manifest
 from asr.errors import InputError
-from asr.hypothesis import Weights
+from asr.hypothesis import NBest, Weights
 
+Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
@@ -39,11 +40,150 @@ COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
 PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
 EXTENSIONS = 4  # most times that the range grows by half
 ROUNDS = 4  # most refinements
+OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the others are LMs
+
+
+@dataclass(slots=True)
+class Table:
+    """N-best lists as arrays: U utterances with at most H hypotheses each."""
+
+    # "ctc", "att", the LMs' names, "length", where there are any "unknown" (letters of unknown
+    # words) and "bonuses" (hot words, coverage: their weight is 1)
+    columns: list[str]
+    scores: Floats  # (U, H, K) raw
+    errors: NDArray[np.int32]  # (U, H) word errors
+    valid: NDArray[np.bool_]  # (U, H) False where an utterance has fewer hypotheses
+    words: int  # of the references
+
+    @property
+    def lms(self) -> list[str]:
+        return [name for name in self.columns if name not in OWN_COLUMNS]
+
+    @property
+    def oracle(self) -> int:
+        """Errors if the best hypothesis of every list were chosen."""
+        return int(np.where(self.valid, self.errors, np.iinfo(np.int32).max).min(axis=1).sum())
+
+    @property
+    def first(self) -> int:
+        """Errors of the lists' first hypotheses."""
+        return int(self.errors[:, 0].sum())
+
+
+def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
+    """{id: text} of a manifest. Raises InputError if an utterance has no text."""
+    manifest = Manifest.open(path)
+    texts: dict[str, str] = {}
+    for utterance in manifest:
+        if utterance.text is None:
+            what = f"utterance '{utterance.id}' has no text"
+            raise InputError(what, path, "Give a manifest with transcripts.")
+        texts[utterance.id] = utterance.text
+    return texts, manifest
+
+
+def word_errors(reference: str, texts: Sequence[str]) -> NDArray[np.int32]:
+    """Word errors of every text of an n-best list, (H,)."""
+    said = reference.split()
+    return np.array([Levenshtein.distance(said, text.split()) for text in texts], dtype=np.int32)
+
+
+def tabulate(
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
+) -> Table:
+    """Scores and errors of the utterances that have a reference; both sides are normalised, and a
+    failure (no hypothesis) counts as an empty text. Raises InputError if there is none, if some
+    hypotheses lack a score that others have, and for an LM that is called as another score is."""
+    lists = [utterance for utterance in utterances if utterance.id in references]
+    hypotheses = [hypothesis for utterance in lists for hypothesis in utterance.nbest]
+    if not lists:
+        what = "no utterance of the n-best list is in the manifest"
+        raise InputError(what, "--ref", "Give its own manifest.")
+    if not hypotheses:
+        raise InputError("the n-best list has no hypotheses", None, "Decode again.")
+    kinds = {
+        (*(key for key in ("ctc", "att") if key in h.scores), *sorted(h.scores.get("lm", {})))
+        for h in hypotheses
+    }
+    if len(kinds) > 1:
+        raise InputError("not all hypotheses have the same scores", None, "Decode again.")
+    lms = hypotheses[0].scores.get("lm", {})
+    for name in lms.keys() & {*OWN_COLUMNS, "bonus", "ratio"}:  # the latter are axes of a Space
+        what = f"a language model is called '{name}', as one of the other scores is"
+        raise InputError(what, None, "Decode again with its file renamed (rescored: with --name).")
+    columns = [*kinds.pop(), "length"]
+    columns += ["unknown"] * any(h.scores.get("unknown") for h in hypotheses)
+    columns += ["bonuses"] * any(h.bonuses for h in hypotheses)
+    shape = len(lists), max(len(utterance.nbest) for utterance in lists)
+    scores, errors = np.zeros((*shape, len(columns)), np.float32), np.zeros(shape, np.int32)
+    table = Table(columns, scores, errors, np.zeros(shape, np.bool_), words=0)
+    for u, utterance in enumerate(lists):
+        said = normalize(references[utterance.id])
+        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest] or [""]
+        table.words += len(said.split())
+        errors[u, : len(texts)], table.valid[u, : len(texts)] = word_errors(said, texts), True
+        for h, hypothesis in enumerate(utterance.nbest):
+            flat = {"unknown": 0, **hypothesis.scores, **hypothesis.scores.get("lm", {})}
+            flat["bonuses"] = hypothesis.bonuses
+            scores[u, h] = [flat[column] for column in columns]
+    return table
+
+
+def word_lists(
+    utterances: Iterable[NBest],
+    references: Mapping[str, str],
+    normalize: Callable[[str], str],
+    totals: Floats,
+) -> list[tuple[NDArray[np.float64], Flags, Flags]]:
+    """What `confidence.fit` takes, of the same lists as `tabulate`; totals (U, H)."""
+    lists = []
+    known = (utterance for utterance in utterances if utterance.id in references)
+    for row, utterance in zip(totals, known, strict=True):
+        if utterance.nbest:
+            texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
+            scores = row[: len(texts)].astype(np.float64)
+            words = texts[int(scores.argmax())].split()
+            [correct] = matches(words, [normalize(references[utterance.id])])
+            lists.append((scores, matches(words, texts), correct))
+    return lists
+
+
+def errors_found(
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
+) -> int:
+    """Word errors of the first hypotheses; a failure counts as an empty text."""
+    known = ((normalize(references[u.id]), u.text) for u in utterances if u.id in references)
+    return sum(int(word_errors(said, [normalize(text)])[0]) for said, text in known)
+
+
+def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:
+    """Word errors of each utterance's best hypothesis by each weight vector: (P, K) -> (P, U)."""
+    totals = points @ table.scores.reshape(-1, table.scores.shape[2]).T
+    blocked = np.where(table.valid, 0.0, -np.inf).astype(np.float32)  # (U, H)
+    best = (totals.reshape(-1, *table.valid.shape) + blocked).argmax(axis=2)  # (P, U)
+    errors: NDArray[np.int64] = table.errors[np.arange(len(table.errors)), best]
+    return errors
+
+
+def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
+    """Word errors of the set by each weight vector: points (P, K) -> (P,); in bounded memory."""
+    size = max(1, 4_000_000 // max(table.valid.size, 1))
+    blocks = [points[begin : begin + size] for begin in range(0, len(points), size)]
+    return np.concatenate([first_errors(table, block).sum(axis=1) for block in blocks])
+
+
+def wer_report(rates: Mapping[str, float]) -> str:
+    """ "WER first-best 20.00% -> rescored 15.00%, oracle 10.00%: 50% of the gap ..." """
+    before, after, oracle = rates.values()
+    first, second, third = (f"{name} {rate:.2%}" for name, rate in rates.items())
+    closed = "the lists hold nothing better"
+    if before > oracle:
+        closed = f"{(before - after) / (before - oracle):.0%} of the gap to the oracle closed"
+    return f"WER {first} -> {second}, {third}: {closed}"
 
 
 def refuse_test(splits: Iterable[object], where: Path | str) -> None:
-    """Raises InputError where a part is of a test set: weights tuned on it would make its WER
-    meaningless."""
+    """Raises InputError where a part is of a test set: its WER would mean nothing."""
     if "test" in splits:
         raise InputError("holds a test set", where, "Tune on a dev set.")
 
@@ -51,15 +191,12 @@ def refuse_test(splits: Iterable[object], where: Path | str) -> None:
 @dataclass(slots=True)
 class Space:
     """The axes searched: `ratio` of ctc to att where a list has both, the LMs, `unknown` where some
-    words are, the bonus.
-
-    lows, highs: range of every axis; hard: (lowest, highest) values that an axis can have at all.
-    """
+    words are, the bonus."""
 
     names: list[str]
-    lows: Doubles
+    lows: Doubles  # range of every axis
     highs: Doubles
-    hard: list[tuple[float, float]]
+    hard: list[tuple[float, float]]  # lowest and highest value that an axis can have at all
 
     @classmethod
     def of(cls, table: Table, length_unit: str) -> Space:
@@ -97,16 +234,14 @@ class Space:
 
 @dataclass(slots=True)
 class Tuned:
-    """The weights chosen, their errors on the set, and two kinds of axes: edges, at whose end they
-    lie, and far, on which they lie over a quarter of the first range from the nearest list's.
-    """
+    """The weights chosen."""
 
     weights: Weights
-    errors: int
-    edges: list[str]
-    far: list[str]
+    errors: int  # on the set
+    edges: list[str]  # axes at whose end they lie
+    far: list[str]  # on which they lie over a quarter of the first range from the nearest list's
     space: Space
-    value: Doubles
+    value: Doubles  # (A,) of the axes
     point: Floats  # (K,): the weights of the table's columns
 
 
@@ -120,8 +255,7 @@ def tune(
     """Coarse grid (its range grows while the best point lies at an end), then a finer one.
 
     own: weights by which the lists were made; no result makes more errors than the best of them.
-    stay: it is near that, as it is for a search.
-    found: for each of `own` the errors that its search made; see `settled`.
+    stay: it is near that, as it is for a search. found: errors of each one's search; see `settled`.
     Raises InputError where no list has two hypotheses to choose from.
     """
     if table.valid.shape[1] < 2:
@@ -147,8 +281,7 @@ def tune(
     point = space.points(table, value[None])
     errors = int(count_errors(table, point)[0]) if errors is None else errors
     at_end, moved = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
-    weights = space.weights(table, value)
-    return Tuned(weights, errors, at_end, moved, space, value, point[0])
+    return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point[0])
 
 
 def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
@@ -177,10 +310,8 @@ def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
 
 
 def towards(table: Table, space: Space, value: Doubles, start: Doubles) -> Doubles:
-    """The point nearest to `start` on the way from `value` whose errors are as few, but for noise.
-
-    Noise is half a standard error of the paired difference between the two ends, over utterances.
-    """
+    """The point nearest to `start` on the way from `value` whose errors are as few, but for noise:
+    half a standard error of the paired difference between the two ends, over utterances."""
     way = value + np.linspace(1, 0, 21)[:, None] * (start - value)
     errors = first_errors(table, space.points(table, way))  # (P, U)
     noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
@@ -193,9 +324,8 @@ def settled(
 ) -> tuple[Doubles, int]:
     """The point `value` or that of one of the lists (L, A), and the errors to expect there.
 
-    All lists together promise hypotheses that a search need not find. By as much as the nearest
-    list's search fell short of what they promise at its weights, by so much will that at `value`.
-    found: errors of each search.
+    By as much as the nearest list's search (errors `found`) fell short of what all lists together
+    promise at its weights, by so much will that at `value`.
     """
     short = np.array(found) - count_errors(table, space.points(table, starts))
     nearest = (np.abs(starts - value) / (space.highs - space.lows)).max(axis=1).argmin()
@@ -207,11 +337,11 @@ def settled(
 def best_point(
     table: Table, space: Space, axes: Sequence[Doubles], radius: int, near: Doubles | None = None
 ) -> tuple[Doubles, dict[int, int]]:
-    """The grid point with the fewest errors averaged over a box of ± `radius` points.
+    """The grid point with the fewest errors averaged over a box of ± `radius` points, and the axes
+    where such points reach one end that can be moved: {axis: -1 or +1}.
 
     Of equal points the one nearest to `near`; without it the most central one, or on an axis that
     has no effect (they reach both of its ends) the smallest weight.
-    Also the axes where they reach one end that can be moved: {axis: -1 or +1}.
     """
     values = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (n_1, ..., n_A, A)
     points = space.points(table, values.reshape(-1, len(axes)))

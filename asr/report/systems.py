@@ -17,7 +17,7 @@ from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.decoding import tune
 from asr.decoding.rescore import normalizer_of
-from asr.decoding.table import tabulate
+from asr.decoding.tune import tabulate
 from asr.decoding.weights import weights_from
 from asr.errors import InputError
 from asr.hypothesis import read_nbest
