@@ -5,10 +5,10 @@ SVG keeps its letters as text, so that the reader's fonts show any script.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +41,12 @@ SIDE = 49  # points of a surface along an axis
 
 
 @contextmanager
-def drawing(
-    width: float, height: float, format: str = "svg"
-) -> Iterator[tuple[Figure, io.BytesIO]]:
+def drawing(width: float, height: float, format: str = "svg") -> Iterator[tuple[Figure, BytesIO]]:
     """A figure to draw on, inches wide and high, and what holds its bytes when the block ends."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    buffer, metadata = io.BytesIO(), {"Date": None} if format == "svg" else None
+    buffer, metadata = BytesIO(), {"Date": None} if format == "svg" else None
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts have it
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -57,19 +55,15 @@ def drawing(
 
 
 def monotonic_share(alignment: Floats) -> float:
-    """alignment (U, T): the share of steps whose centre of attention is not before the last one's.
-
-    One frame of going back is allowed: neighbouring letters share frames.
-    """
+    """alignment (U, T): the share of steps whose centre of attention is not before the last one's
+    (by more than one frame: neighbouring letters share frames)."""
     centres = alignment @ np.arange(alignment.shape[1])
     return float(np.mean(np.diff(centres) >= -1.0)) if len(centres) > 1 else 1.0
 
 
 def attention(transcriber: Transcriber, outputs: Outputs, tokens: Sequence[int]) -> Floats | None:
-    """Where the speller looks for each of U - 1 given tokens and the end, (U, T); None: no speller.
-
-    outputs: of one waveform.
-    """
+    """Where the speller looks for each of U - 1 given tokens and the end, (U, T), in the outputs of
+    one waveform; None: no speller."""
     import torch
 
     speller = transcriber.recognizer.speller
@@ -90,10 +84,8 @@ def draw(
     log_probs: Floats | None,
     format: str = "svg",
 ) -> bytes:
-    """Attention for each of the tokens and the end (U, T), and CTC probabilities (T, V).
-
-    pieces: names of the V tokens. Either of the two may be absent.
-    """
+    """Attention for each of the tokens and the end (U, T), and CTC probabilities (T, V), if there
+    are any; pieces: names of the V tokens."""
     rows = 0 if alignment is None else len(alignment)
     heights = [1.0 + 0.09 * rows] * (rows > 0) + [2.6] * (log_probs is not None)  # inches
     with drawing(7.2, sum(heights), format) as (figure, buffer):
@@ -102,8 +94,8 @@ def draw(
         if alignment is not None:
             axis, extent = next(axes), (0, alignment.shape[1] * frame_shift, -0.5, rows - 0.5)
             axis.grid(False)
-            look = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
-            axis.imshow(alignment, extent=extent, cmap="magma_r", vmin=0, **look)
+            look = {"aspect": "auto", "origin": "lower", "interpolation": "nearest", "vmin": 0}
+            axis.imshow(alignment, extent=extent, cmap="magma_r", **look)
             axis.set_yticks(range(rows), [*(pieces[token] for token in tokens), "end"], fontsize=6)
             axis.tick_params("y", length=0)
             axis.set(title="attention", xlabel="seconds", ylabel="token")
@@ -121,9 +113,7 @@ def draw(
 
 def surface(table: Table, tuned: Tuned, format: str) -> bytes:
     """WER over each axis and the bonus, the others at their chosen values; one panel an axis.
-
-    Raises InputError for an unknown format.
-    """
+    Raises InputError for an unknown format."""
     names, space = tuned.space.names, tuned.space
     axes = [np.linspace(*span, SIDE) for span in zip(space.lows, space.highs, strict=True)]
     called = {"ratio": "ctc / (ctc + att)", "unknown": "a letter of an unknown word"}
@@ -148,8 +138,8 @@ def surface(table: Table, tuned: Tuned, format: str) -> bytes:
 def curves(
     title: str, lines: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, scale: str
 ) -> bytes:
-    """SVG of one line a name, given as (x, y), with marks where its points are few; `scale` of y
-    is "linear" or "log" (linear, too, within a decade: it would have no marks)."""
+    """SVG of one line a name, given as (x, y), with marks where its points are few; `scale` of y is
+    "linear" or "log" (linear, too, within a decade: it would have no marks)."""
     every = np.concatenate([np.asarray(y, np.float64) for _, y in lines.values()])
     every = every[np.isfinite(every) & (every > 0)]
     if every.size and every.max() < 10 * every.min():
@@ -205,6 +195,6 @@ def spectrogram(samples: Floats, sample_rate: int) -> bytes:
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::shift]
     power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
     decibels = 10 * np.log10(power + 1e-10).T
-    buffer, top = io.BytesIO(), max(float(decibels.max()), FAINT)
+    buffer, top = BytesIO(), max(float(decibels.max()), FAINT)
     imsave(buffer, decibels, vmin=top - 70, vmax=top, cmap="magma_r", origin="lower", format="png")
     return buffer.getvalue()

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, PrefixStates
+from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, Doubles, Ints, PrefixStates
 from asr.decoding.fusion import Fusion, Increments, States
 from asr.decoding.options import SearchOptions
 from asr.decoding.rescore import sort_nbest
@@ -110,23 +109,20 @@ class Search:
     def begin(self, states: Tensor) -> Beams:
         """The empty hypothesis of every utterance that has states, in the first of K rows."""
         owner = self.lengths.nonzero()[:, 0]
-        rows = owner.repeat_interleave(self.beam)
-        memory, state = self.speller.begin(states[owner], self.lengths[owner])
         index = torch.arange(len(owner), device=states.device).repeat_interleave(self.beam)
-        total = torch.full((len(owner), self.beam), -torch.inf, dtype=torch.float64)
-        total[:, 0] = 0.0
-        return Beams(
-            owner,
-            memory,
-            state.select(index),
-            self.fusion.begin(len(rows)),
-            self.ctc.begin(rows.cpu().numpy()) if self.ctc else None,
-            total.flatten().to(states.device),
-            torch.zeros(len(rows), 6, dtype=torch.float64, device=states.device),
-            states.new_zeros(len(rows), states.shape[1]),
-            torch.zeros(2, len(rows), 0, dtype=torch.long, device=states.device),
-            total.new_full((len(owner), self.options.nbest), -torch.inf).to(states.device),
+        memory, state = self.speller.begin(states[owner], self.lengths[owner])
+        prefix = self.ctc.begin(owner[index].cpu().numpy()) if self.ctc else None
+        kept = owner, memory, state.select(index), self.fusion.begin(len(index)), prefix
+        zeros = torch.zeros(len(owner), self.beam, dtype=torch.float64, device=states.device)
+        total = zeros.clone()
+        total[:, 1:] = -torch.inf
+        raw, attention = (
+            zeros.new_zeros(len(index), 6),
+            states.new_zeros(len(index), states.shape[1]),
         )
+        finished = zeros.new_full((len(owner), self.options.nbest), -torch.inf)
+        path = owner.new_zeros(2, len(index), 0)
+        return Beams(*kept, total.flatten(), raw, attention, path, finished)
 
     def step(self, beams: Beams, step: int) -> Beams:
         """All hypotheses one token on; those that end go to `done`, utterances may leave."""
@@ -168,19 +164,14 @@ class Search:
         rows, tokens = parent[stay].flatten(), token[stay].flatten()
         parents, chosen = rows.cpu().numpy(), tokens.cpu().numpy()
         lm, added = self.fusion.take(*States(*(part[parents] for part in beams.lm)), chosen)
-        longer = torch.stack([tokens, alignment.argmax(1)[rows]])
-        return Beams(
-            beams.owner[stay],
-            beams.memory if bool(stay.all()) else beams.memory.select(stay),
-            state.select(rows),
-            lm,
-            self.ctc.take(beams.prefix, parents, chosen) if self.ctc and beams.prefix else None,
-            scores[rows, tokens].where(best[stay].flatten().isfinite(), -torch.inf),
-            beams.raw[rows] + self.added(log_probs[rows, tokens], added),
-            beams.attention[rows],
-            torch.cat([beams.path[:, rows], longer[..., None]], 2),
-            finished[stay],
-        )
+        later = self.ctc.take(beams.prefix, parents, chosen) if self.ctc and beams.prefix else None
+        memory = beams.memory if bool(stay.all()) else beams.memory.select(stay)
+        kept = beams.owner[stay], memory, state.select(rows), lm, later
+        total = scores[rows, tokens].where(best[stay].flatten().isfinite(), -torch.inf)
+        raw = beams.raw[rows] + self.added(log_probs[rows, tokens], added)
+        longer = torch.stack([tokens, alignment.argmax(1)[rows]])[..., None]
+        path = torch.cat([beams.path[:, rows], longer], 2)
+        return Beams(*kept, total, raw, beams.attention[rows], path, finished[stay])
 
     def added(self, log_probs: Tensor, scores: Increments) -> Tensor:
         """What a token adds to the raw scores, (n, 6): its log_probs (n,) and scores of the LMs."""
@@ -216,12 +207,7 @@ class Search:
         return log_probs, after._replace(attended=state.attended + alignment), alignment
 
     def sums(
-        self,
-        beams: Beams,
-        log_probs: Tensor,
-        ending: NDArray[np.float64],
-        prefix: NDArray[np.float64] | None,
-        step: int,
+        self, beams: Beams, log_probs: Tensor, ending: Doubles, prefix: Doubles | None, step: int
     ) -> tuple[Tensor, Tensor]:
         """Totals after each possible next token, -inf where forbidden, and the credit: (N, V).
 
@@ -272,5 +258,5 @@ class Search:
             best.setdefault(hypothesis.text, hypothesis)
         return list(best.values())[: self.options.nbest]
 
-    def tensor(self, array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
+    def tensor(self, array: Doubles | Ints) -> Tensor:
         return torch.from_numpy(array).to(self.lengths.device, torch.float64)

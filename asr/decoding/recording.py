@@ -26,6 +26,7 @@ from asr.hypothesis import Hypothesis, Word, hypothesis_from, join_words
 
 Samples = NDArray[np.float32]
 Decode: TypeAlias = Callable[[Sequence[Samples]], list[list[Hypothesis]]]
+Network: TypeAlias = Callable[[Sequence[Samples]], Sequence[Samples]]
 
 WINDOW_SECONDS = 240.0  # of segments decoded together, sorted by length
 WINDOW_SIZE = 1000  # segments and ends of recordings at most
@@ -135,8 +136,8 @@ def decode_recordings(
     recording; words without times get a share of their segment's. vad: see `segments`.
     """
     window: list[tuple[Event, Segment | None]] = []
-    size = 0.0
     failed: set[int] = set()  # recordings with a segment that cannot be decoded
+    size = 0.0
     for number, recording in enumerate(recordings):
         error = None
         try:
@@ -157,8 +158,7 @@ def _decode_window(
     window: Sequence[tuple[Event, Segment | None]], decode: Decode, rate: int, failed: set[int]
 ) -> Iterator[Event]:
     parts = [segment for _, segment in window if segment is not None]
-    stretches = [(part, stretch) for part in parts for stretch in part.stretch.all()]
-    found = iter(decode([part.samples[s.begin : s.end] for part, s in stretches]))
+    found = iter(decode([p.samples[s.begin : s.end] for p in parts for s in p.stretch.all()]))
     for event, segment in window:
         if segment is None:
             if event.number in failed and event.error is None:
@@ -203,26 +203,20 @@ def best_reading(
 
 
 def stitched_outputs(
-    samples: Samples,
-    rate: int,
-    hop: int,
-    log_probs: Callable[[Sequence[Samples]], Sequence[Samples]],
-    vad: VAD | None = None,
+    samples: Samples, rate: int, hop: int, log_probs: Network, vad: VAD | None = None
 ) -> Samples:
     """CTC outputs (T, V) of a recording (N,): `log_probs` of its segments, each at its place, and
     between them blank, whose log-probability is 0. hop: samples between outputs. What no pause
     divides is given to the network whole, margins included, as `decode` does.
     """
-    parts = list(segments([samples], rate, vad=vad))
+    parts = [(part, part.start // hop) for part in segments([samples], rate, vad=vad)]
     if len(parts) < 2:
         return log_probs([samples])[0]
-    begins = [part.start // hop for part in parts]
-    ends = [part.start + len(part.samples) for part in parts]
-    found = log_probs([samples[hop * b : e] for b, e in zip(begins, ends, strict=True)])
-    frames = max(len(samples) // hop, *(b + len(f) for b, f in zip(begins, found, strict=True)))
-    whole = np.full((frames, found[0].shape[1]), NO_SPEECH, np.float32)
+    found = log_probs([samples[hop * b : p.start + len(p.samples)] for p, b in parts])
+    frames = max(b + len(outputs) for (_, b), outputs in zip(parts, found, strict=True))
+    whole = np.full((max(frames, len(samples) // hop), found[0].shape[1]), NO_SPEECH, np.float32)
     whole[:, 0] = 0.0
-    for part, begin, outputs in zip(parts, begins, found, strict=True):
+    for (part, begin), outputs in zip(parts, found, strict=True):
         known = round(OVERLAP / 2 * rate / hop) if part.overlaps else 0
         whole[begin + known : begin + len(outputs)] = outputs[known:]
     return whole

@@ -17,13 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from asr.confidence import Calibration, annotate
-from asr.decoding.weights import (
-    calibration_from,
-    check_each,
-    check_names,
-    each_unit,
-    weights_from,
-)
+from asr.decoding.weights import calibration_from, check_each, check_names, each_unit, weights_from
 from asr.errors import InputError
 from asr.files import cannot_read
 from asr.hypothesis import Hypothesis, NBest, Weights, check_finite, length_unit

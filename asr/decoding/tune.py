@@ -30,6 +30,8 @@ from asr.hypothesis import NBest, Weights
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Normalize = Callable[[str], str]
+Weightings = Sequence[Weights]
 
 MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
 MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
@@ -66,7 +68,6 @@ class Table:
 
     @property
     def first(self) -> int:
-        """Errors of the lists' first hypotheses."""
         return int(self.errors[:, 0].sum())
 
 
@@ -89,7 +90,7 @@ def word_errors(reference: str, texts: Sequence[str]) -> NDArray[np.int32]:
 
 
 def tabulate(
-    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
 ) -> Table:
     """Scores and errors of the utterances that have a reference; both sides are normalised, and a
     failure (no hypothesis) counts as an empty text. Raises InputError if there is none, if some
@@ -130,11 +131,8 @@ def tabulate(
 
 
 def word_lists(
-    utterances: Iterable[NBest],
-    references: Mapping[str, str],
-    normalize: Callable[[str], str],
-    totals: Floats,
-) -> list[tuple[NDArray[np.float64], Flags, Flags]]:
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize, totals: Floats
+) -> list[tuple[Doubles, Flags, Flags]]:
     """What `confidence.fit` takes, of the same lists as `tabulate`; totals (U, H)."""
     lists = []
     known = (utterance for utterance in utterances if utterance.id in references)
@@ -149,7 +147,7 @@ def word_lists(
 
 
 def errors_found(
-    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Callable[[str], str]
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
 ) -> int:
     """Word errors of the first hypotheses; a failure counts as an empty text."""
     known = ((normalize(references[u.id]), u.text) for u in utterances if u.id in references)
@@ -246,11 +244,7 @@ class Tuned:
 
 
 def tune(
-    table: Table,
-    length_unit: str,
-    own: Sequence[Weights] = (),
-    stay: bool = True,
-    found: Sequence[int] = (),
+    table: Table, unit: str, own: Weightings = (), stay: bool = True, found: Sequence[int] = ()
 ) -> Tuned:
     """Coarse grid (its range grows while the best point lies at an end), then a finer one.
 
@@ -261,7 +255,7 @@ def tune(
     if table.valid.shape[1] < 2:
         what = "each list has one hypothesis, so weights change nothing"
         raise InputError(what, None, "Decode the dev set again with --beam 100 --nbest 100.")
-    space = Space.of(table, length_unit)
+    space = Space.of(table, unit)
     quarter = (space.highs - space.lows) / 4
     value, edges = search(table, space)
     errors, far = None, np.zeros(len(space.names), np.bool_)
@@ -271,16 +265,15 @@ def tune(
         start = starts[count_errors(table, space.points(table, starts)).argmin()]
         if stay:
             value = towards(table, space, value, start)
-        else:
-            ends = np.stack([value, start])
-            value = ends[count_errors(table, space.points(table, ends)).argmin()]
+        elif np.subtract(*count_errors(table, space.points(table, np.stack([value, start])))) > 0:
+            value = start
         if stay and found:
             value, errors = settled(table, space, value, starts, [*compress(found, usable)])
         away = np.abs(starts - value) / quarter
         far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
     point = space.points(table, value[None])
     errors = int(count_errors(table, point)[0]) if errors is None else errors
-    at_end, moved = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
+    at_end, moved = [space.names[a] for a in edges], [*compress(space.names, far)]
     return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point[0])
 
 

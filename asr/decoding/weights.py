@@ -37,11 +37,8 @@ class LanguageModels:
 
 
 def load_weights(path: Path | str) -> tuple[Weights, dict[str, Any]]:
-    """The weights and the whole record of a weights file.
-
-    Raises InputError if the file cannot be read, a value is of the wrong type, or a number is
-    missing or not finite.
-    """
+    """The weights and the whole record of a weights file. Raises InputError if it cannot be read or
+    holds a value of the wrong type or a number that is not finite."""
     try:
         record = json.loads(Path(path).read_bytes())
         check_kinds(record)
@@ -115,8 +112,8 @@ def check_each(given: Collection[object], lms: Collection[object], what: str, op
 
 def each_unit(paths: Sequence[Path | str], units: Sequence[str]) -> list[str | None]:
     """The unit of each language model, of which one may be said for all; None where none is."""
-    each: list[str | None] = [*units] * (len(paths) if len(units) == 1 else 1)
-    each = each or [None] * len(paths)
+    given: Sequence[str | None] = units or [None]
+    each = [*given] * (len(paths) if len(given) == 1 else 1)
     check_each(each, paths, "units", "--lm-unit")
     return each
 
@@ -133,9 +130,8 @@ def open_lms(
     """Open language models and give each its weight: from a weights file, or one by one.
 
     units: as `each_unit`; ARPA files, which do not tell, are of words by default. unk_penalty: for
-    each letter of an unknown word (None: DEFAULT_UNK). Weights of the heads stay zero unless the
-    file has them. Raises InputError where a model is of another unit,
-    and where the file is for other language models than are given.
+    each letter of an unknown word (None: DEFAULT_UNK). Raises InputError where a model is of
+    another unit, and where the file is for other language models than are given.
     """
     models: dict[str, NGram] = {}
     for path, unit in zip(paths, each_unit(paths, units), strict=True):

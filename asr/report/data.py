@@ -31,10 +31,8 @@ PROBLEM = 10.0  # what a finding adds to an utterance's oddness
 
 
 def oddest(named: Named) -> Iterator[dict[str, Any]]:
-    """Those with findings, then those whose level or speaking rate is far from their set's median.
-
-    Distances in robust standard deviations, 1.4826 × median absolute deviation.
-    """
+    """Those with findings, then those whose level or speaking rate is far from their set's median:
+    in robust standard deviations, 1.4826 × median absolute deviation."""
     found: list[tuple[float, str, int, str]] = []
     for name, facts in named.items():
         oddness, reasons = np.zeros(len(facts.manifest)), defaultdict(list)
@@ -52,13 +50,12 @@ def oddest(named: Named) -> Iterator[dict[str, Any]]:
             distances = np.nan_to_num(np.abs(values - centre) / spread)
             for line in np.flatnonzero(distances > UNLIKELY).tolist():
                 oddness[line] += distances[line]
-                said = f"{what} {values[line]:.1f}, the median is {centre:.1f} {unit}"
-                reasons[line].append(said)
+                median = f"the median is {centre:.1f} {unit}"
+                reasons[line].append(f"{what} {values[line]:.1f}, {median}")
         found += [(oddness[line], name, line, "; ".join(why)) for line, why in reasons.items()]
     for _, name, line, why in sorted(found, key=lambda one: -one[0])[:LISTEN]:
-        utterance = named[name].manifest[line]
-        sound = sound_of(utterance)
-        yield {"manifest": name, "utterance": utterance, "reasons": why, "sound": sound}
+        odd = named[name].manifest[line]
+        yield {"manifest": name, "utterance": odd, "reasons": why, "sound": sound_of(odd)}
 
 
 def pictures(named: Named, characters: Mapping[str, Counter[str]]) -> Iterator[tuple[str, str]]:
@@ -99,20 +96,16 @@ def tables(
     for a, b, what, examples in shared([*named.values()]):
         names = a.manifest.path.name, b.manifest.path.name
         overlaps.append([*names, what, count(len(examples)), "; ".join(examples[:20])])
-    lacking: Rows = [
-        [one.lm, one.text, count(one.words.total()), Number(one.share, f"{one.share:.2%}")]
-        for one in unknown
-    ]
-    words: Rows = [
-        [one.lm, one.text, word, count(times)]
-        for one in unknown
-        for word, times in one.words.most_common(MOST_ROWS // len(unknown))
-    ]
-    findings: Rows = [
-        [KINDS[kind], name, id, message]
-        for name, facts in named.items()
-        for kind, id, message in facts.findings
-    ]
+    lacking: Rows = []
+    words: Rows = []
+    for one in unknown:
+        share = Number(one.share, f"{one.share:.2%}")
+        lacking.append([one.lm, one.text, count(one.words.total()), share])
+        ranked = one.words.most_common(MOST_ROWS // len(unknown))
+        words += [[one.lm, one.text, word, count(times)] for word, times in ranked]
+    findings: Rows = []
+    for name, facts in named.items():
+        findings += [[KINDS[kind], name, id, what] for kind, id, what in facts.findings]
     note = f"{MOST_ROWS} of {len(findings):,}." if len(findings) > MOST_ROWS else ""
     head = ["manifest", "problems", "utterances", "hours", "speakers", "audio", "hash"]
     return {

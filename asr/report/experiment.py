@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,12 @@ class Experiment:
         self.hash = model_hash(model) if (model / "model.safetensors").exists() else None
 
     def values(self, kind: str, key: str) -> list[tuple[int, float]]:
-        """Steps and finite values of one quantity; a share of time is at most 1, whatever a clock
-        said that had just started."""
+        """Steps and finite values of one quantity."""
         own = [(r["step"], r[key]) for r in self.records if r["kind"] == kind and key in r]
-        most = 1.0 if key == "waiting" else math.inf
+        most = 1.0 if key == "waiting" else math.inf  # a clock that has just started may say more
         return [(s, min(v, most)) for s, v in own if v is not None and math.isfinite(v)]
 
     def hashes(self) -> dict[str, str]:
-        """Of the model and of what it was made from."""
         hashes = {"model": self.hash or "none yet"}
         if self.hash:
             config = read_config(self.folder / "model" / "config.json")
@@ -90,12 +88,10 @@ def find_experiments(folders: Sequence[Path]) -> list[Experiment]:
 def draw_curves(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
     """(title, picture) of each quantity that was recorded, a line an experiment."""
     for title, kind, key, factor, scale in CURVES:
-        values = {one.name: one.values(kind, key) for one in experiments}
-        lines = {
-            name: ([step for step, _ in own], [factor * value for _, value in own])
-            for name, own in values.items()
-            if own
-        }
+        lines = {}
+        for one in experiments:
+            if own := one.values(kind, key):
+                lines[one.name] = [step for step, _ in own], [factor * v for _, v in own]
         if lines:
             svg = curves(title, lines, "step", scale)
             yield f"{title} by step: {', '.join(lines)}", data_uri(svg)
@@ -103,18 +99,14 @@ def draw_curves(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
 
 def tables(experiments: Sequence[Experiment]) -> dict[str, Table]:
     """The options of the trainings, the hashes of what they read, their machines."""
-    parts: dict[str, tuple[str, Callable[[Experiment], dict[str, Any]]]] = {
-        "configuration": ("Options", lambda one: one.config),
-        "hashes": ("Hashes", Experiment.hashes),
-        "hardware": ("Hardware", lambda one: one.machine),
-    }
-    found = {}
-    for part, (title, describe) in parts.items():
-        columns = [describe(one) for one in experiments]
-        keys = dict.fromkeys(key for column in columns for key in column)
-        rows: Rows = [
-            [key, *(str(column[key]) if key in column else None for column in columns)]
-            for key in keys
-        ]
-        found[part] = Table(title, ["", *(one.name for one in experiments)], rows)
+    found, header = {}, ["", *(one.name for one in experiments)]
+    for part, title, columns in (
+        ("configuration", "Options", [one.config for one in experiments]),
+        ("hashes", "Hashes", [one.hashes() for one in experiments]),
+        ("hardware", "Hardware", [one.machine for one in experiments]),
+    ):
+        rows: Rows = []
+        for key in dict.fromkeys(key for column in columns for key in column):
+            rows.append([key, *(str(own[key]) if key in own else None for own in columns)])
+        found[part] = Table(title, header, rows)
     return found

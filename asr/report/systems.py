@@ -17,7 +17,6 @@ from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.decoding import tune
 from asr.decoding.rescore import normalizer_of
-from asr.decoding.tune import tabulate
 from asr.decoding.weights import weights_from
 from asr.errors import InputError
 from asr.hypothesis import read_nbest
@@ -31,31 +30,24 @@ from asr.wer import Bootstrap, Counts
 
 Models: TypeAlias = Mapping[str, tuple[Experiment, Transcriber]]  # by their hashes
 
-SECONDS = (0, 1, 2, 3, 5, 8, 12, 20, 30)
-WORDS = (0, 1, 3, 5, 8, 12, 20, 40)
+LENGTHS = (0, 1, 3, 5, 8, 12, 20, 40)  # words
 MOST_GROUPS = 12  # values of a key that makes groups
 MOST_CONFUSIONS = 100
 
 
 class TestSet:
-    """A manifest and the systems that decoded it, that with the fewest errors first.
-
-    lists: their n-best files in the same order; utterances: those with a reference, as in
-    `references`; lengths: the words of each.
-    """
+    """A manifest, the systems that decoded it, that with the fewest errors first, and their lists;
+    utterances: those with a reference, as in `references`; lengths: the words of each."""
 
     def __init__(self, manifest: Manifest, lists: Sequence[scoring.Transcripts]) -> None:
-        normalizer, source = scoring.choose_normalizer(None, lists), manifest.path
+        normalizer, paths = scoring.choose_normalizer(None, lists), [found.path for found in lists]
         self.manifest = manifest
         self.utterances = [utterance for utterance in manifest if utterance.text is not None]
-        transcripts = scoring.read_transcripts(source, "manifest")
+        transcripts = scoring.read_transcripts(manifest.path, "manifest")
         self.references = scoring.References.of(transcripts, normalizer)
-        paths = [found.path for found in lists]
-        names = distinct([path.stem for path in paths], paths)
-        scored = [
-            (scoring.score_system(name, found, self.references, normalizer), found)
-            for name, found in zip(names, lists, strict=True)
-        ]
+        named = zip(distinct([path.stem for path in paths], paths), lists, strict=True)
+        given = self.references, normalizer
+        scored = [(scoring.score_system(name, one, *given), one) for name, one in named]
         scored.sort(key=lambda pair: int(pair[0].errors.sum()))
         self.systems, self.lists = [one for one, _ in scored], [found for _, found in scored]
         self.leader = self.systems[0]
@@ -93,10 +85,8 @@ def group_by_set(
 
 
 def find_manifest(found: scoring.Transcripts, given: Sequence[Manifest]) -> Manifest:
-    """That of an n-best file: among the given ones, or where it was when the file was made.
-
-    A relative path leads from here, or from any folder above the file. Raises InputError.
-    """
+    """That of an n-best file: among the given ones, or where it was when the file was made, from
+    here or from any folder above the file. Raises InputError."""
     named = found.meta.get("manifest") or {}
     for manifest in given:
         if manifest.hash == named.get("hash") or (not named and len(given) == 1):
@@ -183,26 +173,19 @@ def group_tables(test: TestSet) -> Iterator[Table]:
 
 def groupings(test: TestSet) -> Iterator[tuple[str, list[tuple[float, str]]]]:
     """What, and the group of each utterance, as (place in the order, name)."""
-
-    def binned(values: Any, edges: Sequence[int]) -> list[tuple[float, str]]:
-        names = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]  # [low, high)
-        names.append(f"{edges[-1]} and more")
-        places = np.searchsorted(edges, values, side="right") - 1
-        return [(float(place), names[place]) for place in places.tolist()]
-
     if None not in test.references.speakers:
         yield "speaker", [(0.0, str(speaker)) for speaker in test.references.speakers]
-    seconds = [utterance.duration for utterance in test.utterances]
-    if None not in seconds:
-        yield "length, seconds", binned(seconds, SECONDS)
-    yield "length, words", binned(test.lengths, WORDS)
+    names = [f"{low} to {high}" for low, high in itertools.pairwise(LENGTHS)]  # [low, high)
+    names.append(f"{LENGTHS[-1]} and more")
+    places = np.searchsorted(LENGTHS, test.lengths, side="right") - 1
+    yield "length, words", [(float(place), names[place]) for place in places.tolist()]
     records = [{"lang": utterance.lang} | utterance.extra for utterance in test.utterances]
     for key in dict.fromkeys(key for record in records for key in record):
         values = [record.get(key) for record in records]
         if len({str(value) for value in values}) <= MOST_GROUPS:
-            places = [float(v) if isinstance(v, int | float) else 0.0 for v in values]
-            names = ["none" if v is None else str(v) for v in values]
-            yield key, list(zip(places, names, strict=True))
+            numbers = [float(v) if isinstance(v, int | float) else 0.0 for v in values]
+            named = ["none" if v is None else str(v) for v in values]
+            yield key, list(zip(numbers, named, strict=True))
 
 
 def confusion_table(test: TestSet) -> Table:
@@ -236,19 +219,17 @@ def choose(test: TestSet, number: int) -> dict[int, str]:
 def show(
     test: TestSet, number: int, models: Models
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The chosen utterances, and those that cannot be heard with the reason.
-
-    Each of the models draws pictures of what its best system heard.
-    """
+    """The chosen utterances, with pictures of what each model's best system heard; and those that
+    cannot be heard with the reason."""
     shown: dict[int, dict[str, Any]] = {}
     for row, kind in choose(test, number).items():
         utterance, said = test.utterances[row], test.references.texts[row]
         shown[row] = {"kind": kind, "id": utterance.id, "speaker": utterance.speaker, "text": said}
-        errors = [f"{system.errors[row]} of {test.lengths[row]}" for system in test.systems]
-        marked = [alignment(said, system.texts[row]) for system in test.systems]
-        labels = [system.label for system in test.systems]
-        shown[row]["alignments"] = list(zip(labels, errors, marked, strict=True))
-        shown[row] |= {"sound": sound_of(utterance), "pictures": []}
+        shown[row] |= {"sound": sound_of(utterance), "alignments": [], "pictures": []}
+        for system in test.systems:
+            errors = f"{system.errors[row]} of {test.lengths[row]}"
+            marked = system.label, errors, alignment(said, system.texts[row])
+            shown[row]["alignments"].append(marked)
     heard = {one["id"]: row for row, one in shown.items() if not one["sound"].error}
     best: dict[str, Path] = {}  # list of each model
     for found in test.lists:
@@ -276,16 +257,14 @@ def load_models(experiments: Sequence[Experiment], threads: int | None) -> Model
 
 
 def surfaces(test: TestSet) -> Iterator[tuple[str, str]]:
-    """(name, picture) of the errors over LM weight and bonus, for lists that have LM scores.
-
-    None for test sets: weights are not chosen on them.
-    """
+    """(name, picture) of the errors over LM weight and bonus, for lists that have LM scores; not of
+    test sets: weights are not chosen on them."""
     texts = dict(zip(test.references.ids, test.references.texts, strict=True))
     for system, found in zip(test.systems, test.lists, strict=True):
         meta = found.meta
         if test.manifest.split == "test" or not meta.get("lms"):
             continue
-        table = tabulate(read_nbest(found.path)[1], texts, normalizer_of(meta))
+        table = tune.tabulate(read_nbest(found.path)[1], texts, normalizer_of(meta))
         if table.valid.shape[1] < 2:
             continue
         tuned = tune.tune(table, meta["length"], [weights_from(meta["weights"])])
