@@ -113,15 +113,11 @@ class Search:
         memory, state = self.speller.begin(states[owner], self.lengths[owner])
         prefix = self.ctc.begin(owner[index].cpu().numpy()) if self.ctc else None
         kept = owner, memory, state.select(index), self.fusion.begin(len(index)), prefix
-        zeros = torch.zeros(len(owner), self.beam, dtype=torch.float64, device=states.device)
-        total = zeros.clone()
+        total = torch.zeros(len(owner), self.beam, dtype=torch.float64, device=states.device)
         total[:, 1:] = -torch.inf
-        raw, attention = (
-            zeros.new_zeros(len(index), 6),
-            states.new_zeros(len(index), states.shape[1]),
-        )
-        finished = zeros.new_full((len(owner), self.options.nbest), -torch.inf)
-        path = owner.new_zeros(2, len(index), 0)
+        raw, path = total.new_zeros(len(index), 6), owner.new_zeros(2, len(index), 0)
+        attention = states.new_zeros(len(index), states.shape[1])
+        finished = total.new_full((len(owner), self.options.nbest), -torch.inf)
         return Beams(*kept, total.flatten(), raw, attention, path, finished)
 
     def step(self, beams: Beams, step: int) -> Beams:

@@ -137,6 +137,25 @@ def decode_recordings(
     """
     window: list[tuple[Event, Segment | None]] = []
     failed: set[int] = set()  # recordings with a segment that cannot be decoded
+
+    def decoded() -> Iterator[Event]:
+        parts = [segment for _, segment in window if segment is not None]
+        found = iter(decode([p.samples[s.begin : s.end] for p in parts for s in p.stretch.all()]))
+        for event, segment in window:
+            if segment is None:
+                wrong = AudioError("the network's outputs are not numbers", None, "Leave it out.")
+                error = event.error or (wrong if event.number in failed else None)
+                yield event._replace(error=error)
+                continue
+            hypothesis = best_reading(segment.stretch, segment.start, found, rate)
+            if hypothesis is None:
+                failed.add(event.number)
+            elif event.number not in failed:
+                start, end = ((segment.start + n) / rate for n in (0, len(segment.samples)))
+                part = Part(start, end, segment.overlaps, segment.after, hypothesis)
+                yield event._replace(part=part)
+        window.clear()
+
     size = 0.0
     for number, recording in enumerate(recordings):
         error = None
@@ -146,33 +165,12 @@ def decode_recordings(
                 window.append((Event(number), segment))
                 size += len(segment.samples) / rate
                 if size > WINDOW_SECONDS or len(window) >= WINDOW_SIZE:
-                    yield from _decode_window(window, decode, rate, failed)
-                    window, size = [], 0.0
+                    yield from decoded()
+                    size = 0.0
         except AudioError as caught:
             error = caught
         window.append((Event(number, error=error), None))
-    yield from _decode_window(window, decode, rate, failed)
-
-
-def _decode_window(
-    window: Sequence[tuple[Event, Segment | None]], decode: Decode, rate: int, failed: set[int]
-) -> Iterator[Event]:
-    parts = [segment for _, segment in window if segment is not None]
-    found = iter(decode([p.samples[s.begin : s.end] for p in parts for s in p.stretch.all()]))
-    for event, segment in window:
-        if segment is None:
-            if event.number in failed and event.error is None:
-                error = AudioError("the network's outputs are not numbers", None, "Leave it out.")
-                event = event._replace(error=error)
-            yield event
-            continue
-        hypothesis = best_reading(segment.stretch, segment.start, found, rate)
-        if hypothesis is None:
-            failed.add(event.number)
-        elif event.number not in failed:
-            start, end = ((segment.start + n) / rate for n in (0, len(segment.samples)))
-            part = Part(start, end, segment.overlaps, segment.after, hypothesis)
-            yield event._replace(part=part)
+    yield from decoded()
 
 
 def best_reading(

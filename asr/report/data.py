@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,16 +57,20 @@ def oddest(named: Named) -> Iterator[dict[str, Any]]:
         yield {"manifest": name, "utterance": odd, "reasons": why, "sound": sound_of(odd)}
 
 
-def pictures(named: Named, characters: Mapping[str, Counter[str]]) -> Iterator[tuple[str, str]]:
+def pictures(named: Named) -> Iterator[tuple[str, str]]:
     """(name, picture): histograms of what is measured, bars of sample rates and characters."""
     for column, (name, unit) in enumerate(MEASURES):
         values = {key: facts.measures[:, column] for key, facts in named.items()}
         finite = {key: own[np.isfinite(own)] for key, own in values.items()}
         yield f"Histogram: {name}, {unit}", data_uri(histogram(name, finite, unit))
     rates = {key: Counter[str]() for key in named}
+    characters = {key: Counter[str]() for key in named}  # of the texts as written, without spaces
     for key, facts in named.items():
         for (rate, _), number in facts.formats.items():
             rates[key][f"{rate} Hz"] += number
+        for word, times in facts.words.items():
+            for character in word:
+                characters[key][character] += times
     for name, title, counts in (
         ("Sample rates", "sample rates, % of utterances", rates),
         ("Characters", "characters, % of all", characters),
@@ -80,18 +83,12 @@ def pictures(named: Named, characters: Mapping[str, Counter[str]]) -> Iterator[t
         yield name, data_uri(bars(title, shares, names))
 
 
-def tables(
-    named: Named, characters: Mapping[str, Counter[str]], unknown: Sequence[Unknown]
-) -> dict[str, Table]:
+def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
     sets: Rows = []
     for facts in named.values():
         sets.append([str(facts.manifest.path), count(len(facts.bad)), count(len(facts.manifest))])
         sets[-1] += [Number(facts.seconds, f"{facts.seconds / 3600:.2f}")]
         sets[-1] += [count(len(facts.speakers)), facts.audio, facts.manifest.hash]
-    letters: Rows = []
-    for c, _ in sum(characters.values(), Counter()).most_common(MOST_ROWS):
-        counts = [count(own[c]) for own in characters.values()]
-        letters.append([c, f"U+{ord(c):04X} {unicodedata.name(c, '')}", *counts])
     overlaps: Rows = []
     for a, b, what, examples in shared([*named.values()]):
         names = a.manifest.path.name, b.manifest.path.name
@@ -110,7 +107,6 @@ def tables(
     head = ["manifest", "problems", "utterances", "hours", "speakers", "audio", "hash"]
     return {
         "sets": Table("Recordings and speakers", head, sets),
-        "characters": Table("Characters", ["", "name", *characters], letters),
         "overlaps": Table("In two sets", ["A", "B", "what", "number", "examples"], overlaps),
         "lacking": Table("Unknown words", ["LM", "text", "unknown", "of all words"], lacking),
         "words": Table("Most frequent unknown words", ["LM", "text", "word", "times"], words),
@@ -122,11 +118,6 @@ def write_check(path: Path, all_facts: Sequence[Facts], unknown: Sequence[Unknow
     """Raises InputError where the page cannot be written."""
     paths = [facts.manifest.path for facts in all_facts]
     named = dict(zip(distinct([path.name for path in paths], paths), all_facts, strict=True))
-    characters = {key: Counter[str]() for key in named}  # of the texts as written, without spaces
-    for key, facts in named.items():
-        for word, times in facts.words.items():
-            for character in word:
-                characters[key][character] += times
-    content = {"odd": list(oddest(named)), "pictures": list(pictures(named, characters))}
-    content |= tables(named, characters, unknown)
+    content = {"odd": list(oddest(named)), "pictures": list(pictures(named))}
+    content |= tables(named, unknown)
     write_page(path, "check.html", title=f"Data: {', '.join(named)}", **content)
