@@ -36,9 +36,11 @@ class LanguageModels:
     calibration: Calibration = UNCALIBRATED
 
 
-def load_weights(path: Path | str) -> tuple[Weights, dict[str, Any]]:
-    """The weights and the whole record of a weights file. Raises InputError if it cannot be read or
-    holds a value of the wrong type or a number that is not finite."""
+def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, Any]]:
+    """The weights and the whole record of a weights file, which sets all: InputError if one is given
+    beside it, it cannot be read, or holds a value of the wrong type or a number not finite."""
+    if any(beside):
+        raise InputError("sets all weights", path, "Leave the single ones out.")
     try:
         record = json.loads(Path(path).read_bytes())
         check_kinds(record)
@@ -70,12 +72,6 @@ def weights_from(record: Mapping[str, Any]) -> Weights:
 def calibration_from(record: Mapping[str, Any]) -> Calibration:
     """The calibration that a weights file or the meta of an n-best file names, else the default."""
     return Calibration(**record.get("confidence", {}))
-
-
-def check_alone(path: Path | str, *given: object) -> None:
-    """A weights file sets all numbers: raise InputError where some are given beside it."""
-    if any(given):
-        raise InputError("sets all weights", path, "Leave the single ones out.")
 
 
 def check_names(weights: Weights, names: Collection[str], where: object) -> None:
@@ -140,8 +136,8 @@ def open_lms(
             raise InputError(f"two language models are named '{lm.name}'", path, "Rename one.")
         models[lm.name] = lm
     if weights_file is not None:
-        check_alone(weights_file, lm_weights, bonus, unk_penalty is not None)
-        weights, record = load_weights(weights_file)
+        beside = lm_weights, bonus, unk_penalty is not None
+        weights, record = load_weights(weights_file, *beside)
         check_names(weights, models, weights_file)
         lms = {name: {"hash": lm.hash, "unit": lm.unit} for name, lm in models.items()}
         check_lms(record, lms, weights_file)

@@ -48,12 +48,6 @@ class Experiment:
         self.config: dict[str, Any] = dict(flat(config))
         self.hash = model_hash(model) if (model / "model.safetensors").exists() else None
 
-    def values(self, kind: str, key: str) -> list[tuple[int, float]]:
-        """Steps and finite values of one quantity."""
-        own = [(r["step"], r[key]) for r in self.records if r["kind"] == kind and key in r]
-        most = 1.0 if key == "waiting" else math.inf  # a clock that has just started may say more
-        return [(s, min(v, most)) for s, v in own if v is not None and math.isfinite(v)]
-
     def hashes(self) -> dict[str, str]:
         hashes = {"model": self.hash or "none yet"}
         if self.hash:
@@ -88,10 +82,12 @@ def find_experiments(folders: Sequence[Path]) -> list[Experiment]:
 def draw_curves(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
     """(title, picture) of each quantity that was recorded, a line an experiment."""
     for title, kind, key, factor, scale in CURVES:
-        lines = {}
+        lines, most = {}, 1.0 if key == "waiting" else math.inf  # a clock may say more at first
         for one in experiments:
-            if own := one.values(kind, key):
-                lines[one.name] = [step for step, _ in own], [factor * v for _, v in own]
+            own = [r for r in one.records if r["kind"] == kind and r.get(key) is not None]
+            if own := [r for r in own if math.isfinite(r[key])]:
+                values = [factor * min(r[key], most) for r in own]
+                lines[one.name] = [r["step"] for r in own], values
         if lines:
             svg = curves(title, lines, "step", scale)
             yield f"{title} by step: {', '.join(lines)}", data_uri(svg)

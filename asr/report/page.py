@@ -16,14 +16,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from asr.data.audio import audio_info, load
 from asr.data.manifest import Utterance
 from asr.errors import AudioError
 from asr.files import whole_file
 from asr.pictures import spectrogram
-from asr.wer import aligned
 
 FOLDER = Path(__file__).parent
 MOST = 16000  # Hz, of the sound in a page
@@ -82,20 +81,6 @@ def sound_of(utterance: Utterance) -> Sound:
     buffer, picture = io.BytesIO(), data_uri(spectrogram(samples, rate), "image/png")
     soundfile.write(buffer, samples, rate, format="FLAC", subtype="PCM_16")
     return Sound(len(samples) / rate, data_uri(buffer.getvalue(), "audio/flac"), picture, rate)
-
-
-def alignment(reference: str, hypothesis: str) -> Markup:
-    """The words of both: those only said as <del>, those only heard as <ins>."""
-
-    def marked(said: str | None, heard: str | None) -> Markup:
-        if said == heard:
-            return escape(said)
-        marks = (("del", said), ("ins", heard))
-        found = [Markup("<{0}>{1}</{0}>").format(tag, word) for tag, word in marks if word]
-        return Markup("").join(found)
-
-    pairs = aligned(reference.split(), hypothesis.split())
-    return Markup(" ").join(marked(said, heard) for said, heard in pairs)
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:

@@ -23,10 +23,10 @@ from asr.hypothesis import read_nbest
 from asr.loading import load
 from asr.pictures import attention, draw, surface
 from asr.report.experiment import Experiment
-from asr.report.page import Number, Rows, Table, alignment, count, data_uri, distinct, sound_of
+from asr.report.page import Number, Rows, Table, count, data_uri, distinct, sound_of
 from asr.scoring_report import interval, percent
 from asr.transcriber import Transcriber
-from asr.wer import Bootstrap, Counts
+from asr.wer import Bootstrap, Counts, aligned
 
 Models: TypeAlias = Mapping[str, tuple[Experiment, Transcriber]]  # by their hashes
 
@@ -228,8 +228,8 @@ def show(
         shown[row] |= {"sound": sound_of(utterance), "alignments": [], "pictures": []}
         for system in test.systems:
             errors = f"{system.errors[row]} of {test.lengths[row]}"
-            marked = system.label, errors, alignment(said, system.texts[row])
-            shown[row]["alignments"].append(marked)
+            pairs = aligned(said.split(), system.texts[row].split())
+            shown[row]["alignments"].append((system.label, errors, pairs))
     heard = {one["id"]: row for row, one in shown.items() if not one["sound"].error}
     best: dict[str, Path] = {}  # list of each model
     for found in test.lists:
