@@ -37,8 +37,8 @@ class LanguageModels:
 
 
 def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, Any]]:
-    """The weights and the whole record of a weights file, which sets all: InputError if one is given
-    beside it, it cannot be read, or holds a value of the wrong type or a number not finite."""
+    """The weights and the whole record of a weights file. Raises InputError if any are given beside
+    it, if it cannot be read, or holds a value of the wrong type or a number that is not finite."""
     if any(beside):
         raise InputError("sets all weights", path, "Leave the single ones out.")
     try:
