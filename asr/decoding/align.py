@@ -8,7 +8,6 @@ the noise there is the pause; where none is long enough, the network's times rem
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -41,10 +40,15 @@ class Pauses:
         frames = samples[: len(samples) // size * size].reshape(-1, size)
         self.levels = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)  # dB
         self.deepest = np.quantile(self.levels, SPEECH) - DEPTH if len(frames) else 0.0
-        self.between = cache(self.find)  # the hypotheses of a list share most of them
+        self.known: dict[tuple[float, float], tuple[float, float] | None] = {}
 
-    def find(self, left: float, right: float) -> tuple[float, float] | None:
+    def between(self, left: float, right: float) -> tuple[float, float] | None:
         """Start and end of the longest pause from `left` to `right` (all in seconds)."""
+        if (left, right) not in self.known:  # the hypotheses of a list share most of them
+            self.known[left, right] = self._find(left, right)
+        return self.known[left, right]
+
+    def _find(self, left: float, right: float) -> tuple[float, float] | None:
         first = int(left / STEP)
         levels = self.levels[first : int(np.ceil(right / STEP))]
         if not len(levels):
