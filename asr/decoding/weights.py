@@ -136,8 +136,7 @@ def open_lms(
             raise InputError(f"two language models are named '{lm.name}'", path, "Rename one.")
         models[lm.name] = lm
     if weights_file is not None:
-        beside = lm_weights, bonus, unk_penalty is not None
-        weights, record = load_weights(weights_file, *beside)
+        weights, record = load_weights(weights_file, lm_weights, bonus, unk_penalty is not None)
         check_names(weights, models, weights_file)
         lms = {name: {"hash": lm.hash, "unit": lm.unit} for name, lm in models.items()}
         check_lms(record, lms, weights_file)
