@@ -7,8 +7,8 @@ from pathlib import Path
 
 from asr.data.segment import VAD
 from asr.decoding.hotwords import Phrases
-from asr.decoding.language_models import open_lms
 from asr.decoding.options import SearchOptions
+from asr.decoding.weights import open_lms
 from asr.errors import InputError
 from asr.lm.lexicon import Words
 from asr.models.folder import model_folder

@@ -5,14 +5,18 @@ SVG keeps its letters as text, so that the reader's fonts show any script.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from asr.decoding.tune import Table, Tuned, count_errors
+from asr.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,45 +37,33 @@ STYLE: dict[Any, Any] = {
 }
 BINS = 40  # of a histogram
 FAINT = -30.0  # dB in a spectrogram: hardly heard
-
-
-class Picture:
-    """A figure of matplotlib and, when it is drawn, its bytes."""
-
-    figure: Figure
-    content: bytes = b""
+SIDE = 49  # points of a surface along an axis
 
 
 @contextmanager
-def drawing(width: float, height: float, format: str = "svg") -> Iterator[Picture]:
-    """A Picture to draw on, inches wide and high, with its bytes when the block ends."""
+def drawing(width: float, height: float, format: str = "svg") -> Iterator[tuple[Figure, BytesIO]]:
+    """A figure to draw on, inches wide and high, and what holds its bytes when the block ends."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    picture, buffer = Picture(), io.BytesIO()
-    metadata = {"Date": None} if format == "svg" else None
+    buffer, metadata = BytesIO(), {"Date": None} if format == "svg" else None
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts have it
-        picture.figure = Figure(figsize=(width, height), layout="constrained")
-        yield picture
-        picture.figure.savefig(buffer, format=format, dpi=100, metadata=metadata)
-    picture.content = buffer.getvalue()
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, buffer
+        figure.savefig(buffer, format=format, dpi=100, metadata=metadata)
 
 
 def monotonic_share(alignment: Floats) -> float:
-    """alignment (U, T): the share of steps whose centre of attention is not before the last one's.
-
-    One frame of going back is allowed: neighbouring letters share frames.
-    """
+    """alignment (U, T): the share of steps whose centre of attention is not before the last one's
+    (by more than one frame: neighbouring letters share frames)."""
     centres = alignment @ np.arange(alignment.shape[1])
     return float(np.mean(np.diff(centres) >= -1.0)) if len(centres) > 1 else 1.0
 
 
 def attention(transcriber: Transcriber, outputs: Outputs, tokens: Sequence[int]) -> Floats | None:
-    """Where the speller looks for each of U - 1 given tokens and the end, (U, T); None: no speller.
-
-    outputs: of one waveform.
-    """
+    """Where the speller looks for each of U - 1 given tokens and the end, (U, T), in the outputs of
+    one waveform; None: no speller."""
     import torch
 
     speller = transcriber.recognizer.speller
@@ -92,29 +84,23 @@ def draw(
     log_probs: Floats | None,
     format: str = "svg",
 ) -> bytes:
-    """Attention for each of the tokens and the end (U, T), and CTC probabilities (T, V).
-
-    pieces: names of the V tokens. Either of the two may be absent.
-    """
+    """Attention for each of the tokens and the end (U, T), and CTC probabilities (T, V), if there
+    are any; pieces: names of the V tokens."""
     rows = 0 if alignment is None else len(alignment)
     heights = [1.0 + 0.09 * rows] * (rows > 0) + [2.6] * (log_probs is not None)  # inches
-    with drawing(7.2, sum(heights), format) as picture:
-        panels = picture.figure.subplots(
-            len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
-        )
-        axes = list(panels[:, 0])
+    with drawing(7.2, sum(heights), format) as (figure, buffer):
+        ratios = {"height_ratios": heights}
+        axes = iter(figure.subplots(len(heights), 1, squeeze=False, gridspec_kw=ratios)[:, 0])
         if alignment is not None:
-            axis, end = axes.pop(0), alignment.shape[1] * frame_shift
+            axis, extent = next(axes), (0, alignment.shape[1] * frame_shift, -0.5, rows - 0.5)
             axis.grid(False)
-            axis.imshow(
-                alignment, aspect="auto", origin="lower", extent=(0, end, -0.5, rows - 0.5),
-                cmap="magma_r", vmin=0, interpolation="nearest",
-            )  # fmt: skip
+            look = {"aspect": "auto", "origin": "lower", "interpolation": "nearest", "vmin": 0}
+            axis.imshow(alignment, extent=extent, cmap="magma_r", **look)
             axis.set_yticks(range(rows), [*(pieces[token] for token in tokens), "end"], fontsize=6)
             axis.tick_params("y", length=0)
             axis.set(title="attention", xlabel="seconds", ylabel="token")
         if log_probs is not None:
-            axis, probs = axes.pop(0), np.exp(log_probs)
+            axis, probs = next(axes), np.exp(log_probs)
             time, best = (np.arange(len(probs)) + 0.5) * frame_shift, probs.argmax(1)
             axis.plot(time, probs[:, 0], color="0.8", label="blank")
             for token in np.flatnonzero(probs[:, 1:].max(0) > 0.2) + 1:
@@ -122,57 +108,79 @@ def draw(
             for frame in np.flatnonzero((best > 0) & (best != np.roll(best, 1))):
                 axis.annotate(pieces[best[frame]], (time[frame], 1.03), ha="center", fontsize=6)
             axis.set(title="CTC", xlabel="seconds", ylabel="probability", ylim=(0, 1.1))
-    return picture.content
+    return buffer.getvalue()
+
+
+def surface(table: Table, tuned: Tuned, format: str) -> bytes:
+    """WER over each axis and the bonus, the others at their chosen values; one panel an axis.
+    Raises InputError for an unknown format."""
+    names, space = tuned.space.names, tuned.space
+    axes = [np.linspace(*span, SIDE) for span in zip(space.lows, space.highs, strict=True)]
+    called = {"ratio": "ctc / (ctc + att)", "unknown": "a letter of an unknown word"}
+    others = names[:-1] or names
+    try:
+        with drawing(5 * len(others), 4, format) as (figure, buffer):
+            for a, panel in enumerate(figure.subplots(1, len(others), squeeze=False)[0]):
+                values = np.tile(tuned.value, (SIDE * SIDE, 1))
+                values[:, a], values[:, -1] = np.array(list(product(axes[a], axes[-1]))).T
+                errors = count_errors(table, space.points(table, values)).reshape(SIDE, SIDE)
+                panel.grid(False)
+                image = panel.pcolormesh(axes[-1], axes[a], 100 * errors / max(table.words, 1))
+                panel.plot(tuned.value[-1], tuned.value[a], "r+", markersize=12)
+                panel.set(xlabel="length bonus", ylabel=called.get(names[a], names[a]))
+                figure.colorbar(image, ax=panel, label="WER %")
+    except ValueError as error:
+        what = f"the picture cannot be drawn ({error})"
+        raise InputError(what, None, "Give a .png, .svg or .pdf.") from error
+    return buffer.getvalue()
 
 
 def curves(
     title: str, lines: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, scale: str
 ) -> bytes:
-    """SVG of one line a name, given as (x, y), with marks where its points are few; `scale` of y
-    is "linear" or "log" (linear, too, within a decade: it would have no marks)."""
+    """SVG of one line a name, given as (x, y), with marks where its points are few; `scale` of y is
+    "linear" or "log" (linear, too, within a decade: it would have no marks)."""
     every = np.concatenate([np.asarray(y, np.float64) for _, y in lines.values()])
     every = every[np.isfinite(every) & (every > 0)]
     if every.size and every.max() < 10 * every.min():
         scale = "linear"
-    with drawing(3.6, 2.6) as picture:
-        axis = picture.figure.subplots()
+    with drawing(3.6, 2.6) as (figure, buffer):
+        axis = figure.subplots()
         for x, y in lines.values():
             axis.plot(x, y, linewidth=1, marker="o" if np.size(x) <= BINS else "", markersize=3)
         axis.legend(axis.lines, list(lines))
         axis.set(title=title, xlabel=xlabel, yscale=scale)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")
-    return picture.content
+    return buffer.getvalue()
 
 
 def histogram(title: str, values: Mapping[str, Floats], xlabel: str) -> bytes:
     """SVG of the share of each set's values in common bins; the ends hold what lies beyond the
     middle 99.8 %."""
     every = np.concatenate(list(values.values()))
-    low, high = (
-        (float(bound) for bound in np.quantile(every, [0.001, 0.999])) if every.size else (0, 1)
-    )
+    low, high = np.quantile(every, [0.001, 0.999]).tolist() if every.size else (0, 1)
     edges = np.linspace(low, max(high, low + 1e-3), BINS + 1)
-    with drawing(3.6, 2.6) as picture:
-        axis = picture.figure.subplots()
+    with drawing(3.6, 2.6) as (figure, buffer):
+        axis = figure.subplots()
         for own in values.values():
             counts, _ = np.histogram(np.clip(own, edges[0], edges[-1]), edges)
             axis.stairs(100 * counts / max(own.size, 1), edges)
         axis.legend(axis.patches, list(values))
         axis.set(title=title, xlabel=xlabel, ylabel="% of utterances")
-    return picture.content
+    return buffer.getvalue()
 
 
 def bars(title: str, values: Mapping[str, Sequence[float]], names: Sequence[str]) -> bytes:
     """SVG of bars under `names`, one group of them a set; values in per cent."""
-    with drawing(3.6, 2.6) as picture:
-        axis, places = picture.figure.subplots(), np.arange(len(names))
+    with drawing(3.6, 2.6) as (figure, buffer):
+        axis, places = figure.subplots(), np.arange(len(names))
         for number, heights in enumerate(values.values()):
             axis.bar(places + 0.8 * number / len(values), heights, 0.8 / len(values))
         axis.legend(axis.containers, list(values))
         axis.set_xticks(places + 0.4 - 0.4 / len(values), names)
         axis.set(title=title, ylabel="%")
-    return picture.content
+    return buffer.getvalue()
 
 
 def spectrogram(samples: Floats, sample_rate: int) -> bytes:
@@ -187,6 +195,6 @@ def spectrogram(samples: Floats, sample_rate: int) -> bytes:
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::shift]
     power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
     decibels = 10 * np.log10(power + 1e-10).T
-    buffer, top = io.BytesIO(), max(float(decibels.max()), FAINT)
+    buffer, top = BytesIO(), max(float(decibels.max()), FAINT)
     imsave(buffer, decibels, vmin=top - 70, vmax=top, cmap="magma_r", origin="lower", format="png")
     return buffer.getvalue()

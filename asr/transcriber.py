@@ -28,12 +28,10 @@ from asr.data.audio import read_audio, read_blocks
 from asr.data.manifest import Utterance
 from asr.data.segment import OVERLAP, VAD, Place
 from asr.decoding import ctc_search, las_search
-from asr.decoding.align import word_times
+from asr.decoding.align import Pauses, word_times
 from asr.decoding.hotwords import Phrases
-from asr.decoding.language_models import LanguageModels
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
 from asr.decoding.options import SearchOptions
-from asr.decoding.pauses import Pauses
 from asr.decoding.recording import (
     Event,
     Recording,
@@ -41,6 +39,7 @@ from asr.decoding.recording import (
     decode_recordings,
     stitched_outputs,
 )
+from asr.decoding.weights import LanguageModels
 from asr.errors import AudioError, InputError, nearest
 from asr.hypothesis import Hypothesis, NBest, Weights, Word
 from asr.lm.lexicon import Words

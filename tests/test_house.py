@@ -86,7 +86,7 @@ def test_help_imports_nothing_heavy() -> None:
 WITHOUT_TORCH = (
     *("wer", "scoring", "scoring_report", "data.sampler", "data.manifest", "data.audio"),
     *("lm.ngram", "lm.train", "decoding.ctc_decoder", "decoding.align"),
-    *("decoding.rescore", "decoding.table", "decoding.tune"),
+    *("decoding.rescore", "decoding.tune"),
 )
 
 

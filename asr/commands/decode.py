@@ -28,8 +28,8 @@ from asr.errors import InputError
 if TYPE_CHECKING:
     from asr.data.manifest import Manifest
     from asr.decoding.fusion import Fusion
-    from asr.decoding.language_models import LanguageModels
     from asr.decoding.options import SearchOptions
+    from asr.decoding.weights import LanguageModels
     from asr.hypothesis import NBest
     from asr.training.distributed import Group
     from asr.transcriber import Transcriber
@@ -278,9 +278,9 @@ def open_search(
     """What the shared options say of a search over saved outputs."""
     from asr.confidence import enough
     from asr.decoding.ctc_decoder import read_tokens
-    from asr.decoding.language_models import open_lms
     from asr.decoding.lexicon_search import make_fusion
     from asr.decoding.options import SearchOptions
+    from asr.decoding.weights import open_lms
 
     lms = open_lms(
         arguments["lm"],

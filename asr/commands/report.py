@@ -13,9 +13,7 @@ from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
-    from asr.report.experiment import Experiment
-    from asr.report.systems import TestSet
-    from asr.transcriber import Transcriber
+    from asr.report.content import Models, TestSet
 
 
 @click.command(cls=Command)
@@ -48,21 +46,19 @@ def command(
     """
     from asr.data.manifest import Manifest
     from asr.machine import use_machine
-    from asr.report.experiment import draw_curves, find_experiments, tables
-    from asr.report.page import now, write_page
-    from asr.report.systems import find_lists, group_by_set
-    from asr.report.utterances import load_models
+    from asr.report import content
+    from asr.report.page import write_page
 
     if output.suffix not in (".html", ".htm"):
         raise InputError("is no name of a page", output, "Give one that ends in .html.")
     use_machine(threads)
     folders = [path for path in paths if path.suffix != ".jsonl"]
     given = [path for path in paths if path.suffix == ".jsonl"]
-    experiments = find_experiments(folders)
-    found = find_lists(folders, [one.hash for one in experiments])
+    experiments = content.find_experiments(folders)
+    found = content.find_lists(folders, [one.hash for one in experiments])
     lists = list({path.resolve(): path for path in [*given, *found]}.values())
-    tests, skipped = group_by_set(lists, [Manifest.open(path) for path in ref])
-    models = load_models(experiments, threads)
+    tests, skipped = content.group_by_set(lists, [Manifest.open(path) for path in ref])
+    models = content.load_models(experiments, threads)
     sections = []
     for test in track(tests, "sets"):
         section, unheard = describe(test, utterances, models)
@@ -73,11 +69,10 @@ def command(
         output,
         "report.html",
         title=f"Report: {', '.join(one.name for one in experiments) or 'n-best files'}",
-        made=now(),
         sections=[("training", "Training"), *anchors, ("configuration", "Configuration")],
         sets=sections,
-        curves=draw_curves(experiments),
-        **tables(experiments),
+        curves=list(content.draw_curves(experiments)),
+        **content.tables(experiments),
     )
     if not lists:
         say("no n-best file was found: `asr decode` writes them; give them beside the experiments")
@@ -87,27 +82,26 @@ def command(
 
 
 def describe(
-    test: TestSet, number: int, models: dict[str, tuple[Experiment, Transcriber]]
+    test: TestSet, number: int, models: Models
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The part of the page about one set, and utterances that cannot be heard."""
-    from asr.report import systems, utterances
+    from asr.report import content
 
-    shown, unheard = utterances.show(test, number, models)
-    words = int(test.leader.words[:, :3].sum())
+    shown, unheard = content.show(test, number, models)
+    words = int(test.lengths.sum())
     size = count(len(test.utterances), "utterance")
     path, several = test.manifest.path, len(test.systems) > 1
     section = {
         "title": f"{path.resolve().parent.name}/{path.name}",
         "about": f"{size}, {words:,} words; hash {test.manifest.hash}",
-        "warnings": list(systems.warnings(test)),
+        "systems": [system.figures for system in test.systems],
         "summary": [
-            systems.systems_table(test),
-            *([systems.comparison_table(test)] if several else []),
+            content.systems_table(test),
+            *([content.comparison_table(test)] if several else []),
         ],
-        "surfaces": list(utterances.surfaces(test)),
-        "details": [*systems.group_tables(test), systems.confusion_table(test)],
+        "surfaces": list(content.surfaces(test)),
+        "details": [*content.group_tables(test), content.confusion_table(test)],
         "leader": test.leader.label,
         "shown": shown,
-        "utterances": systems.utterance_table(test),
     }
     return section, unheard

@@ -49,16 +49,15 @@ def command(
     """
     from asr.decoding.options import DEFAULT_WEIGHT
     from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
-    from asr.decoding.table import references, tabulate, wer_report
-    from asr.decoding.weights import calibration_from, check_alone, check_lms, load_weights
+    from asr.decoding.tune import references, tabulate, wer_report
+    from asr.decoding.weights import calibration_from, check_lms, load_weights
     from asr.hypothesis import read_nbest, write_nbest
 
     if not lm and weights is None:
         raise InputError("nothing to do", "asr rescore", "Give --lm, --weights or both.")
     given, tuned_on, calibration, record = None, None, None, None
     if weights is not None:
-        check_alone(weights, lm_weight, length_bonus, unk_penalty is not None)
-        given, record = load_weights(weights)
+        given, record = load_weights(weights, lm_weight, length_bonus, unk_penalty is not None)
         tuned_on, calibration = record.get("tuned_on"), calibration_from(record)
     scorers = open_scorers(lm, lm_unit, name)
     said = references(ref)[0] if ref else {}

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from asr.data.segment import Place
-    from asr.decoding.journal import Journal
-    from asr.decoding.recording import Event
+    from asr.decoding.recording import Event, Journal
     from asr.hypothesis import Hypothesis
     from asr.transcriber import Transcriber
 
@@ -79,7 +78,7 @@ def command(
       curl -s https://example.org/talk.mp3 | asr transcribe exp/ctc -
     """
     from asr.commands.decode import describe_search
-    from asr.decoding.journal import Journal
+    from asr.decoding.recording import Journal
     from asr.formats import WRITERS
     from asr.models.folder import model_folder, model_hash
 

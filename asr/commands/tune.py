@@ -11,6 +11,7 @@ from asr.commands.lazy import Command
 from asr.commands.options import FILE, scorer_options
 from asr.console import count, say, track
 from asr.errors import InputError
+from asr.files import whole_file
 
 
 @click.command(cls=Command)
@@ -52,7 +53,7 @@ def command(
     from asr.decoding import tune
     from asr.decoding.options import SearchOptions
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
-    from asr.decoding.table import errors_found, references, tabulate, wer_report, word_lists
+    from asr.decoding.tune import errors_found, references, tabulate, wer_report, word_lists
     from asr.decoding.weights import save_weights, weights_from
     from asr.hypothesis import read_lists, read_nbest
 
@@ -85,7 +86,10 @@ def command(
     record["confidence"] = asdict(calibration)
     save_weights(output, tuned.weights, record)
     if plot:
-        tune.plot(table, tuned, plot)
+        from asr.pictures import surface
+
+        with whole_file(plot, "wb") as file:
+            file.write(surface(table, tuned, plot.suffix[1:] or "png"))
     if len(table.errors) < len(said):
         say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
     called = {"bonus": "length bonus", "ratio": "weight of ctc", "unknown": "cost of unknown words"}

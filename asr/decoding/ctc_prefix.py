@@ -26,34 +26,30 @@ NEGLIGIBLE = 1e-3  # of the largest φ_t: such frames do not count as places of 
 
 
 class PrefixStates(NamedTuple):
-    """N hypotheses. mass: log mass of alignments of the first t + 1 frames, (N, 2, T): that end in
-    blank; all."""
+    """N hypotheses."""
 
     owner: Ints  # (N,) the utterance's place in the batch
     last: Ints  # (N,) last token, -1 for none
-    mass: Doubles
+    mass: Doubles  # (N, 2, T) log mass of alignments of t + 1 frames: that end in blank; all
 
 
 class CTCPrefix:
     """Scores hypotheses of a batch: log_probs (B, T, V) natural logs, lengths (B,)."""
 
-    def __init__(self, log_probs: NDArray[Any], lengths: NDArray[Any]) -> None:
-        self.log_probs = np.ascontiguousarray(log_probs, np.float64)
+    def __init__(self, log_probs: NDArray[Any], lengths: Ints) -> None:
+        self.log_probs, self.lengths = np.ascontiguousarray(log_probs, np.float64), lengths
         self.probs = np.exp(self.log_probs)
-        self.lengths = np.asarray(lengths, np.int64)
 
-    def begin(self, owner: NDArray[Any]) -> PrefixStates:
+    def begin(self, owner: Ints) -> PrefixStates:
         """The empty hypothesis of each of the utterances `owner` (N,)."""
         blank = self.log_probs[owner, :, 0].cumsum(1)  # (N, T)
-        mass = np.stack([blank, blank], 1)
-        rows = len(owner)
-        return PrefixStates(np.asarray(owner, np.int64), np.full(rows, -1), mass)
+        return PrefixStates(owner, np.full(len(owner), -1), np.stack([blank, blank], 1))
 
     def score_all(self, states: PrefixStates) -> tuple[Doubles, Ints]:
         """ψ after each next token (N, V), in column 0 after the end; first and last frame (N, 2)
         where the next token may begin."""
-        rows = len(states.owner)
-        scores, reach = np.empty((rows, self.probs.shape[2])), np.zeros((rows, 2), np.int64)
+        scores = np.empty((len(states.owner), self.probs.shape[2]))
+        reach = np.zeros((len(states.owner), 2), np.int64)
         _score_all(self.probs, self.lengths, states, scores, reach)
         return scores, reach
 
@@ -83,14 +79,12 @@ def _score_all(probs: Any, lengths: Any, s: Any, scores: Any, reach: Any) -> Non
         for t in range(1, frames):
             top = max(top, s.mass[n, 1, t - 1])
         out[:] = 0.0
-        low, high = frames - 1, frames - 1  # where no token fits in, the end is awaited
+        low = high = frames - 1  # where no token fits in, the end is awaited
         for t in range(frames if top > -np.inf else 0):
-            phi, phi_repeat = 0.0, 0.0
+            phi, phi_repeat = np.exp(-top) if last < 0 else 0.0, 0.0
             if t > 0:
                 phi = np.exp(s.mass[n, 1, t - 1] - top)
                 phi_repeat = np.exp(s.mass[n, 0, t - 1] - top)
-            elif last < 0:
-                phi = np.exp(-top)
             if phi >= NEGLIGIBLE:
                 low, high = min(low, t), t
             if phi < 1e-30:

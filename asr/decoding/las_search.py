@@ -10,24 +10,20 @@ sentence are finished. An utterance leaves when nothing open can enter its n-bes
 
 For pruning, an open hypothesis is credited with what its end will bring: the CTC score of all texts
 that begin with it (joint decoding, Watanabe et al. 2017), and the best that the LM may give for its
-unfinished word. At the end the first has become the CTC score itself, the second nothing.
-
-Coverage (Chorowski & Jaitly 2017) pays for every state that was listened to, once: neither skipping
-a part of the utterance nor going over one again is worth it.
+unfinished word. Coverage (Chorowski & Jaitly 2017) pays for every state listened to, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, PrefixStates
+from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, Doubles, Ints, PrefixStates
 from asr.decoding.fusion import Fusion, Increments, States
 from asr.decoding.options import SearchOptions
 from asr.decoding.rescore import sort_nbest
@@ -42,15 +38,6 @@ COVERED = 0.5  # a state with this much attention has been listened to
 HOPED_WORDS = 5
 
 
-class Finished(NamedTuple):
-    """A finished hypothesis; `frames`: the state that each token attended to most."""
-
-    total: float
-    raw: list[float]  # att, token LM, word LM, length, unknown letters, coverage
-    tokens: list[int]
-    frames: list[int]
-
-
 @dataclass(slots=True)
 class Beams:
     """The open hypotheses, U tokens long. A row without hypothesis has the total -inf."""
@@ -63,8 +50,7 @@ class Beams:
     total: Tensor  # (N,) float64, without what is credited
     raw: Tensor  # (N, 6) float64: att, token LM, word LM, length, unknown letters, coverage
     attention: Tensor  # (N, T) summed over the tokens so far, for coverage
-    tokens: Tensor  # (N, U)
-    frames: Tensor  # (N, U)
+    path: Tensor  # (2, N, U) tokens, and the state that each one attended to most
     finished: Tensor  # (B, n) the best totals finished so far, best first; -inf: none yet
 
 
@@ -90,131 +76,102 @@ def search(
     fusion = fusion or Fusion(pieces, weights=Weights(att=1.0))
     if fusion.weights.att <= 0:
         raise InputError("the attention score has no weight", "weights", "Set att above 0.")
-    lengths = lengths.to(states.device)
-    done: list[list[Finished]] = [[] for _ in lengths]
-    run = Search(recognizer, fusion, options, lengths, ctc_log_probs)
-    beams = run.begin(states)
-    step = 0
+    run = Search(recognizer, fusion, options, lengths.to(states.device), ctc_log_probs)
+    beams, step = run.begin(states), 0
     while len(beams.owner):
-        beams = run.step(beams, step, done)
-        step += 1
-    results = []
-    for b, finished in enumerate(done):
-        nbest = run.hypotheses(finished, recognizer.frame_shift)
-        if ctc_log_probs is not None and nbest:
-            add_ctc(nbest, ctc_log_probs[b, : int(lengths[b])])
-        best: dict[str, Hypothesis] = {}  # of equal texts the best is kept
-        for hypothesis in sort_nbest(nbest, fusion.weights):
-            best.setdefault(hypothesis.text, hypothesis)
-        results.append(list(best.values())[: options.nbest])
-    return results
+        beams, step = run.step(beams, step), step + 1
+    return [run.nbest(b) for b in range(len(lengths))]
 
 
+@dataclass
 class Search:
     """The steps of the search above; holds what stays the same from step to step."""
 
-    def __init__(
-        self,
-        recognizer: Recognizer,
-        fusion: Fusion,
-        options: SearchOptions,
-        lengths: Tensor,
-        ctc_log_probs: Tensor | None,
-    ) -> None:
-        assert recognizer.speller is not None
-        self.speller, self.fusion, self.options = recognizer.speller, fusion, options
-        self.lengths = lengths
-        self.beam, self.threshold = max(options.beam, options.nbest), fusion.threshold(options)
-        self.wanted = options.nbest  # finished hypotheses of an utterance that are sought
+    recognizer: Recognizer
+    fusion: Fusion
+    options: SearchOptions
+    lengths: Tensor  # (B,)
+    ctc_log_probs: Tensor | None  # (B, T, V)
+
+    def __post_init__(self) -> None:
+        options, weights = self.options, self.fusion.weights
+        assert self.recognizer.speller is not None
+        self.speller, self.frame_shift = self.recognizer.speller, self.recognizer.frame_shift
+        self.beam, self.threshold = max(options.beam, options.nbest), self.fusion.threshold(options)
         self.ctc = None
-        if ctc_log_probs is not None and fusion.weights.ctc > 0:
-            self.ctc = CTCPrefix(ctc_log_probs.cpu().numpy(), lengths.cpu().numpy())
-        self.margin = options.attention_margin / recognizer.frame_shift  # states
-        self.hope = HOPED_WORDS * max(fusion.weights.bonus, 0.0)
-        self.limit = (lengths * options.length_ratio).ceil()  # (B,) most tokens
+        if self.ctc_log_probs is not None and weights.ctc > 0:
+            self.ctc = CTCPrefix(self.ctc_log_probs.cpu().numpy(), self.lengths.cpu().numpy())
+        self.margin = options.attention_margin / self.frame_shift  # states
+        self.hope = HOPED_WORDS * max(weights.bonus, 0.0)
+        self.limit = (self.lengths * options.length_ratio).ceil()  # (B,) most tokens
+        self.done: list[list[Any]] = [[] for _ in self.lengths]  # total, raw, tokens, frames
 
     def begin(self, states: Tensor) -> Beams:
         """The empty hypothesis of every utterance that has states, in the first of K rows."""
         owner = self.lengths.nonzero()[:, 0]
-        rows = owner.repeat_interleave(self.beam)
-        memory, state = self.speller.begin(states[owner], self.lengths[owner])
         index = torch.arange(len(owner), device=states.device).repeat_interleave(self.beam)
-        total = torch.full((len(owner), self.beam), -torch.inf, dtype=torch.float64)
-        total[:, 0] = 0.0
-        empty = torch.zeros(len(rows), 0, dtype=torch.long, device=states.device)
-        return Beams(
-            owner,
-            memory,
-            state.select(index),
-            self.fusion.begin(len(rows)),
-            self.ctc.begin(rows.cpu().numpy()) if self.ctc else None,
-            total.flatten().to(states.device),
-            torch.zeros(len(rows), 6, dtype=torch.float64, device=states.device),
-            states.new_zeros(len(rows), states.shape[1]),
-            empty,
-            empty,
-            total.new_full((len(owner), self.wanted), -torch.inf).to(states.device),
-        )
+        memory, state = self.speller.begin(states[owner], self.lengths[owner])
+        prefix = self.ctc.begin(owner[index].cpu().numpy()) if self.ctc else None
+        kept = owner, memory, state.select(index), self.fusion.begin(len(index)), prefix
+        total = torch.zeros(len(owner), self.beam, dtype=torch.float64, device=states.device)
+        total[:, 1:] = -torch.inf
+        raw, path = total.new_zeros(len(index), 6), owner.new_zeros(2, len(index), 0)
+        attention = states.new_zeros(len(index), states.shape[1])
+        finished = total.new_full((len(owner), self.options.nbest), -torch.inf)
+        return Beams(*kept, total.flatten(), raw, attention, path, finished)
 
-    def step(self, beams: Beams, step: int, done: list[list[Finished]]) -> Beams:
+    def step(self, beams: Beams, step: int) -> Beams:
         """All hypotheses one token on; those that end go to `done`, utterances may leave."""
-        previous = beams.tokens[:, -1] if step else beams.tokens.new_full((len(beams.total),), END)
+        previous = beams.path[0, :, -1] if step else beams.path.new_full((len(beams.total),), END)
+        prefix = None
         if self.ctc and beams.prefix:
             prefix, reach = self.ctc.score_all(beams.prefix)
             log_probs, state, alignment = self.step_within(beams, previous, self.tensor(reach))
         else:
-            prefix = None
             log_probs, state, alignment = self.speller.step(beams.memory, beams.state, previous)
-        log_probs = log_probs.double()
         if self.options.coverage:
-            self.cover(beams, alignment)
-        ending = self.fusion.finish_all(*beams.lm)
+            beams.attention = beams.attention + alignment
+            covered = self.options.coverage * (beams.attention > COVERED).sum(1).double()  # (N,)
+            beams.total = beams.total + covered - beams.raw[:, -1]
+            beams.raw = torch.cat([beams.raw[:, :-1], covered[:, None]], 1)
+        log_probs, ending = log_probs.double(), self.fusion.finish_all(*beams.lm)
         scores, credit = self.sums(beams, log_probs, ending.weighted, prefix, step)  # (N, V)
-        vocabulary = scores.shape[1]
         best, index = (scores + credit).view(len(beams.owner), -1).topk(2 * self.beam)  # (B, 2K)
         floor = torch.maximum(best[:, :1], beams.finished[:, :1]) - self.threshold
         best = best.masked_fill(best < floor, -torch.inf)
         first = torch.arange(len(beams.owner), device=best.device)[:, None] * self.beam
-        parent, token = first + index // vocabulary, index % vocabulary  # (B, 2K)
-
+        parent, token = first + index // scores.shape[1], index % scores.shape[1]  # (B, 2K)
         # 1. Ends among the best K are finished.
         ends = (token == END) & best.isfinite()
         ends[:, self.beam :] = False
-        raw = beams.raw + self.added(log_probs[:, 0], ending)  # (N, 6)
-        self.finish(beams, raw, parent[ends], best[ends], done)
+        rows, raw = parent[ends], beams.raw + self.added(log_probs[:, 0], ending)  # raw (N, 6)
+        columns = best[ends], raw[rows], *beams.path[:, rows]
+        owners = beams.owner[rows // self.beam].tolist()
+        for owner, *parts in zip(owners, *(column.tolist() for column in columns), strict=True):
+            self.done[owner].append(parts)
         totals = torch.cat([beams.finished, best.masked_fill(~ends, -torch.inf)], 1)
-        finished = totals.topk(self.wanted).values  # (B, n)
-
+        finished = totals.topk(self.options.nbest).values  # (B, n)
         # 2. The best K of the others go on, in utterances that can still improve their list.
         order = (token == END).byte().sort(dim=1, stable=True).indices[:, : self.beam]
-        best = best.gather(1, order)
-        parent = parent.gather(1, order)
+        best, parent, token = (part.gather(1, order) for part in (best, parent, token))
         uncovered = self.options.coverage * self.lengths[beams.owner, None] - beams.raw[parent, -1]
         hoped = (best + uncovered).amax(1) + self.hope
         stay = (best[:, 0] > -torch.inf) & (hoped > finished[:, -1])
-        rows = parent[stay].flatten()
-        chosen = token.gather(1, order)[stay].flatten()
-        return self.advance(
-            beams,
-            state,
-            torch.stack([rows, chosen, alignment.argmax(1)[rows]]),
-            log_probs[rows, chosen],
-            scores[rows, chosen].where(best[stay].flatten().isfinite(), -torch.inf),
-            stay,
-            finished[stay],
-        )
-
-    def cover(self, beams: Beams, alignment: Tensor) -> None:
-        """Pay the beams for the states that the alignment (N, T) of this step adds."""
-        beams.attention = beams.attention + alignment
-        covered = self.options.coverage * (beams.attention > COVERED).sum(1).double()  # (N,)
-        beams.total = beams.total + covered - beams.raw[:, -1]
-        beams.raw = torch.cat([beams.raw[:, :-1], covered[:, None]], 1)
+        rows, tokens = parent[stay].flatten(), token[stay].flatten()
+        parents, chosen = rows.cpu().numpy(), tokens.cpu().numpy()
+        lm, added = self.fusion.take(*States(*(part[parents] for part in beams.lm)), chosen)
+        later = self.ctc.take(beams.prefix, parents, chosen) if self.ctc and beams.prefix else None
+        memory = beams.memory if bool(stay.all()) else beams.memory.select(stay)
+        kept = beams.owner[stay], memory, state.select(rows), lm, later
+        total = scores[rows, tokens].where(best[stay].flatten().isfinite(), -torch.inf)
+        raw = beams.raw[rows] + self.added(log_probs[rows, tokens], added)
+        longer = torch.stack([tokens, alignment.argmax(1)[rows]])[..., None]
+        path = torch.cat([beams.path[:, rows], longer], 2)
+        return Beams(*kept, total, raw, beams.attention[rows], path, finished[stay])
 
     def added(self, log_probs: Tensor, scores: Increments) -> Tensor:
-        """What a token adds to the raw scores: (n, 6); its log_probs (n,) and scores of the LMs."""
-        parts = (scores.token, scores.word, scores.length, scores.unknown)
-        lm = [self.tensor(part) for part in parts]
+        """What a token adds to the raw scores, (n, 6): its log_probs (n,) and scores of the LMs."""
+        lm = [self.tensor(part) for part in scores[:4]]
         return torch.stack([log_probs, *lm, torch.zeros_like(log_probs)], 1)
 
     def step_within(
@@ -223,9 +180,8 @@ class Search:
         """Speller.step with attention near the states (first, last) where CTC awaits the next
         token, reach (N, 2): else it loses its place in utterances longer than those of training.
 
-        Computed over one window an utterance, as wide as the widest of the batch: what its live
-        hypotheses may attend to, and beside it what the location filters read. Rows without a
-        hypothesis may attend to all of it, lest they become NaN.
+        Over one window an utterance, what its live hypotheses may attend to and beside it what the
+        location filters read; rows without a hypothesis attend to all of it, lest they become NaN.
         """
         memory, state, beside = beams.memory, beams.state, self.speller.reach
         frames, alive = memory.outside.shape[1], beams.total.isfinite()
@@ -240,123 +196,63 @@ class Search:
         place = place.repeat_interleave(self.beam, 0)  # (N, W)
         far = (place < low[:, None]) | (place > high[:, None])
         outside = near.outside.repeat_interleave(self.beam, 0) | (far & alive[:, None])
-        log_probs, after, alignment = self.speller.step(
-            near._replace(outside=outside),
-            state._replace(attended=state.attended.gather(1, place)),
-            previous,
-        )
+        before = state._replace(attended=state.attended.gather(1, place))
+        near = near._replace(outside=outside)
+        log_probs, after, alignment = self.speller.step(near, before, previous)
         alignment = torch.zeros_like(state.attended).scatter(1, place, alignment)
         return log_probs, after._replace(attended=state.attended + alignment), alignment
 
     def sums(
-        self,
-        beams: Beams,
-        log_probs: Tensor,
-        ending: NDArray[np.float64],
-        prefix: NDArray[np.float64] | None,
-        step: int,
+        self, beams: Beams, log_probs: Tensor, ending: Doubles, prefix: Doubles | None, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Totals after each possible next token, END included, -inf where forbidden; the credit.
+        """Totals after each possible next token, -inf where forbidden, and the credit: (N, V).
 
-        Both are (N, V). END may only come where attention and CTC find it nearly the best (Hannun
-        et al. 2019), else a language model that likes short sentences cuts them off. It must come
-        at the bound of the length, and where no token fits into the frames that are left.
+        END may only come where attention and CTC find it nearly the best (Hannun et al. 2019): a
+        language model that likes short sentences cuts them off. It must at the bound of the length.
         """
         increments, credit = self.tensor(self.fusion.score_all(*beams.lm))
         increments[:, END] = self.tensor(ending)
         weights = self.fusion.weights
         heard = weights.att * log_probs
+        scores = beams.total[:, None] + heard + increments
         last = (step >= self.limit[beams.owner]).repeat_interleave(self.beam)[:, None]  # (N, 1)
-        last = last.repeat(1, log_probs.shape[1] - 1)
         if prefix is not None:
             by_ctc = self.tensor(prefix)
             credit += weights.ctc * by_ctc
-            last |= by_ctc[:, END + 1 :] <= IMPOSSIBLE
             heard += weights.ctc * by_ctc
+            last = last | (by_ctc[:, END + 1 :] <= IMPOSSIBLE)  # (N, V - 1)
         margin = self.options.end_margin * (weights.att + (weights.ctc if self.ctc else 0.0))
         least = heard[:, END + 1 :].masked_fill(last, -torch.inf).amax(1) - margin
-        scores = beams.total[:, None] + weights.att * log_probs + increments
         scores[:, END].masked_fill_(heard[:, END] < least, -torch.inf)
         scores[:, END + 1 :].masked_fill_(last, -torch.inf)
         return scores, credit
 
-    def finish(
-        self, beams: Beams, raw: Tensor, rows: Tensor, totals: Tensor, done: list[list[Finished]]
-    ) -> None:
-        """Put the hypotheses `rows` (n,), which end now with `totals` (n,), into `done`."""
-        owners = beams.owner[rows // self.beam].tolist()
-        columns = (totals, raw[rows], beams.tokens[rows], beams.frames[rows])
-        for owner, *parts in zip(owners, *(c.tolist() for c in columns), strict=True):
-            done[owner].append(Finished(*parts))
-
-    def advance(
-        self,
-        beams: Beams,
-        state: SpellerState,
-        moves: Tensor,
-        log_probs: Tensor,
-        total: Tensor,
-        stay: Tensor,
-        finished: Tensor,
-    ) -> Beams:
-        """The beams after the moves (3, n): row extended, its new token, the frame attended to.
-
-        log_probs, total (n,) of the moves; stay (B,) marks the utterances that go on.
-        """
-        rows, tokens, frames = moves
-        parents = rows.cpu().numpy()
-        chosen = tokens.cpu().numpy()
-        before = States(*(part[parents] for part in beams.lm))
-        lm, added = self.fusion.take(*before, chosen)
-        ctc = None
-        if self.ctc and beams.prefix:
-            ctc = self.ctc.take(beams.prefix, parents, chosen)
-        memory = beams.memory
-        if not bool(stay.all()):
-            memory = memory.select(stay)
-        return Beams(
-            beams.owner[stay],
-            memory,
-            state.select(rows),
-            lm,
-            ctc,
-            total,
-            beams.raw[rows] + self.added(log_probs, added),
-            beams.attention[rows],
-            torch.cat([beams.tokens[rows], tokens[:, None]], 1),
-            torch.cat([beams.frames[rows], frames[:, None]], 1),
-            finished,
-        )
-
-    def hypotheses(self, finished: list[Finished], frame_shift: float) -> list[Hypothesis]:
-        """The finished hypotheses, the best 2·K at most, with their raw scores."""
-        nbest = []
-        for total, raw, tokens, frames in sorted(finished, key=lambda f: -f.total)[: 2 * self.beam]:
-            lm = {self.fusion.token_name: raw[1], self.fusion.word_name: raw[2]}
-            scores = {
-                "att": raw[0],
-                "lm": {name: score for name, score in lm.items() if name},
-                "length": int(raw[3]),
-                "total": total,
-            }
+    def nbest(self, b: int) -> list[Hypothesis]:
+        """The finished hypotheses of an utterance, raw scores and all; of equal texts the best."""
+        nbest, inventory = [], self.fusion.inventory
+        done = sorted(self.done[b], key=lambda finished: -finished[0])[: 2 * self.beam]
+        for total, (att, *lm, length, unknown, coverage), tokens, frames in done:
+            names = zip((self.fusion.token_name, self.fusion.word_name), lm, strict=True)
+            scores = {"att": att, "lm": {name: score for name, score in names if name}}
+            scores |= {"length": int(length), "total": total}
             if self.fusion.word_name:
-                scores["unknown"] = int(raw[4])
+                scores["unknown"] = int(unknown)
             if self.options.coverage:
-                scores["coverage"] = raw[5]
+                scores["coverage"] = coverage
             attended = np.maximum.accumulate(np.array(frames, np.int64))
-            words = self.fusion.inventory.words(tokens, attended, attended + 1, frame_shift)
-            text = self.fusion.inventory.text(tokens)
-            nbest.append(Hypothesis(text, tokens, scores, words, frames))
-        return nbest
+            words = inventory.words(tokens, attended, attended + 1, self.frame_shift)
+            nbest.append(Hypothesis(inventory.text(tokens), tokens, scores, words, frames))
+        if self.ctc_log_probs is not None and nbest:
+            log_probs = self.ctc_log_probs[b, : int(self.lengths[b])].float().cpu().numpy()
+            texts = [np.array(hypothesis.tokens, np.int32) for hypothesis in nbest]
+            bounds = np.cumsum([0, *map(len, texts)])
+            _, _, sums = align(log_probs, np.concatenate(texts), bounds)  # over all alignments
+            for hypothesis, score in zip(nbest, sums.tolist(), strict=True):
+                hypothesis.scores["ctc"] = max(score, IMPOSSIBLE)
+        best: dict[str, Hypothesis] = {}
+        for hypothesis in sort_nbest(nbest, self.fusion.weights):
+            best.setdefault(hypothesis.text, hypothesis)
+        return list(best.values())[: self.options.nbest]
 
-    def tensor(self, array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
+    def tensor(self, array: Doubles | Ints) -> Tensor:
         return torch.from_numpy(array).to(self.lengths.device, torch.float64)
-
-
-def add_ctc(nbest: Sequence[Hypothesis], log_probs: Tensor) -> None:
-    """Give each hypothesis its score "ctc": log Σ over alignments, from log_probs (T, V)."""
-    texts = [np.array(hypothesis.tokens, np.int32) for hypothesis in nbest]
-    bounds = np.cumsum([0, *map(len, texts)])
-    _, _, sums = align(log_probs.float().cpu().numpy(), np.concatenate(texts), bounds)
-    for hypothesis, score in zip(nbest, sums.tolist(), strict=True):
-        hypothesis.scores["ctc"] = max(score, IMPOSSIBLE)

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding import lexicon_beam, lexicon_tree
+from asr.decoding.align import Pauses
 from asr.decoding.fusion import Fusion
 from asr.decoding.hotwords import NO_HOT_WORDS, HotWords, Phrases
 from asr.decoding.lexicon_align import SAFE, trace
 from asr.decoding.lexicon_tree import ARC, END, NODE, Arrays, Model
 from asr.decoding.options import SearchOptions
-from asr.decoding.pauses import Pauses
 from asr.decoding.prefix_tree import LIMIT
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights, Word

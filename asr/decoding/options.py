@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from asr.errors import InputError
 
@@ -28,31 +28,17 @@ class SearchOptions:
     attention_margin: float = 1.0  # joint: seconds attended to beyond where CTC awaits the token
 
     def __post_init__(self) -> None:
-        for name in ("beam", "nbest", "tokens_per_frame"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError(f"is {value}; it must be at least 1", name.replace("_", "-"))
-        if not 0 <= self.coverage < math.inf:
-            raise InputError(f"is {self.coverage}; it must be 0 or more", "coverage")
-        for name in (
-            "beam_threshold",
-            "token_threshold",
-            "blank_skip",
-            "end_margin",
-            "length_ratio",
-            "attention_margin",
-        ):
-            value = getattr(self, name)
-            if math.isnan(value) or value <= 0:
-                raise InputError(f"is {value}; it must be positive", name.replace("_", "-"))
+        for field in fields(self):
+            value, must = getattr(self, field.name), "positive"
+            right = value > 0
+            if field.name == "coverage":
+                right, must = 0 <= value < math.inf, "0 or more"
+            elif field.type == "int":
+                right, must = value >= 1, "at least 1"
+            if not right:
+                name = field.name.replace("_", "-")
+                raise InputError(f"is {value}; it must be {must}", name)
 
 
 # Prunes nothing: finds the best of all texts wherever the beam can hold all prefixes.
-EXHAUSTIVE = SearchOptions(
-    beam=100_000,
-    beam_threshold=math.inf,
-    token_threshold=math.inf,
-    tokens_per_frame=1_000_000,
-    blank_skip=1.0,
-    end_margin=math.inf,
-)
+EXHAUSTIVE = SearchOptions(100_000, 1, math.inf, math.inf, 1_000_000, 1.0, math.inf)

@@ -1,28 +1,32 @@
 """Recordings of any length: segments, decoded in batches across recordings, and stitched.
 
-A segment ends at a pause that is long enough to be sure of. Whether a shorter one within it ends a
-sentence, the totals of the search tell: see `best_reading`.
-
 Two segments overlap where no pause was found between them. Their words are joined in the middle of
 the widest gap that the words of both leave: there CTC says blank on either side, and no word is
-lost or doubled.
+lost or doubled. A `Journal` keeps on disk what is decoded: a run that was stopped continues.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from typing import Any, NamedTuple
+from functools import reduce
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.data.segment import OVERLAP, VAD, Place, Segment, Stretch, beginning, segments
 from asr.errors import AudioError
+from asr.files import cannot_write
 from asr.hypothesis import Hypothesis, Word, hypothesis_from, join_words
 
 Samples = NDArray[np.float32]
+Decode: TypeAlias = Callable[[Sequence[Samples]], list[list[Hypothesis]]]
+Network: TypeAlias = Callable[[Sequence[Samples]], Sequence[Samples]]
 
 WINDOW_SECONDS = 240.0  # of segments decoded together, sorted by length
 WINDOW_SIZE = 1000  # segments and ends of recordings at most
@@ -72,7 +76,6 @@ class Transcript:
 
     @property
     def place(self) -> Place:
-        """Where the next segment is to be looked for."""
         return self.parts[-1].after if self.parts else Place()
 
     def hypothesis(self) -> Hypothesis:
@@ -94,9 +97,7 @@ class Transcript:
 def together(hypotheses: Sequence[Hypothesis], words: list[Word]) -> Hypothesis:
     """Hypotheses that follow each other as one with these words, and the sums of their scores."""
     tokens = [token for hypothesis in hypotheses for token in hypothesis.tokens]
-    scores: dict[str, Any] = {}
-    for hypothesis in hypotheses:
-        scores = add(scores, hypothesis.scores)
+    scores = reduce(add, (hypothesis.scores for hypothesis in hypotheses), dict[str, Any]())
     return Hypothesis(join_words([word.word for word in words]), tokens, scores, words)
 
 
@@ -110,8 +111,8 @@ def add(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
 
 
 def joint(left: Sequence[Word], right: Sequence[Word], start: float, end: float) -> float:
-    """The middle of the widest gap in the words of both sides, away from the ends of the overlap
-    [start, end]; where there is none, the middle of the overlap."""
+    """The middle of the widest gap in the words of both sides within the overlap [start, end], away
+    from its ends; where there is none, the middle of the overlap."""
     words = sorted((word.start, word.end) for word in (*left[-100:], *right[:100]))
     start, end = min(start + EDGE, end), max(end - EDGE, start)
     best, reached = (0.0, (start + end) / 2), start
@@ -124,19 +125,38 @@ def joint(left: Sequence[Word], right: Sequence[Word], start: float, end: float)
 
 def decode_recordings(
     recordings: Iterable[Recording],
-    decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
+    decode: Decode,
     rate: int,
     overlap: float = OVERLAP,
     vad: VAD | None = None,
 ) -> Iterator[Event]:
     """The parts of all recordings in order, each recording followed by an Event of its end.
 
-    decode: n-best lists of waveforms, an empty one where outputs are not numbers, which fails the
+    decode: n-best lists of waveforms, empty where outputs are not numbers, which fails the
     recording; words without times get a share of their segment's. vad: see `segments`.
     """
     window: list[tuple[Event, Segment | None]] = []
-    size = 0.0
     failed: set[int] = set()  # recordings with a segment that cannot be decoded
+
+    def decoded() -> Iterator[Event]:
+        parts = [segment for _, segment in window if segment is not None]
+        found = iter(decode([p.samples[s.begin : s.end] for p in parts for s in p.stretch.all()]))
+        for event, segment in window:
+            if segment is None:
+                wrong = AudioError("the network's outputs are not numbers", None, "Leave it out.")
+                error = event.error or (wrong if event.number in failed else None)
+                yield event._replace(error=error)
+                continue
+            hypothesis = best_reading(segment.stretch, segment.start, found, rate)
+            if hypothesis is None:
+                failed.add(event.number)
+            elif event.number not in failed:
+                start, end = ((segment.start + n) / rate for n in (0, len(segment.samples)))
+                part = Part(start, end, segment.overlaps, segment.after, hypothesis)
+                yield event._replace(part=part)
+        window.clear()
+
+    size = 0.0
     for number, recording in enumerate(recordings):
         error = None
         try:
@@ -145,48 +165,20 @@ def decode_recordings(
                 window.append((Event(number), segment))
                 size += len(segment.samples) / rate
                 if size > WINDOW_SECONDS or len(window) >= WINDOW_SIZE:
-                    yield from _decode_window(window, decode, rate, failed)
-                    window, size = [], 0.0
+                    yield from decoded()
+                    size = 0.0
         except AudioError as caught:
             error = caught
         window.append((Event(number, error=error), None))
-    yield from _decode_window(window, decode, rate, failed)
-
-
-def _decode_window(
-    window: Sequence[tuple[Event, Segment | None]],
-    decode: Callable[[Sequence[Samples]], list[list[Hypothesis]]],
-    rate: int,
-    failed: set[int],
-) -> Iterator[Event]:
-    parts = [segment for _, segment in window if segment is not None]
-    stretches = [(part, stretch) for part in parts for stretch in part.stretch.all()]
-    found = iter(decode([part.samples[s.begin : s.end] for part, s in stretches]))
-    for event, segment in window:
-        if segment is None:
-            if event.number in failed:
-                error = AudioError("the network's outputs are not numbers", None, "Leave it out.")
-                event = event._replace(error=event.error or error)
-            yield event
-            continue
-        start, end = ((segment.start + n) / rate for n in (0, len(segment.samples)))
-        hypothesis = best_reading(segment.stretch, segment.start, found, rate)
-        if hypothesis is None:
-            failed.add(event.number)
-        elif event.number not in failed:
-            part = Part(start, end, segment.overlaps, segment.after, hypothesis)
-            yield event._replace(part=part)
+    yield from decoded()
 
 
 def best_reading(
     stretch: Stretch, offset: int, found: Iterator[list[Hypothesis]], rate: int
 ) -> Hypothesis | None:
-    """The text with the highest total: of the whole stretch, or of its halves read by themselves,
-
-        best(stretch) = max(total(stretch), Σ best(half))
-
-    so that a language model ends a sentence at those short pauses where sentences end, and nowhere
-    else. None where outputs are not numbers.
+    """The text with the highest total, of the whole stretch or of its halves read by themselves: so
+    a language model ends a sentence at those short pauses where sentences end, and nowhere else.
+    None where outputs are not numbers.
 
     found: n-best lists of `stretch.all()`; offset: where the segment begins, in samples.
     """
@@ -196,51 +188,107 @@ def best_reading(
     if not nbest:
         return None
     whole = nbest[0]
-    whole.words = shifted(whole, start, end)
+    for word in whole.words:
+        word.start, word.end = round(start + word.start, 4), round(start + word.end, 4)
+    if not whole.words:  # each gets its share
+        said = whole.text.split()
+        edges = [round(edge, 4) for edge in np.linspace(start, end, len(said) + 1).tolist()]
+        whole.words = [Word(*one) for one in zip(said, edges[:-1], edges[1:], strict=True)]
     known = [half for half in halves if half is not None]
     if len(known) < 2 or sum(half.total for half in known) <= whole.total:
         return whole
     return together(known, [word for half in known for word in half.words])
 
 
-def shifted(hypothesis: Hypothesis, start: float, end: float) -> list[Word]:
-    """The words with times from the beginning of the recording."""
-    if hypothesis.words:
-        times = [(start + word.start, start + word.end) for word in hypothesis.words]
-        words = [(word.word, word.confidence) for word in hypothesis.words]
-    else:
-        words = [(word, None) for word in hypothesis.text.split()]
-        edges = np.linspace(start, end, len(words) + 1).tolist()
-        times = list(pairwise(edges))
-    return [
-        Word(word, round(first, 4), round(last, 4), confidence)
-        for (word, confidence), (first, last) in zip(words, times, strict=True)
-    ]
-
-
 def stitched_outputs(
-    samples: Samples,
-    rate: int,
-    hop: int,
-    log_probs: Callable[[Sequence[Samples]], Sequence[Samples]],
-    vad: VAD | None = None,
+    samples: Samples, rate: int, hop: int, log_probs: Network, vad: VAD | None = None
 ) -> Samples:
-    """CTC outputs (T, V) of a recording (N,): of its segments, each at its place, and between them
-    blank, whose log-probability is 0.
-
-    hop: samples between outputs; log_probs: the outputs of waveforms. What no pause divides is
-    given to the network whole, margins included, as `decode` does.
+    """CTC outputs (T, V) of a recording (N,): `log_probs` of its segments, each at its place, and
+    between them blank, whose log-probability is 0. hop: samples between outputs. What no pause
+    divides is given to the network whole, margins included, as `decode` does.
     """
-    parts = list(segments([samples], rate, vad=vad))
+    parts = [(part, part.start // hop) for part in segments([samples], rate, vad=vad)]
     if len(parts) < 2:
         return log_probs([samples])[0]
-    begins = [part.start // hop for part in parts]
-    ends = [part.start + len(part.samples) for part in parts]
-    found = log_probs([samples[hop * b : e] for b, e in zip(begins, ends, strict=True)])
-    frames = max(len(samples) // hop, *(b + len(f) for b, f in zip(begins, found, strict=True)))
-    whole = np.full((frames, found[0].shape[1]), NO_SPEECH, np.float32)
+    found = log_probs([samples[hop * b : p.start + len(p.samples)] for p, b in parts])
+    frames = max(b + len(outputs) for (_, b), outputs in zip(parts, found, strict=True))
+    whole = np.full((max(frames, len(samples) // hop), found[0].shape[1]), NO_SPEECH, np.float32)
     whole[:, 0] = 0.0
-    for part, begin, outputs in zip(parts, begins, found, strict=True):
+    for (part, begin), outputs in zip(parts, found, strict=True):
         known = round(OVERLAP / 2 * rate / hop) if part.overlaps else 0
         whole[begin + known : begin + len(outputs)] = outputs[known:]
     return whole
+
+
+class Journal:
+    """JSON lines, a part or the end of a file each, in a folder (None: in memory only).
+
+    command: everything that the results depend on but the files' contents (JSON, or str). A block
+    without exception removes the file at its end. Of a source that has changed nothing is taken.
+    """
+
+    def __init__(self, folder: Path | None, command: object) -> None:
+        self._parts: defaultdict[str, Transcript] = defaultdict(Transcript)
+        self._done: set[str] = set()
+        self._file: IO[bytes] | None = None
+        content = json.dumps(command, sort_keys=True, default=str)
+        name = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.path = folder and folder / f".transcribe-{name}.jsonl"
+        if not self.path or not self.path.exists():
+            return
+        with open(self.path, "r+b") as file:
+            whole = 0
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    name, state, part = (record[key] for key in ("file", "state", "part"))
+                    if state == _state(Path(name)):
+                        self._take(name, part and part_from(part))
+                except (ValueError, KeyError, TypeError):
+                    break  # stopped while this was written
+                whole += len(line)
+            file.truncate(whole)
+
+    def _take(self, name: str, part: Part | None) -> None:
+        if part is not None:
+            self._parts[name].parts.append(part)
+        else:
+            self._parts.pop(name, None)
+            self._done.add(name)
+
+    def __getitem__(self, file: Path) -> Transcript:
+        """The parts of a file that is not done."""
+        return self._parts.get(str(file), Transcript())
+
+    def is_done(self, file: Path) -> bool:
+        return str(file) in self._done
+
+    def add(self, file: Path, part: Part | None) -> None:
+        """A decoded part; None: the file is done, its results written."""
+        self._take(str(file), part)
+        state = _state(file)
+        if self.path is None or not state:  # standard input is another one each time
+            return
+        record = {"file": str(file), "state": state, "part": part and part.to_dict()}
+        try:
+            self._file = self._file or open(self.path, "ab", buffering=0)
+            self._file.write(json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._file:
+            self._file.close()
+        if self.path and error is None:
+            self.path.unlink(missing_ok=True)
+
+
+def _state(file: Path) -> list[int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]

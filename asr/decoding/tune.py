@@ -3,30 +3,35 @@ set's n-best lists.
 
     errors(w) = Σ_u E[u, argmax_h S[u, h]·w]
 
-S holds the raw scores of each hypothesis, E its word errors, both computed once; a point w is then
-a matrix product. The surface is a staircase, noisy in w. Therefore the point chosen is the one with
-the fewest errors on average over a box around it (± one step of the coarse grid), the most
-central one of equals; it lies on a plateau rather than in a lucky hole.
+S holds the raw scores of each hypothesis, E its word errors: a `Table`. The surface is a staircase,
+noisy in w. Therefore the point chosen has the fewest errors on average over a box around it (± one
+step of the coarse grid) and is the most central one of equals: on a plateau, in no lucky hole.
 
 Weights for a search are not moved further from those that the list was made with than the set can
-justify: a search at other weights finds other hypotheses, those that the list lacks for a reason.
-Where they move far, the set is decoded again with them, and they are tuned on all lists, until they
-stay (Och 2003).
+justify: a search at other weights finds other hypotheses. Where they move far, the set is decoded
+again with them, and they are tuned on all lists, until they stay (Och 2003).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress, product
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
-from asr.decoding.table import Floats, Table, count_errors, first_errors
+from asr.confidence import Flags, matches
+from asr.data.manifest import Manifest
 from asr.errors import InputError
-from asr.hypothesis import Weights
+from asr.hypothesis import NBest, Weights
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Normalize = Callable[[str], str]
+Weightings = Sequence[Weights]
 
 MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies at its upper end
 MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
@@ -37,11 +42,146 @@ COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
 PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
 EXTENSIONS = 4  # most times that the range grows by half
 ROUNDS = 4  # most refinements
+OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the others are LMs
+
+
+@dataclass(slots=True)
+class Table:
+    """N-best lists as arrays: U utterances with at most H hypotheses each."""
+
+    # "ctc", "att", the LMs' names, "length", where there are any "unknown" (letters of unknown
+    # words) and "bonuses" (hot words, coverage: their weight is 1)
+    columns: list[str]
+    scores: Floats  # (U, H, K) raw
+    errors: NDArray[np.int32]  # (U, H) word errors
+    valid: NDArray[np.bool_]  # (U, H) False where an utterance has fewer hypotheses
+    words: int  # of the references
+
+    @property
+    def lms(self) -> list[str]:
+        return [name for name in self.columns if name not in OWN_COLUMNS]
+
+    @property
+    def oracle(self) -> int:
+        """Errors if the best hypothesis of every list were chosen."""
+        return int(np.where(self.valid, self.errors, np.iinfo(np.int32).max).min(axis=1).sum())
+
+    @property
+    def first(self) -> int:
+        return int(self.errors[:, 0].sum())
+
+
+def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
+    """{id: text} of a manifest. Raises InputError if an utterance has no text."""
+    manifest = Manifest.open(path)
+    texts: dict[str, str] = {}
+    for utterance in manifest:
+        if utterance.text is None:
+            what = f"utterance '{utterance.id}' has no text"
+            raise InputError(what, path, "Give a manifest with transcripts.")
+        texts[utterance.id] = utterance.text
+    return texts, manifest
+
+
+def word_errors(reference: str, texts: Sequence[str]) -> NDArray[np.int32]:
+    """Word errors of every text of an n-best list, (H,)."""
+    said = reference.split()
+    return np.array([Levenshtein.distance(said, text.split()) for text in texts], dtype=np.int32)
+
+
+def tabulate(
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
+) -> Table:
+    """Scores and errors of the utterances that have a reference; both sides are normalised, and a
+    failure (no hypothesis) counts as an empty text. Raises InputError if there is none, if some
+    hypotheses lack a score that others have, and for an LM that is called as another score is."""
+    lists = [utterance for utterance in utterances if utterance.id in references]
+    hypotheses = [hypothesis for utterance in lists for hypothesis in utterance.nbest]
+    if not lists:
+        what = "no utterance of the n-best list is in the manifest"
+        raise InputError(what, "--ref", "Give its own manifest.")
+    if not hypotheses:
+        raise InputError("the n-best list has no hypotheses", None, "Decode again.")
+    kinds = {
+        (*(key for key in ("ctc", "att") if key in h.scores), *sorted(h.scores.get("lm", {})))
+        for h in hypotheses
+    }
+    if len(kinds) > 1:
+        raise InputError("not all hypotheses have the same scores", None, "Decode again.")
+    lms = hypotheses[0].scores.get("lm", {})
+    for name in lms.keys() & {*OWN_COLUMNS, "bonus", "ratio"}:  # the latter are axes of a Space
+        what = f"a language model is called '{name}', as one of the other scores is"
+        raise InputError(what, None, "Decode again with its file renamed (rescored: with --name).")
+    columns = [*kinds.pop(), "length"]
+    columns += ["unknown"] * any(h.scores.get("unknown") for h in hypotheses)
+    columns += ["bonuses"] * any(h.bonuses for h in hypotheses)
+    shape = len(lists), max(len(utterance.nbest) for utterance in lists)
+    scores, errors = np.zeros((*shape, len(columns)), np.float32), np.zeros(shape, np.int32)
+    table = Table(columns, scores, errors, np.zeros(shape, np.bool_), words=0)
+    for u, utterance in enumerate(lists):
+        said = normalize(references[utterance.id])
+        texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest] or [""]
+        table.words += len(said.split())
+        errors[u, : len(texts)], table.valid[u, : len(texts)] = word_errors(said, texts), True
+        for h, hypothesis in enumerate(utterance.nbest):
+            flat = {"unknown": 0, **hypothesis.scores, **hypothesis.scores.get("lm", {})}
+            flat["bonuses"] = hypothesis.bonuses
+            scores[u, h] = [flat[column] for column in columns]
+    return table
+
+
+def word_lists(
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize, totals: Floats
+) -> list[tuple[Doubles, Flags, Flags]]:
+    """What `confidence.fit` takes, of the same lists as `tabulate`; totals (U, H)."""
+    lists = []
+    known = (utterance for utterance in utterances if utterance.id in references)
+    for row, utterance in zip(totals, known, strict=True):
+        if utterance.nbest:
+            texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
+            scores = row[: len(texts)].astype(np.float64)
+            words = texts[int(scores.argmax())].split()
+            [correct] = matches(words, [normalize(references[utterance.id])])
+            lists.append((scores, matches(words, texts), correct))
+    return lists
+
+
+def errors_found(
+    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
+) -> int:
+    """Word errors of the first hypotheses; a failure counts as an empty text."""
+    known = ((normalize(references[u.id]), u.text) for u in utterances if u.id in references)
+    return sum(int(word_errors(said, [normalize(text)])[0]) for said, text in known)
+
+
+def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:
+    """Word errors of each utterance's best hypothesis by each weight vector: (P, K) -> (P, U)."""
+    totals = points @ table.scores.reshape(-1, table.scores.shape[2]).T
+    blocked = np.where(table.valid, 0.0, -np.inf).astype(np.float32)  # (U, H)
+    best = (totals.reshape(-1, *table.valid.shape) + blocked).argmax(axis=2)  # (P, U)
+    errors: NDArray[np.int64] = table.errors[np.arange(len(table.errors)), best]
+    return errors
+
+
+def count_errors(table: Table, points: Floats) -> NDArray[np.int64]:
+    """Word errors of the set by each weight vector: points (P, K) -> (P,); in bounded memory."""
+    size = max(1, 4_000_000 // max(table.valid.size, 1))
+    blocks = [points[begin : begin + size] for begin in range(0, len(points), size)]
+    return np.concatenate([first_errors(table, block).sum(axis=1) for block in blocks])
+
+
+def wer_report(rates: Mapping[str, float]) -> str:
+    """ "WER first-best 20.00% -> rescored 15.00%, oracle 10.00%: 50% of the gap ..." """
+    before, after, oracle = rates.values()
+    first, second, third = (f"{name} {rate:.2%}" for name, rate in rates.items())
+    closed = "the lists hold nothing better"
+    if before > oracle:
+        closed = f"{(before - after) / (before - oracle):.0%} of the gap to the oracle closed"
+    return f"WER {first} -> {second}, {third}: {closed}"
 
 
 def refuse_test(splits: Iterable[object], where: Path | str) -> None:
-    """Raises InputError where a part is of a test set: weights tuned on it would make its WER
-    meaningless."""
+    """Raises InputError where a part is of a test set: its WER would mean nothing."""
     if "test" in splits:
         raise InputError("holds a test set", where, "Tune on a dev set.")
 
@@ -49,104 +189,100 @@ def refuse_test(splits: Iterable[object], where: Path | str) -> None:
 @dataclass(slots=True)
 class Space:
     """The axes searched: `ratio` of ctc to att where a list has both, the LMs, `unknown` where some
-    words are, the bonus.
-
-    lows, highs: range of every axis; hard: (lowest, highest) values that an axis can have at all.
-    """
+    words are, the bonus."""
 
     names: list[str]
-    lows: NDArray[np.float64]
-    highs: NDArray[np.float64]
-    hard: list[tuple[float, float]]
+    lows: Doubles  # range of every axis
+    highs: Doubles
+    hard: list[tuple[float, float]]  # lowest and highest value that an axis can have at all
 
     @classmethod
     def of(cls, table: Table, length_unit: str) -> Space:
-        axes = (
-            [("ratio", 0.0, MAX_RATIO, (0.0, MAX_RATIO))]
-            if {"ctc", "att"} <= {*table.columns}
-            else []
-        )
-        axes += [(name, 0.0, MAX_LM_WEIGHT, (0.0, np.inf)) for name in table.lms]
+        axes = dict.fromkeys(table.lms, (0.0, MAX_LM_WEIGHT, (0.0, np.inf)))
+        if {"ctc", "att"} <= {*table.columns}:
+            axes = {"ratio": (0.0, MAX_RATIO, (0.0, MAX_RATIO)), **axes}
         if "unknown" in table.columns:
-            axes += [("unknown", *UNK_RANGE, (-np.inf, 0.0))]
-        axes += [("bonus", *BONUS_RANGE[length_unit], (-np.inf, np.inf))]
-        names, lows, highs, hard = zip(*axes, strict=True)
-        return cls(list(names), np.array(lows), np.array(highs), list(hard))
+            axes["unknown"] = (*UNK_RANGE, (-np.inf, 0.0))
+        axes["bonus"] = (*BONUS_RANGE[length_unit], (-np.inf, np.inf))
+        lows, highs, hard = zip(*axes.values(), strict=True)
+        return cls(list(axes), np.array(lows), np.array(highs), list(hard))
 
-    def points(self, table: Table, values: NDArray[np.float64]) -> Floats:
+    def points(self, table: Table, values: Doubles) -> Floats:
         """Weight vectors in the table's columns (P, K) from values of the axes (P, A)."""
-        axis = {name: values[:, a] for a, name in enumerate(self.names)}
-        one = np.ones(len(values))
-        ratio = axis.get("ratio")
-        known = {
-            **axis,
-            "ctc": one if ratio is None else ratio,
-            "att": one if ratio is None else 1 - ratio,
-            "length": axis["bonus"],
-            "bonuses": one,
-        }
+        known = dict(zip(self.names, values.T, strict=True))
+        ratio, one = known.get("ratio"), np.ones(len(values))
+        known |= {"ctc": one, "att": one, "length": known["bonus"], "bonuses": one}
+        if ratio is not None:
+            known |= {"ctc": ratio, "att": 1 - ratio}
         return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
 
-    def value(self, weights: Weights) -> NDArray[np.float64]:
+    def value(self, weights: Weights) -> Doubles:
         """Values of the axes (A,) that order hypotheses as `weights` do; inverse of `points`."""
+        known = {"ratio": weights.ctc, "bonus": weights.bonus, "unknown": weights.unk, **weights.lm}
         scale = weights.ctc + weights.att
-        known = {"ratio": weights.ctc, "bonus": weights.bonus, "unknown": weights.unk}
-        known |= weights.lm
         return np.array([known.get(name, 0.0) for name in self.names]) / scale
 
-    def weights(self, table: Table, value: NDArray[np.float64]) -> Weights:
-        point = dict(zip(table.columns, self.points(table, value[None])[0].tolist(), strict=True))
-        point = {name: round(weight, 4) for name, weight in point.items()}
-        return Weights(
-            ctc=point.get("ctc", 0.0),
-            att=point.get("att", 0.0),
-            lm={name: point[name] for name in table.lms},
-            bonus=point["length"],
-            unk=point.get("unknown", 0.0),
-        )
+    def weights(self, table: Table, value: Doubles) -> Weights:
+        numbers = self.points(table, value[None])[0].tolist()
+        point = {n: round(w, 4) for n, w in zip(table.columns, numbers, strict=True)}
+        lm = {name: point[name] for name in table.lms}
+        heads = point.get("ctc", 0.0), point.get("att", 0.0)
+        return Weights(*heads, lm, point["length"], point.get("unknown", 0.0))
 
 
 @dataclass(slots=True)
 class Tuned:
-    """The weights chosen, their errors on the set, and two kinds of axes: edges, at whose end they
-    lie, and far, on which they lie over a quarter of the first range from the nearest list's.
-    """
+    """The weights chosen."""
 
     weights: Weights
-    errors: int
-    edges: list[str]
-    far: list[str]
+    errors: int  # on the set
+    edges: list[str]  # axes at whose end they lie
+    far: list[str]  # on which they lie over a quarter of the first range from the nearest list's
     space: Space
-    value: NDArray[np.float64]
+    value: Doubles  # (A,) of the axes
     point: Floats  # (K,): the weights of the table's columns
 
 
 def tune(
-    table: Table,
-    length_unit: str,
-    own: Sequence[Weights] = (),
-    stay: bool = True,
-    found: Sequence[int] = (),
+    table: Table, unit: str, own: Weightings = (), stay: bool = True, found: Sequence[int] = ()
 ) -> Tuned:
     """Coarse grid (its range grows while the best point lies at an end), then a finer one.
 
     own: weights by which the lists were made; no result makes more errors than the best of them.
-    stay: it is near that, as it is for a search.
-    found: for each of `own` the errors that its search made; see `settled`.
+    stay: it is near that, as it is for a search. found: errors of each one's search; see `settled`.
     Raises InputError where no list has two hypotheses to choose from.
     """
     if table.valid.shape[1] < 2:
-        raise InputError(
-            "each list has one hypothesis, so weights change nothing",
-            None,
-            "Decode the dev set again with --beam 100 --nbest 100.",
-        )
-    space = Space.of(table, length_unit)
+        what = "each list has one hypothesis, so weights change nothing"
+        raise InputError(what, None, "Decode the dev set again with --beam 100 --nbest 100.")
+    space = Space.of(table, unit)
     quarter = (space.highs - space.lows) / 4
+    value, edges = search(table, space)
+    errors, far = None, np.zeros(len(space.names), np.bool_)
+    usable = [weights.ctc + weights.att > 0 for weights in own]
+    if any(usable):
+        starts = np.stack([space.value(weights) for weights in compress(own, usable)])
+        start = starts[count_errors(table, space.points(table, starts)).argmin()]
+        if stay:
+            value = towards(table, space, value, start)
+        elif np.subtract(*count_errors(table, space.points(table, np.stack([value, start])))) > 0:
+            value = start
+        if stay and found:
+            value, errors = settled(table, space, value, starts, [*compress(found, usable)])
+        away = np.abs(starts - value) / quarter
+        far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
+    point = space.points(table, value[None])
+    errors = int(count_errors(table, point)[0]) if errors is None else errors
+    at_end, moved = [space.names[a] for a in edges], [*compress(space.names, far)]
+    return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point[0])
+
+
+def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
+    """The `best_point` of both grids, and the edges of the coarse one, which widens `space`."""
     count = COARSE[min(len(space.names), max(COARSE))]
     parts = PARTS[min(len(space.names), max(PARTS))]
     for extension in range(EXTENSIONS + 1):
-        axes = [np.linspace(*span, count) for span in zip(space.lows, space.highs, strict=True)]
+        axes = [*np.linspace(space.lows, space.highs, count, axis=1)]
         value, edges = best_point(table, space, axes, 1)
         if not edges or extension == EXTENSIONS:
             break
@@ -158,63 +294,31 @@ def tune(
     offsets = np.arange(-2 * parts, 2 * parts + 1) / parts
     for _ in range(ROUNDS):  # follows a valley beyond the first window
         before = value
-        fine = [
-            np.unique((v + step * offsets).clip(*hard))
-            for v, step, hard in zip(value, steps, space.hard, strict=True)
-        ]
+        windows = zip(before[:, None] + steps[:, None] * offsets, space.hard, strict=True)
+        fine = [np.unique(window.clip(*hard)) for window, hard in windows]
         value, _ = best_point(table, space, fine, parts, before)
         if np.allclose(value, before):
             break
-    far = np.zeros(len(space.names), np.bool_)
-    errors = None
-    usable = [weights.ctc + weights.att > 0 for weights in own]
-    starts = [space.value(weights) for weights in compress(own, usable)]
-    found = [*compress(found, usable)]
-    if starts:
-        start = starts[count_errors(table, space.points(table, np.stack(starts))).argmin()]
-        if stay:
-            value = towards(table, space, value, start)
-            if found:
-                value, errors = settled(table, space, value, np.stack(starts), found)
-        else:
-            ends = np.stack([value, start])
-            value = ends[count_errors(table, space.points(table, ends)).argmin()]
-        away = np.abs(np.stack(starts) - value) / quarter
-        far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
-    weights = space.weights(table, value)
-    point = space.points(table, value[None])
-    if errors is None:
-        errors = int(count_errors(table, point)[0])
-    at_end, moved = ([space.names[a] for a in axes] for axes in (edges, np.flatnonzero(far)))
-    return Tuned(weights, errors, at_end, moved, space, value, point[0])
+    return value, edges
 
 
-def towards(
-    table: Table, space: Space, value: NDArray[np.float64], start: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The point nearest to `start` on the way from `value` whose errors are as few, but for noise.
-
-    Noise is half a standard error of the paired difference between the two ends, over utterances.
-    """
+def towards(table: Table, space: Space, value: Doubles, start: Doubles) -> Doubles:
+    """The point nearest to `start` on the way from `value` whose errors are as few, but for noise:
+    half a standard error of the paired difference between the two ends, over utterances."""
     way = value + np.linspace(1, 0, 21)[:, None] * (start - value)
     errors = first_errors(table, space.points(table, way))  # (P, U)
     noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
-    near: NDArray[np.float64] = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
+    near: Doubles = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
     return near
 
 
 def settled(
-    table: Table,
-    space: Space,
-    value: NDArray[np.float64],
-    starts: NDArray[np.float64],
-    found: Sequence[int],
-) -> tuple[NDArray[np.float64], int]:
+    table: Table, space: Space, value: Doubles, starts: Doubles, found: Sequence[int]
+) -> tuple[Doubles, int]:
     """The point `value` or that of one of the lists (L, A), and the errors to expect there.
 
-    All lists together promise hypotheses that a search need not find. By as much as the nearest
-    list's search fell short of what they promise at its weights, by so much will that at `value`.
-    found: errors of each search.
+    By as much as the nearest list's search (errors `found`) fell short of what all lists together
+    promise at its weights, by so much will that at `value`.
     """
     short = np.array(found) - count_errors(table, space.points(table, starts))
     nearest = (np.abs(starts - value) / (space.highs - space.lows)).max(axis=1).argmin()
@@ -224,17 +328,13 @@ def settled(
 
 
 def best_point(
-    table: Table,
-    space: Space,
-    axes: Sequence[NDArray[np.float64]],
-    radius: int,
-    near: NDArray[np.float64] | None = None,
-) -> tuple[NDArray[np.float64], dict[int, int]]:
-    """The grid point with the fewest errors averaged over a box of ± `radius` points.
+    table: Table, space: Space, axes: Sequence[Doubles], radius: int, near: Doubles | None = None
+) -> tuple[Doubles, dict[int, int]]:
+    """The grid point with the fewest errors averaged over a box of ± `radius` points, and the axes
+    where such points reach one end that can be moved: {axis: -1 or +1}.
 
     Of equal points the one nearest to `near`; without it the most central one, or on an axis that
     has no effect (they reach both of its ends) the smallest weight.
-    Also the axes where they reach one end that can be moved: {axis: -1 or +1}.
     """
     values = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (n_1, ..., n_A, A)
     points = space.points(table, values.reshape(-1, len(axes)))
@@ -242,10 +342,9 @@ def best_point(
     smooth = box_mean(surface, radius)
     ties = values[smooth <= smooth.min() + 1e-9]  # (n, A)
     centre, edges = ties.mean(axis=0), {}
-    for a, axis in enumerate(axes):
+    for a, (axis, (low, high)) in enumerate(zip(axes, space.hard, strict=True)):
         at_low = ties[:, a].min() <= axis[: radius + 1].max()
         at_high = ties[:, a].max() >= axis[-radius - 1 :].min()
-        low, high = space.hard[a]
         if at_low and at_high:
             centre[a] = np.clip(0.0, axis[0], axis[-1])
         elif at_low and axis[0] > low:
@@ -254,14 +353,13 @@ def best_point(
             edges[a] = 1
     widths = np.array([max(np.ptp(axis), 1e-9) for axis in axes])
     distances = (((ties - (centre if near is None else near)) / widths) ** 2).sum(axis=1)
-    best: NDArray[np.float64] = ties[distances.argmin()]
+    best: Doubles = ties[distances.argmin()]
     return best, edges
 
 
-def box_mean(surface: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
+def box_mean(surface: Doubles, radius: int) -> Doubles:
     """Mean over ± `radius` points along every axis; at the ends over what there is."""
-    for axis in range(surface.ndim):
-        n = surface.shape[axis]
+    for axis, n in enumerate(surface.shape):
         first = np.maximum(np.arange(n) - radius, 0)
         last = np.minimum(np.arange(n) + radius + 1, n)
         zero = np.zeros_like(surface.take([0], axis))
@@ -269,41 +367,3 @@ def box_mean(surface: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
         widths = (last - first).reshape([-1 if a == axis else 1 for a in range(surface.ndim)])
         surface = (sums.take(last, axis) - sums.take(first, axis)) / widths
     return surface
-
-
-def plot(table: Table, tuned: Tuned, path: Path) -> None:
-    """WER over each axis and the bonus, the others at their chosen values; one panel an axis.
-
-    Raises InputError if the picture cannot be written.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    names, space = tuned.space.names, tuned.space
-    axes = [np.linspace(*span, 49) for span in zip(space.lows, space.highs, strict=True)]
-    others = names[:-1] or names
-    figure, panels = plt.subplots(
-        1, len(others), figsize=(5 * len(others), 4), squeeze=False, layout="constrained"
-    )
-    for a, panel in enumerate(panels[0]):
-        values = np.tile(tuned.value, (49 * 49, 1))
-        values[:, a], values[:, -1] = np.array(list(product(axes[a], axes[-1]))).T
-        errors = count_errors(table, space.points(table, values)).reshape(49, 49)
-        image = panel.pcolormesh(axes[-1], axes[a], 100 * errors / max(table.words, 1))
-        panel.plot(tuned.value[-1], tuned.value[a], "r+", markersize=12)
-        called = {"ratio": "ctc / (ctc + att)", "unknown": "a letter of an unknown word"}
-        panel.set(xlabel="length bonus", ylabel=called.get(names[a], names[a]))
-        figure.colorbar(image, ax=panel, label="WER %")
-    partial = path.with_name(path.name + ".part")
-    try:
-        figure.savefig(partial, format=path.suffix.lstrip(".") or "png", bbox_inches="tight")
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the picture cannot be written ({error})", path, "Give a .png, .svg or .pdf elsewhere."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-        plt.close(figure)

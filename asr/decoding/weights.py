@@ -1,4 +1,5 @@
-"""The weights file: what `asr tune` writes and decode, rescore and transcribe read.
+"""Language models of a decoding and their weights; the weights file, which `asr tune` writes and
+decode, rescore and transcribe read:
 
 {"weights": {"ctc", "att", "lm": {name: w}, "bonus", "unk"}, "length": "words"|"tokens",
  "lms": {name: {"path", "hash", "unit"}}, "tuned_on": {"path", "hash", "split"}, "wer": {...},
@@ -9,42 +10,43 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asr.confidence import Calibration
+from asr.confidence import UNCALIBRATED, Calibration
 from asr.console import say
+from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT
 from asr.errors import InputError, nearest
-from asr.files import whole_file
+from asr.files import cannot_read, whole_file
 from asr.hypothesis import Weights, check_finite, check_kinds, length_unit
+from asr.lm.ngram import NGram, is_arpa
 
 REMEDY = "`asr tune` writes such files."
 
 
-def check_alone(path: Path | str, *given: object) -> None:
-    """A weights file sets all numbers: raise InputError where some are given beside it."""
-    if any(given):
+@dataclass(slots=True)
+class LanguageModels:
+    """Language models under their names, and their weights."""
+
+    models: dict[str, NGram]
+    weights: Weights
+    tuned_on: dict[str, Any] | None = None
+    calibration: Calibration = UNCALIBRATED
+
+
+def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, Any]]:
+    """The weights and the whole record of a weights file. Raises InputError if any are given beside
+    it, if it cannot be read, or holds a value of the wrong type or a number that is not finite."""
+    if any(beside):
         raise InputError("sets all weights", path, "Leave the single ones out.")
-
-
-def load_weights(path: Path | str) -> tuple[Weights, dict[str, Any]]:
-    """The weights and the whole record of a weights file.
-
-    Raises InputError if the file cannot be read, a value is of the wrong type, or a number is
-    missing or not finite.
-    """
     try:
         record = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path, REMEDY) from error
-    except ValueError as error:
-        raise InputError("is not a weights file (broken JSON)", path, REMEDY) from error
-    try:
         check_kinds(record)
-        weights = weights_from(record["weights"])
-        calibration = calibration_from(record)
+        weights, calibration = weights_from(record["weights"]), calibration_from(record)
+    except OSError as error:
+        raise cannot_read(path, error, REMEDY) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"is not a weights file ({error!r})", path, REMEDY) from error
     check_finite(weights, path)
@@ -55,20 +57,16 @@ def load_weights(path: Path | str) -> tuple[Weights, dict[str, Any]]:
 
 def save_weights(path: Path | str, weights: Weights, meta: Mapping[str, Any]) -> None:
     """Write a weights file, whole or not at all; `meta` holds the keys besides the numbers."""
-    record = {"weights": asdict(weights), **meta}
     with whole_file(Path(path)) as file:
+        record = {"weights": asdict(weights), **meta}
         file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def weights_from(record: Mapping[str, Any]) -> Weights:
     """Weights from a JSON record, of a weights file or of an n-best file's meta."""
-    return Weights(
-        ctc=float(record.get("ctc", 0.0)),
-        att=float(record.get("att", 0.0)),
-        lm={name: float(weight) for name, weight in record.get("lm", {}).items()},
-        bonus=float(record.get("bonus", 0.0)),
-        unk=float(record.get("unk", 0.0)),
-    )
+    numbers = {name: float(record.get(name, 0.0)) for name in ("ctc", "att", "bonus", "unk")}
+    lm = {name: float(weight) for name, weight in record.get("lm", {}).items()}
+    return Weights(lm=lm, **numbers)
 
 
 def calibration_from(record: Mapping[str, Any]) -> Calibration:
@@ -80,8 +78,8 @@ def check_names(weights: Weights, names: Collection[str], where: object) -> None
     """Raises InputError unless the weights are for exactly the LMs called `names`."""
     for name in weights.lm:
         if name not in names:
-            known = nearest(name, names) if names else "Give that LM too."
-            raise InputError(f"has a weight for the LM '{name}', which is not there", where, known)
+            remedy = nearest(name, names) if names else "Give that LM too."
+            raise InputError(f"has a weight for the LM '{name}', which is not there", where, remedy)
     for name in names:
         if name not in weights.lm:
             raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
@@ -99,3 +97,52 @@ def check_lms(
     for name, lm in lms.items():
         if record.get("lms", {}).get(name, lm).get("hash") != lm.get("hash"):
             say(f"warning: {where} was tuned with another LM than this '{name}'")
+
+
+def check_each(given: Collection[object], lms: Collection[object], what: str, option: str) -> None:
+    """Raises InputError unless as many are given as there are language models."""
+    if len(given) != len(lms):
+        what = f"{len(given)} {what} for {len(lms)} language models"
+        raise InputError(what, option, "Give one for each --lm, in their order.")
+
+
+def each_unit(paths: Sequence[Path | str], units: Sequence[str]) -> list[str | None]:
+    """The unit of each language model, of which one may be said for all; None where none is."""
+    given: Sequence[str | None] = units or [None]
+    each = [*given] * (len(paths) if len(given) == 1 else 1)
+    check_each(each, paths, "units", "--lm-unit")
+    return each
+
+
+def open_lms(
+    paths: Sequence[Path | str],
+    *,
+    units: Sequence[str] = (),
+    lm_weights: Sequence[float] = (),
+    bonus: float = 0.0,
+    unk_penalty: float | None = None,
+    weights_file: Path | str | None = None,
+) -> LanguageModels:
+    """Open language models and give each its weight: from a weights file, or one by one.
+
+    units: as `each_unit`; ARPA files, which do not tell, are of words by default. unk_penalty: for
+    each letter of an unknown word (None: DEFAULT_UNK). Raises InputError where a model is of
+    another unit, and where the file is for other language models than are given.
+    """
+    models: dict[str, NGram] = {}
+    for path, unit in zip(paths, each_unit(paths, units), strict=True):
+        lm = NGram.open(path, unit or ("word" if is_arpa(path) else None))
+        if lm.name in models:
+            raise InputError(f"two language models are named '{lm.name}'", path, "Rename one.")
+        models[lm.name] = lm
+    if weights_file is not None:
+        weights, record = load_weights(weights_file, lm_weights, bonus, unk_penalty is not None)
+        check_names(weights, models, weights_file)
+        lms = {name: {"hash": lm.hash, "unit": lm.unit} for name, lm in models.items()}
+        check_lms(record, lms, weights_file)
+        return LanguageModels(models, weights, record.get("tuned_on"), calibration_from(record))
+    given = list(lm_weights) or [DEFAULT_WEIGHT] * len(models)
+    check_each(given, models, "weights", "--lm-weight")
+    unk = DEFAULT_UNK if unk_penalty is None else unk_penalty
+    weights = Weights(lm=dict(zip(models, given, strict=True)), bonus=bonus, unk=unk)
+    return LanguageModels(models, weights)

@@ -18,11 +18,11 @@ import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from asr.data.audio import Samples, audio_info, load
+from asr.data.audio import audio_info, load
 from asr.data.manifest import Utterance
+from asr.errors import AudioError
 from asr.files import whole_file
 from asr.pictures import spectrogram
-from asr.wer import aligned
 
 FOLDER = Path(__file__).parent
 MOST = 16000  # Hz, of the sound in a page
@@ -36,8 +36,7 @@ class Number(NamedTuple):
     text: str
 
 
-Cell: TypeAlias = str | Number | None
-Rows: TypeAlias = list[list[Cell]]
+Rows: TypeAlias = list[list[str | Number | None]]
 
 
 class Table(NamedTuple):
@@ -59,12 +58,13 @@ class Sound(NamedTuple):
     error: str | None = None
 
 
-def now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def count(number: int) -> Number:
     return Number(number, f"{number:,}")
+
+
+def distinct(names: Sequence[str], paths: Sequence[Path]) -> Sequence[str]:
+    """The names, or the paths where a name comes twice."""
+    return names if len(set(names)) == len(names) else [*map(str, paths)]
 
 
 def data_uri(content: bytes, kind: str = "image/svg+xml") -> str:
@@ -72,45 +72,26 @@ def data_uri(content: bytes, kind: str = "image/svg+xml") -> str:
 
 
 def sound_of(utterance: Utterance) -> Sound:
-    """FLAC of the first LONGEST seconds. Raises AudioError."""
-    rate = min(audio_info(utterance).sample_rate, MOST)
-    samples: Samples = load(utterance, rate)[: LONGEST * rate]
-    buffer = io.BytesIO()
+    """FLAC of the first LONGEST seconds."""
+    try:
+        rate = min(audio_info(utterance).sample_rate, MOST)
+        samples = load(utterance, rate)[: LONGEST * rate]
+    except AudioError as error:
+        return Sound(error=str(error))
+    buffer, picture = io.BytesIO(), data_uri(spectrogram(samples, rate), "image/png")
     soundfile.write(buffer, samples, rate, format="FLAC", subtype="PCM_16")
-    return Sound(
-        len(samples) / rate,
-        data_uri(buffer.getvalue(), "audio/flac"),
-        data_uri(spectrogram(samples, rate), "image/png"),
-        rate,
-    )
-
-
-def alignment(reference: str, hypothesis: str) -> Markup:
-    """The words of both: those only said as <del>, those only heard as <ins>."""
-    words = []
-    for said, heard in aligned(reference.split(), hypothesis.split()):
-        if said == heard:
-            words.append(Markup("{}").format(said))
-            continue
-        missed = "" if said is None else Markup("<del>{}</del>").format(said)
-        added = "" if heard is None else Markup("<ins>{}</ins>").format(heard)
-        words.append(Markup("{}{}").format(missed, added))
-    return Markup(" ").join(words)
+    return Sound(len(samples) / rate, data_uri(buffer.getvalue(), "audio/flac"), picture, rate)
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:
     """Fill a template of this folder. Raises InputError where `path` cannot be written."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined}
+    options |= {"trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(FOLDER), **options)
     script, style = (Markup((FOLDER / f"page.{kind}").read_text("utf-8")) for kind in ("js", "css"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template(template).render(
-        script=script, style=style, script_hash=digest, version=version("asr"), **context
-    )
+    context |= {"script": script, "style": style, "version": version("asr")}
+    context["script_hash"] = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    context["made"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    page = environment.get_template(template).render(context)
     with whole_file(path) as file:
         file.write(page)

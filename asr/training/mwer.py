@@ -30,8 +30,8 @@ from asr.data.loader import TrainingSet, pad
 from asr.decoding import ctc_search, las_search
 from asr.decoding.ctc_prefix import IMPOSSIBLE
 from asr.decoding.fusion import Fusion
-from asr.decoding.language_models import open_lms
 from asr.decoding.options import SearchOptions
+from asr.decoding.weights import open_lms
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
 from asr.lm.ngram import NGram

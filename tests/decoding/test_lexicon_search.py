@@ -11,11 +11,11 @@ import pytest
 from enumeration import alignments, bonuses, emissions
 
 from asr.decoding import lexicon_tree
+from asr.decoding.align import Pauses
 from asr.decoding.ctc_search import begin, finish, search, search_batch, step
 from asr.decoding.hotwords import HotWords
 from asr.decoding.lexicon_search import LexiconFusion, place_words
 from asr.decoding.options import EXHAUSTIVE, SearchOptions
-from asr.decoding.pauses import Pauses
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights
 from asr.lm.lexicon import Lexicon

@@ -12,7 +12,7 @@ import pytest
 
 from asr.data.audio import load
 from asr.data.manifest import Manifest
-from asr.decoding.pauses import Pauses
+from asr.decoding.align import Pauses
 from asr.hypothesis import Word
 
 RATE = 8000

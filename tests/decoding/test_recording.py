@@ -13,9 +13,9 @@ import pytest
 
 from asr.data import segment
 from asr.data.segment import LONGEST, Samples, Stretch, divided, segments
-from asr.decoding.journal import Journal
 from asr.decoding.recording import (
     Event,
+    Journal,
     Part,
     Recording,
     Transcript,

@@ -12,9 +12,8 @@ import kenlm
 import pytest
 
 from asr.commands.rescore import command
-from asr.decoding.language_models import open_lms
 from asr.decoding.rescore import open_scorer
-from asr.decoding.weights import save_weights
+from asr.decoding.weights import open_lms, save_weights
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, Weights, Word, read_nbest, write_nbest
 from asr.lm.ngram import NGram

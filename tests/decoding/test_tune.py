@@ -17,8 +17,8 @@ import pytest
 from asr.commands.tune import command
 from asr.confidence import TEMPERATURES, matches
 from asr.decoding import tune
-from asr.decoding.rescore import sort_nbest, word_errors
-from asr.decoding.table import count_errors, tabulate
+from asr.decoding.rescore import sort_nbest
+from asr.decoding.tune import count_errors, tabulate, word_errors
 from asr.decoding.weights import load_weights
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, NBest, Weights, read_lists, read_nbest, write_nbest

@@ -4,7 +4,7 @@ import pytest
 
 import asr
 from asr.commands.info import describe_lm
-from asr.decoding.language_models import open_lms
+from asr.decoding.weights import open_lms
 from asr.errors import InputError
 from asr.lm.ngram import NGram, is_arpa
 from asr.lm.unknown import open_word_lm

@@ -14,7 +14,7 @@ import numpy as np
 
 from asr.confidence import fit
 from asr.decoding import tune
-from asr.decoding.table import tabulate, word_lists
+from asr.decoding.tune import tabulate, word_lists
 from asr.hypothesis import Hypothesis, NBest
 
 UTTERANCES, HYPOTHESES, WORDS = 200, 100, 15
