@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,16 +66,12 @@ def pictures(named: Named) -> Iterator[tuple[str, str]]:
         finite = {key: own[np.isfinite(own)] for key, own in values.items()}
         yield f"Histogram: {name}, {unit}", data_uri(histogram(name, finite, unit))
     rates = {key: Counter[str]() for key in named}
-    characters = {key: Counter[str]() for key in named}  # of the texts as written, without spaces
     for key, facts in named.items():
         for (rate, _), number in facts.formats.items():
             rates[key][f"{rate} Hz"] += number
-        for word, times in facts.words.items():
-            for character in word:
-                characters[key][character] += times
     for name, title, counts in (
         ("Sample rates", "sample rates, % of utterances", rates),
-        ("Characters", "characters, % of all", characters),
+        ("Characters", "characters, % of all", characters(named)),
     ):
         names = [name for name, _ in sum(counts.values(), Counter()).most_common(MOST_BARS)]
         shares = {
@@ -82,6 +79,15 @@ def pictures(named: Named) -> Iterator[tuple[str, str]]:
             for key, own in counts.items()
         }
         yield name, data_uri(bars(title, shares, names))
+
+
+def characters(named: Named) -> dict[str, Counter[str]]:
+    """Of the texts as written, without spaces, by manifest."""
+    found = {key: Counter[str]() for key in named}
+    for key, facts in named.items():
+        for word, times in facts.words.items():
+            found[key].update({character: times * word.count(character) for character in set(word)})
+    return found
 
 
 def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
@@ -104,6 +110,11 @@ def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
     findings: Rows = []
     for name, facts in named.items():
         findings += [[KINDS[kind], name, id, what] for kind, id, what in facts.findings]
+    counts = characters(named)
+    letters: Rows = []
+    for character, _ in sum(counts.values(), Counter[str]()).most_common(MOST_ROWS):
+        letters.append([character, f"U+{ord(character):04X} {unicodedata.name(character, '')}"])
+        letters[-1] += [count(own[character]) for own in counts.values()]
     note = f"{MOST_ROWS} of {len(findings):,}." if len(findings) > MOST_ROWS else ""
     head = ["manifest", "problems", "utterances", "hours", "speakers", "audio", "hash"]
     return {
@@ -111,6 +122,7 @@ def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
         "overlaps": Table("In two sets", ["A", "B", "what", "number", "examples"], overlaps),
         "lacking": Table("Unknown words", ["LM", "text", "unknown", "of all words"], lacking),
         "words": Table("Most frequent unknown words", ["LM", "text", "word", "times"], words),
+        "letters": Table("Characters", ["character", "name", *named], letters),
         "findings": Table("Findings", FINDING, findings[:MOST_ROWS], note),
     }
 

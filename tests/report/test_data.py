@@ -84,12 +84,14 @@ def test_unknown_words(place: Path, said: str, tables: Tables) -> None:
     ]
 
 
-def test_overlap_and_findings(place: Path, said: str, tables: Tables) -> None:
+def test_overlap_and_characters(place: Path, said: str, tables: Tables) -> None:
     found = tables(place / "page.html")
     assert found["Overlap of the sets: In two sets"][1:] == [
         ["manifest.dev.jsonl", "manifest.train.jsonl", "speakers", "1", "both"],
         ["manifest.dev.jsonl", "manifest.train.jsonl", "texts", "2", "one two; two ж one"],
     ]
+    letters = {row[0]: row[1:] for row in found["Histograms: Characters"][1:]}
+    assert letters["ж"] == ["U+0436 CYRILLIC SMALL LETTER ZHE", "1", "1"]
     [sets] = [rows for title, rows in found.items() if title == "Sets: Recordings and speakers"]
     assert sets[0][:3] == ["manifest", "problems", "utterances"]  # those are seen on a phone
     assert [row[2] for row in sets[1:]] == ["4", "20"]
