@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.errors import InputError
-from asr.models.options import check_choice, check_range
-
-Length = TypeVar("Length", int, Tensor)
+from asr.models.common import Length, check_choice, check_ranges, inside
 
 PAIRS = 2  # (cos, sin) pairs a learned channel: one pair would catch only a part of a wide band
 LOWEST = 20.0  # Hz, lower edge of the first channel
@@ -32,11 +29,6 @@ class FrontendOptions:
     window: float = 0.025  # seconds a frame sees
     shift: float = 0.010  # seconds between the beginnings of frames
     prior: float = 0.0  # seconds that a channel's learned mean and variance count for, 0 to 10
-
-
-def inside(lengths: Tensor, total: int) -> Tensor:
-    """lengths (B,) -> (B, total) bool: is the position within the utterance?"""
-    return torch.arange(total, device=lengths.device) < lengths[:, None]
 
 
 def mel_points(channels: int, sample_rate: int) -> Tensor:
@@ -88,14 +80,9 @@ class SincFilterbank(nn.Module):
     channels. Edges begin where a mel filter is at half its height.
     """
 
-    time: Tensor
-    hann: Tensor
-    parts: Tensor
-
     def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
         super().__init__()
-        self.shift = shift
-        self.highest = sample_rate / 2000  # kHz
+        self.shift, self.highest = shift, sample_rate / 2000  # kHz
         points = mel_points(channels, sample_rate) / 1000  # kHz: Adam moves edges by 1 Hz a step
         middles = (points[1:] + points[:-1]) / 2
         self.low = nn.Parameter(middles[:-1].float())
@@ -103,27 +90,23 @@ class SincFilterbank(nn.Module):
         time = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2) * 1000 / sample_rate
         hann = 0.5 + 0.5 * torch.cos(math.pi * time / time[-1])
         parts = (torch.arange(PAIRS)[:, None] + 0.5) / PAIRS
-        self.register_buffer("time", time[:, None].float(), persistent=False)  # ms (W, 1)
-        self.register_buffer("hann", hann[:, None].float(), persistent=False)  # (W, 1)
-        self.register_buffer("parts", parts, persistent=False)  # (P, 1)
+        self.time = nn.Buffer(time[:, None].float(), persistent=False)  # ms (W, 1)
+        self.hann = nn.Buffer(hann[:, None].float(), persistent=False)  # (W, 1)
+        self.parts = nn.Buffer(parts, persistent=False)  # (P, 1)
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Lower and upper edges (F,), kHz."""
         low = self.low.abs().clamp(max=self.highest)
         return low, (low + self.width.abs()).clamp(max=self.highest)
 
-    def filters(self) -> Tensor:
-        """(W, 2·P·F), each of RMS 1."""
+    def forward(self, samples: Tensor) -> Tensor:
+        """samples (B, N) -> energies (B, T, F)."""
         low, high = self.edges()
         width = (high - low) / PAIRS
         phase = 2 * math.pi * self.time * (low + self.parts * (high - low)).flatten()
         envelope = (self.hann * torch.sinc(self.time * width)).repeat(1, PAIRS)
         filters = torch.cat([envelope * phase.cos(), envelope * phase.sin()], 1)
-        return filters / filters.square().mean(0).sqrt()
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """samples (B, N) -> energies (B, T, F)."""
-        return band_energies(samples, self.filters(), self.shift)
+        return band_energies(samples, filters / filters.square().mean(0).sqrt(), self.shift)
 
 
 def band_energies(samples: Tensor, filters: Tensor, shift: int) -> Tensor:
@@ -177,10 +160,8 @@ class Frontend(nn.Module):
     def __init__(self, options: FrontendOptions, sample_rate: int) -> None:
         super().__init__()
         check_choice("model.frontend.type", options.type, list(ENERGIES))
-        check_range("model.frontend.channels", options.channels, 8, 256)
-        check_range("model.frontend.prior", options.prior, 0, 10)
-        check_range("model.frontend.window", options.window, 0.005, 0.1)
-        check_range("model.frontend.shift", options.shift, 0.001, options.window)
+        spans = {"channels": (8, 256), "prior": (0, 10), "window": (0.005, 0.1)}
+        check_ranges("model.frontend", options, **spans, shift=(0.001, options.window))
         self.sample_rate, self.channels = sample_rate, options.channels
         self.window = round(options.window * sample_rate)
         self.shift = round(options.shift * sample_rate)
@@ -223,22 +204,8 @@ class Frontend(nn.Module):
             samples = functional.pad(samples, (0, self.window - samples.shape[1]))
         log = (self.energies(self.level(samples, lengths)) + FLOOR).log()  # (B, T, F)
         lengths = self.output_lengths(lengths)
-        keep, count = inside(lengths, log.shape[1])[:, :, None], lengths[:, None, None]
-        features = self.normalise(log * keep, keep, count)
-        if time_masks is not None:
-            frames = torch.arange(features.shape[1], device=features.device)
-            seconds = (frames * self.shift + self.window / 2) / self.sample_rate
-            features = features * ~covered(seconds, time_masks)[:, :, None]
-        if frequency_masks is not None:
-            channels = torch.arange(self.channels, device=features.device)
-            features = (
-                features * ~covered((channels + 0.5) / self.channels, frequency_masks)[:, None]
-            )
-        return features, lengths
-
-    def normalise(self, log: Tensor, keep: Tensor, count: Tensor) -> Tensor:
-        """log (B, T, F), 0 behind the end; keep (B, T, 1), count (B, 1, 1) frames -> (B, T, F)."""
-        count = count + self.prior
+        keep, count = inside(lengths, log.shape[1])[:, :, None], lengths[:, None, None] + self.prior
+        log = log * keep
         mean = log.sum(1, keepdim=True) / count
         if self.prior:
             mean = mean + self.prior / count * self.mean
@@ -246,7 +213,15 @@ class Frontend(nn.Module):
         variance = log.square().sum(1, keepdim=True) / count
         if self.prior:
             variance = variance + self.prior / count * self.log_variance.exp()
-        return log / (variance + 1e-2).sqrt()  # deviations below 0.1 are not made large
+        features = log / (variance + 1e-2).sqrt()  # deviations below 0.1 are not made large
+        if time_masks is not None:
+            frames = torch.arange(features.shape[1], device=features.device)
+            seconds = (frames * self.shift + self.window / 2) / self.sample_rate
+            features = features * ~covered(seconds, time_masks)[:, :, None]
+        if frequency_masks is not None:
+            centres = (torch.arange(self.channels, device=features.device) + 0.5) / self.channels
+            features = features * ~covered(centres, frequency_masks)[:, None]
+        return features, lengths
 
 
 def covered(points: Tensor, spans: Tensor) -> Tensor:

@@ -41,18 +41,16 @@ class Checkpoints:
         Older ones go, except the one before and the steps in `keep`, and what a killed run had half
         written. Raises InputError, with nothing half-written left, if the disk is full.
         """
-        path = self.path(state["step"])
-        content = io.BytesIO()  # torch.save itself would hide the reason of a failed write
-        torch.save(state, content)
+        path, content = self.path(state["step"]), io.BytesIO()
+        torch.save(state, content)  # to a file it would hide the reason of a failed write
         with whole_file(path, "wb") as file:
             file.write(content.getbuffer())
             file.write(hashlib.sha256(content.getbuffer()).digest())
             file.flush()
             os.fsync(file.fileno())
-        for old in set(self.all()[:-2]) - {self.path(step) for step in keep}:
-            old.unlink()
-        for partial in self.folder.glob(".*.part"):
-            partial.unlink()
+        old = set(self.all()[:-2]) - {self.path(step) for step in keep}
+        for gone in [*old, *self.folder.glob(".*.part")]:
+            gone.unlink()
         return path
 
     def last(self) -> State | None:
@@ -72,26 +70,27 @@ class Checkpoints:
             say(f"{path} is damaged")
             damaged.append(path)
         if damaged:
-            raise InputError(
-                "every checkpoint is damaged", self.folder, "Remove the folder to start again."
-            )
+            remedy = "Remove the folder to start again."
+            raise InputError("every checkpoint is damaged", self.folder, remedy)
         return None
 
     def average(self, steps: list[int]) -> dict[str, torch.Tensor]:
         """The mean of the model weights of these steps, damaged ones left out; what is not
         floating is the first's. Raises InputError if all are damaged."""
-        states = {path: read(path) for path in map(self.path, steps)}
-        for path in (path for path, state in states.items() if state is None):
-            say(f"{path} is damaged; left out of the average")
-        models = [weights_of(state) for state in states.values() if state]
+        models = []
+        for path in map(self.path, steps):
+            if state := read(path):
+                models.append(weights_of(state))
+            else:
+                say(f"{path} is damaged; left out of the average")
         if not models:
             raise InputError("the best checkpoints are damaged", self.folder)
-        return {
-            name: torch.stack([model[name].double() for model in models]).mean(0).to(value.dtype)
-            if value.is_floating_point()
-            else value
-            for name, value in models[0].items()
-        }
+        means = dict(models[0])
+        for name, first in means.items():
+            if first.is_floating_point():
+                every = torch.stack([model[name].double() for model in models])
+                means[name] = every.mean(0).to(first.dtype)
+        return means
 
 
 def weights_of(state: State) -> dict[str, torch.Tensor]:

@@ -36,11 +36,7 @@ class Group:
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
-
-    @property
-    def leader(self) -> bool:
-        return self.rank == 0
+        self.rank, self.size, self.leader = rank, size, rank == 0
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the processes; one message for all of them."""
@@ -80,11 +76,8 @@ def told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise InputError(
-            "another process of the group has died",
-            None,
-            "The same command continues; `torchrun --max-restarts` gives it by itself.",
-        ) from error
+        remedy = "The same command continues; `torchrun --max-restarts` gives it by itself."
+        raise InputError("another process of the group has died", None, remedy) from error
 
 
 @contextmanager

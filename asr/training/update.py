@@ -16,27 +16,102 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.data.loader import Batch, Skipped
-from asr.errors import InputError
-from asr.models.dropout import drawn_from
+from asr.errors import InputError, nearest
+from asr.models.common import having, random
 from asr.models.recognizer import Recognizer
-from asr.training.average import MovingAverage
 from asr.training.distributed import Group
-from asr.training.options import TrainOptions
 
 # what a CPU, CUDA or one of its libraries says when there is no memory left
 NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 LEAST = 4  # utterances that a thread should have: of fewer the matrix products are too small
+PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 Part = tuple[Tensor, Sequence[Tensor | None]]  # losses (names, rows), gradients
+
+
+@dataclass
+class TrainOptions:
+    """How the weights are found."""
+
+    epochs: int = 30  # passes over the training set
+    learning_rate: float = 1e-3  # highest learning rate (AdamW), reached after the warm-up
+    warmup: int = 200  # steps of linear warm-up
+    # decay of weight matrices an update, times the learning rate (Loshchilov & Hutter 2019)
+    weight_decay: float = 0.01
+    clip: float = 5.0  # longest gradient (global norm, of the mean loss an utterance)
+    average: int = 5  # the model is the average of this many best epochs by dev WER
+    # decay a step of a moving average of the weights (0.99 to 0.9999), which then takes their place
+    # on the dev set and in the model; 0: none
+    ema: float = 0.0
+    # "float32", "bfloat16" (mixed), "float64"; "auto": bfloat16 on GPUs, float32 on CPUs
+    precision: str = "auto"
+    device: str = "cpu"  # "cpu", "cuda" or "cuda:N"
+    threads: int = 0  # CPU threads; 0: as many as there are cores
+    # dev audio decoded after each epoch (seconds), drawn by the seed; 0: all
+    max_dev_seconds: float = 0.0
+    log_steps: int = 20  # steps between records in metrics.jsonl
+    checkpoint_minutes: float = 5.0  # minutes between checkpoints within an epoch
+    # model folder or experiment whose weights of the same name and shape are the start
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            what = f"train.precision='{self.precision}' is unknown"
+            raise InputError(what, None, nearest(self.precision, PRECISIONS))
+        if not 0 <= self.ema < 1:
+            raise InputError(f"train.ema={self.ema} must be from 0 to below 1")
+        if self.threads > 1024:
+            raise InputError(f"train.threads={self.threads} is more than 1024")
+        for name in ("epochs", "learning_rate", "clip", "average", "log_steps"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise InputError(f"train.{name}={value} must be above 0 and finite")
+        for name in ("warmup", "weight_decay", "threads", "max_dev_seconds", "checkpoint_minutes"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise InputError(f"train.{name}={value} must not be negative, and finite")
+
+
+class MovingAverage:
+    """EMA of the weights (Polyak & Juditsky 1992), which decodes better than those of any one step.
+
+    a ← d·a + (1 - d)·w,   d = min(decay, (1 + n) / (10 + n)) after n steps: the random weights of
+    the beginning are forgotten at once.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.weights = {name: w.detach().clone() for name, w in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After the step of this number, from 0."""
+        new = [w.detach() for w in self.model.parameters()]
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.weights.values()), new, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the averaged weights within the block."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for weight, average in zip(self.model.parameters(), self.weights.values(), strict=True):
+            own = weight.clone()
+            weight.copy_(average)
+            average.copy_(own)
 
 
 @dataclass
@@ -73,35 +148,28 @@ class Updater:
         self.clip, self.seed, self.splits = options.clip, seed, 0
         matrices = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": options.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ]
-        )
+        decayed = {"params": matrices, "weight_decay": options.weight_decay}
+        self.optimizer = torch.optim.AdamW([decayed, {"params": others, "weight_decay": 0.0}])
         self.average = MovingAverage(model, options.ema) if options.ema else None
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "trains")
-        kind = options.precision
-        self.half = kind == "bfloat16" or (
-            kind == "auto"
-            and self.device.type == "cuda"
-            and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
-        if self.half and self.device.type == "cpu" and not cpu_has_bfloat16():
+        on_cpu, kind = self.device.type == "cpu", options.precision
+        gpu_can = not on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        self.half = kind == "bfloat16" or (kind == "auto" and gpu_can)
+        if self.half and on_cpu and not cpu_has_bfloat16():
             what = "this processor cannot train in bfloat16"
             raise InputError(what, "train.precision", "`auto` is float32 on CPUs.")
 
     def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"model": self.model.state_dict(), "splits": self.splits}
-        state["optimizer"] = self.optimizer.state_dict()
-        return state | ({"ema": self.average.state()} if self.average else {})
+        model = self.model.state_dict()
+        state = {"model": model, "splits": self.splits, "optimizer": self.optimizer.state_dict()}
+        return state | ({"ema": model | self.average.weights} if self.average else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.splits = state["splits"]
-        if self.average:
-            self.average.load_state(state["ema"])
+        for name, weight in self.average.weights.items() if self.average else ():
+            weight.copy_(state["ema"][name])
 
     def best_weights(self) -> AbstractContextManager[None]:
         """The model has its averaged weights, if there are any, within this block."""
@@ -123,24 +191,21 @@ class Updater:
         outcome = Outcome({}, seconds, stops > 0)
         if unreadable:
             outcome.unreadable = self.group.union(batch.unreadable)
-        if not count:
-            self.optimizer.zero_grad()
-            return outcome
-        torch._foreach_div_(gradients, count)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip))
-        outcome.sums = dict(zip(self.names, values, strict=True))
-        outcome.sums |= {"utterances": count, "norm": norm, "steps": 1}
-        if math.isfinite(norm) and all(map(math.isfinite, values)):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            if self.average:
-                self.average.update(step)
-        else:
-            wrong = (~losses["total"].isfinite()).tolist()
-            named = [i for i, bad in zip(batch.ids, wrong, strict=True) if bad]
-            outcome.bad = self.group.union(named)
-            outcome.bad = outcome.bad or self.group.union(batch.ids)
+        if count:
+            torch._foreach_div_(gradients, count)
+            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip))
+            outcome.sums = dict(zip(self.names, values, strict=True))
+            outcome.sums |= {"utterances": count, "norm": norm, "steps": 1}
+            if all(map(math.isfinite, (norm, *values))):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                self.optimizer.step()
+                if self.average:
+                    self.average.update(step)
+            else:
+                fine = losses["total"].isfinite().tolist()
+                named = [i for i, good in zip(batch.ids, fine, strict=True) if not good]
+                outcome.bad = self.group.union(named) or self.group.union(batch.ids)
         self.optimizer.zero_grad()
         return outcome
 
@@ -156,9 +221,9 @@ class Updater:
                 if not out_of_memory(error):
                     raise
                 if parts >= len(batch.ids):
-                    what = f"an utterance of {batch.seconds / len(batch.ids):.1f} s"
+                    what = f"an utterance of {batch.seconds / len(batch.ids):.1f} s or less"
                     raise InputError(
-                        f"memory for training on {what} or less is lacking on {self.device}",
+                        f"memory for training on {what} is lacking on {self.device}",
                         "data.max_seconds",
                         "Lower it, or make the model smaller, in a new folder.",
                     ) from error
@@ -178,27 +243,21 @@ class Updater:
         """Part k of n has the rows k, k + n, ...: all take about the same time."""
         shape = (len(self.names), len(batch.ids))
         losses = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        if not batch.ids:
-            return dict(zip(self.names, losses, strict=True))
-        shares = [slice(k, None, parts) for k in range(parts)]
+        shares = [slice(k, None, parts) for k in range(parts)] if batch.ids else []
         rows = [batch.rows(share) if parts > 1 else batch for share in shares]
         seeds = [seed_of(self.seed, step, self.group.rank, k) for k in range(parts)]
+        done: Iterable[Part] = map(self._part, rows, seeds)
         if at_once and parts > 1:
-            threads = torch.get_num_threads() // parts
-            jobs = [
-                self._pool.submit(self._part, *job, threads)
-                for job in zip(rows, seeds, strict=True)
-            ]
+            each, start = torch.get_num_threads() // parts, self._pool.submit
+            jobs = [start(self._part, *job, each) for job in zip(rows, seeds, strict=True)]
             wait(jobs)  # where one fails, the others must not go on beside a second attempt
-            done: Iterable[Part] = (job.result() for job in jobs)
-        else:
-            done = map(self._part, rows, seeds)
+            done = (job.result() for job in jobs)
         for share, (found, gradients) in zip(shares, done, strict=True):
             losses[:, share] = found
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                if parameter.grad is None or gradient is None:
-                    parameter.grad = parameter.grad if gradient is None else gradient
-                else:
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                elif gradient is not None:
                     parameter.grad += gradient
         return dict(zip(self.names, losses, strict=True))
 
@@ -207,17 +266,11 @@ class Updater:
         if threads:
             torch.set_num_threads(threads)  # of this thread
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
-        with drawn_from(torch.Generator(self.device).manual_seed(seed)), half:
+        with having(random, torch.Generator(self.device).manual_seed(seed)), half:
             losses = self.losses(**batch.tensors(self.device, self.dtype))
         total = losses["total"].sum()
         gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
         return torch.stack([losses[n].detach().to(self.dtype) for n in self.names]), gradients
-
-    @torch.no_grad()
-    def is_finite(self, batch: Batch) -> bool:
-        """Whether the losses of a batch are, with the weights as they are."""
-        losses = self.losses(**batch.tensors(self.device, self.dtype))
-        return bool(losses["total"].isfinite().all())
 
     def check_memory(self, batch: Batch, seconds: float) -> None:
         """Try the largest batch, beside the optimiser's memory; nothing is changed by it.

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asr.errors import InputError
+from asr.models.common import LockedDropout
 from asr.models.ctc import min_frames
-from asr.models.dropout import LockedDropout
 from asr.models.recognizer import Recognizer, RecognizerOptions
 
 Make = Callable[..., Recognizer]
