@@ -68,7 +68,7 @@ def test_all_options_are_a_configuration_with_a_comment_each(tmp_path: Path) -> 
     given = load_experiment(path)
     path.write_text("data: {train: [x.jsonl], dev: [x.jsonl]}")
     assert given == load_experiment(path)
-    assert yaml.safe_load(text)["train"]["schedule"] == "cosine"
+    assert yaml.safe_load(text)["train"]["precision"] == "auto"
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ class Filterbank(nn.Module):
     """Learned filters over the samples, free to move from where a mel filterbank stands.
 
     A channel is the energy of PAIRS neighbouring bands, each of a cosine and a sine under a Hann
-    window as long as the bandwidth asks for (at most W samples): Σ (c² + s²) / PAIRS.
-    (Time-domain filterbanks, Zeghidour et al. 2018, without the costly pooling of a dense hop.)
+    window as long as the bandwidth asks for (at most W samples): Σ (c² + s²) / PAIRS (time-domain
+    filterbanks, Zeghidour et al. 2018, without the costly pooling of a dense hop).
     """
 
     def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
@@ -59,10 +59,8 @@ class Filterbank(nn.Module):
         hann = (0.5 + 0.5 * torch.cos(2 * math.pi * time / duration)) * (time.abs() < duration / 2)
         phase = 2 * math.pi * time * centres
         filters = torch.cat([hann * phase.cos(), hann * phase.sin()], 1)  # (W, 2·P·F)
-        # RMS 1 and not norm 1: Adam's steps are absolute, and a filterbank that moves fast is lost
-        # before anything has been learnt from it.
-        rms = filters.square().mean(0).sqrt()
-        self.filters = nn.Parameter((filters / rms).float())
+        # RMS 1 and not norm 1: Adam's steps are absolute; a filterbank that moves fast is lost.
+        self.filters = nn.Parameter((filters / filters.square().mean(0).sqrt()).float())
 
     def forward(self, samples: Tensor) -> Tensor:
         """samples (B, N) -> energies (B, T, F)."""
@@ -74,10 +72,8 @@ class SincFilterbank(nn.Module):
 
         g[n] = 2·f2·sinc(2·f2·n) - 2·f1·sinc(2·f1·n) = 2·b·sinc(b·n)·cos(2π·m·n)
 
-    with b = f2 - f1 and m their middle. Beside the cosine stands the sine, so that the energy does
-    not depend on the phase at a frame's middle, and a band is PAIRS equal parts, as in Filterbank.
-    Hann window: through the side lobes of the paper's Hamming window speech leaks into the lowest
-    channels. Edges begin where a mel filter is at half its height.
+    with b = f2 - f1, m their middle; Σ of squares and PAIRS as in Filterbank. Hann and not the
+    paper's Hamming window, through whose side lobes speech leaks into the lowest channels.
     """
 
     def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
@@ -152,9 +148,8 @@ class Frontend(nn.Module):
     """Samples -> pre-emphasis and RMS 1 -> energies of F channels -> log -> instance norm -> masks.
 
     Levelling makes the floor relative to the utterance's own loudness (recordings differ by 40 dB).
-    Instance norm takes mean and variance of each channel over the utterance's own frames; with a
-    `prior` as if it had so many seconds more of the learned mean and variance: those of half a
-    second of speech are more its words' than the speaker's or the room's.
+    Instance norm takes mean and variance of a channel over the utterance's own frames; with `prior`
+    as if it had so many seconds more of the learned ones: those of half a second are its words'.
     """
 
     def __init__(self, options: FrontendOptions, sample_rate: int) -> None:
@@ -196,9 +191,8 @@ class Frontend(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """samples (B, N) in [-1, 1], lengths (B,) -> features (B, T, F), 0 behind the end; (B,).
 
-        time_masks (B, M, 2) start, end in seconds; frequency_masks (B, M, 2) start, end as a
-        fraction of the channels: frames and channels with their centre in it become 0, the mean.
-        NaN or an empty span: no mask.
+        Masks (B, M, 2): start, end of times in seconds, of frequencies as a fraction of channels;
+        frames and channels with their centre in it become 0, the mean. NaN or empty: no mask.
         """
         if samples.shape[1] < self.window:
             samples = functional.pad(samples, (0, self.window - samples.shape[1]))

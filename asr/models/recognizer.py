@@ -53,6 +53,12 @@ class Recognizer(nn.Module):
         size, weight = self.encoder.size, options.ctc_weight
         self.ctc = ctc.CTCHead(size, vocabulary) if weight > 0 else None
         self.speller = Speller(options.speller, size, vocabulary) if weight < 1 else None
+        self.heads = ["ctc"] * (weight > 0) + ["las"] * (weight < 1)
+        shift, frames = self.frontend.shift, self.encoder.receptive_frames
+        # Seconds: between states; of samples at one, below the first layer that sees all of them.
+        self.frame_shift = shift * self.encoder.subsampling / options.sample_rate
+        samples = self.frontend.window + (frames - 1) * shift
+        self.receptive_field = samples / options.sample_rate
 
     @property
     def has_ctc(self) -> bool:
@@ -61,22 +67,6 @@ class Recognizer(nn.Module):
     @property
     def has_speller(self) -> bool:
         return self.speller is not None
-
-    @property
-    def heads(self) -> list[str]:
-        """ "ctc", "las": those there are."""
-        return ["ctc"] * self.has_ctc + ["las"] * self.has_speller
-
-    @property
-    def frame_shift(self) -> float:
-        """Seconds between states."""
-        return self.frontend.shift * self.encoder.subsampling / self.options.sample_rate
-
-    @property
-    def receptive_field(self) -> float:
-        """Seconds of samples at one state below the first layer that sees the whole utterance."""
-        further = (self.encoder.receptive_frames - 1) * self.frontend.shift
-        return (self.frontend.window + further) / self.options.sample_rate
 
     def output_lengths(self, samples: Length) -> Length:
         """States of so many samples (int or tensor)."""
@@ -87,11 +77,8 @@ class Recognizer(nn.Module):
         return ctc.min_frames(tokens) if self.has_ctc else 1
 
     def encode(self, samples: Tensor, lengths: Tensor, **masks: Tensor) -> tuple[Tensor, Tensor]:
-        """samples (B, N) in [-1, 1], lengths (B,) -> states (B, T, D), lengths (B,).
-
-        Masks: see Frontend.forward. What is decoded and longer than twice `window` is encoded in
-        windows of that length (nine tenths of the utterances of training are no longer).
-        """
+        """samples (B, N) in [-1, 1], lengths (B,) -> states (B, T, D), lengths (B,). Masks: see
+        Frontend. What is decoded and longer than twice `window` is encoded in such windows."""
         with torch.autocast(samples.device.type, enabled=False):  # energies span many magnitudes
             features, frames = self.frontend(samples, lengths, **masks)
         if self.training or self.window is None:
@@ -111,18 +98,16 @@ class Recognizer(nn.Module):
         lengths: Tensor,
         tokens: Tensor,
         token_lengths: Tensor,
-        **masks: Tensor,
+        **mask: Tensor,
     ) -> dict[str, Tensor]:
         """tokens (B, U), 0 behind the end -> see `losses_of`."""
-        return self.losses_of(*self.encode(samples, lengths, **masks), tokens, token_lengths)
+        return self.losses_of(*self.encode(samples, lengths, **mask), tokens, token_lengths)
 
     def losses_of(
         self, states: Tensor, frames: Tensor, tokens: Tensor, token_lengths: Tensor
     ) -> dict[str, Tensor]:
-        """states (B, T, D), frames (B,) -> "ctc", "att" (of the heads there are), "total": (B,).
-
-        total = ctc_weight·ctc + (1 - ctc_weight)·att; sums over an utterance, natural logs.
-        """
+        """states (B, T, D), frames (B,) -> "ctc", "att" (of the heads there are), and "total" =
+        ctc_weight·ctc + (1 - ctc_weight)·att: (B,), sums over an utterance, natural logs."""
         weight, total = self.options.ctc_weight, states.new_zeros(len(states))
         losses: dict[str, Tensor] = {}
         if self.ctc is not None:
@@ -155,32 +140,28 @@ class Recognizer(nn.Module):
 
     @staticmethod
     def load(folder: Path | str, device: str | torch.device = "cpu") -> Recognizer:
-        """A saved recogniser, ready to decode (eval mode).
-
-        Raises InputError where files are missing, broken, of a newer format, or do not fit, and
-        where the device cannot be used.
-        """
+        """A saved recogniser in eval mode. Raises InputError where files are missing, broken, of a
+        newer format, or do not fit, and where the device cannot be used."""
         folder, device = Path(folder), usable_device(device)
         config, path = read_config(folder / CONFIG), folder / WEIGHTS
         options = options_from(RecognizerOptions, config["options"], folder / CONFIG)
         model = Recognizer(options, config["vocabulary"])
         try:
-            weights = load_file(path)
+            model.load_state_dict(load_file(path))
         except OSError as error:
             raise cannot_read(path, error, AGAIN) from error
         except SafetensorError as error:
             raise InputError(f"is not a whole safetensors file ({error})", path, AGAIN) from error
-        check_fit(model.state_dict(), weights, path)
-        model.load_state_dict(weights)
+        except RuntimeError as error:  # torch's: weights that are missing, surplus, of other shapes
+            what = f"does not fit config.json ({str(error).splitlines()[1].strip()})"
+            raise InputError(what, path, AGAIN) from error
         model.tokenizer_hash, model.window = config.get("tokenizer_hash"), config["window"]
         return model.to(device).eval()
 
 
 def usable_device(name: str | torch.device) -> torch.device:
-    """cpu, cuda or cuda:N; raises InputError where nothing can be computed there.
-
-    For each of torchrun's processes `cuda` is from now on a GPU of its own.
-    """
+    """cpu, cuda (for each of torchrun's processes a GPU of its own) or cuda:N; raises InputError
+    where nothing can be computed there."""
     try:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
@@ -232,15 +213,3 @@ def options_from(kind: type[Options], record: Mapping[str, Any], where: Path) ->
             raise InputError(what, where, AGAIN)
         setattr(options, name, value)
     return options
-
-
-def check_fit(model: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """InputError naming the first weight that is missing, surplus or of another shape."""
-    for name in [*model, *weights]:
-        given, wanted = (tuple(w[name].shape) if name in w else None for w in (weights, model))
-        if given != wanted:
-            what = f"has shape {given}, the configuration asks for {wanted}"
-            what = "is missing" if given is None else what
-            what = "is not part of the model" if wanted is None else what
-            remedy = "config.json and model.safetensors are of different models."
-            raise InputError(f"weight '{name}' {what}", path, remedy)

@@ -8,11 +8,8 @@ D state size, A attention size. Token 0 begins and ends a sentence; 1 (unknown) 
     c_u = Σ_t α_{u,t} h_t
     p(y_u) = softmax(W_o LSTM*(s_u, c_u))        LSTM*: the layers above the first, if any
 
-tanh(z) = 2·σ(2z) - 1, and softmax does not feel what is the same for all t: the sum over v. torch's
-σ is six times as fast as its tanh on a CPU.
-
-Only the first layer feeds the attention, so the layers above it and the output run on all tokens at
-once in training; the loop over tokens does no more than it must.
+tanh(z) = 2·σ(2z) - 1, and softmax does not feel the 1; torch's σ is six times as fast as its tanh
+on a CPU. In training what is above the first layer runs on all tokens at once.
 """
 
 from __future__ import annotations
@@ -51,7 +48,6 @@ class Memory(NamedTuple):
     outside: Tensor  # (B, T) or (N, T) bool: not to be looked at, as behind the utterance's end
 
     def select(self, index: Tensor) -> Memory:
-        """Rows `index` (any number of them, repeats allowed)."""
         return Memory(*(tensor[index] for tensor in self))
 
 
@@ -66,16 +62,15 @@ class SpellerState(NamedTuple):
     upper_cell: Tensor  # (N, layers - 1, H)
 
     def select(self, index: Tensor) -> SpellerState:
-        """Rows `index` (any number of them, repeats allowed)."""
         return SpellerState(*(tensor[index] for tensor in self))
 
 
 class Deferred(torch.autograd.Function):
-    """Products x_u @ matrix of a loop over u, whose gradient by the matrix is taken once for all u.
+    """Products x_u @ matrix of a loop over u, whose gradient by the matrix is taken once for all u:
+    Σ_u x_uᵀ · gradient of row u.
 
     The loop adds x_u @ matrix.detach() to row u of the result (bias itself) and appends x_u to
-    `inputs`, detached: with its history it would hold this node, which holds it, for ever. Then the
-    gradient of the result's row u is that of the product: Σ_u x_uᵀ · gradient_u.
+    `inputs`, detached: with its history it would hold this node, which holds it, for ever.
     """
 
     @staticmethod
@@ -94,7 +89,6 @@ class Deferred(torch.autograd.Function):
 
 
 def deferred(bias: Tensor, matrix: Tensor, inputs: list[Tensor]) -> Tensor:
-    """See Deferred."""
     result: Tensor = Deferred.apply(bias, matrix, inputs)  # type: ignore[no-untyped-call]
     return result
 
@@ -174,10 +168,8 @@ class Speller(nn.Module):
         return SpellerState(hidden, cell, context, attended, *state[4:]), alignment
 
     def teach(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """All steps with the true tokens (B, U) before them, the start token added.
-
-        Returns log-probabilities (B, U + 1, V) of tokens and end, and alignments (B, U + 1, T).
-        """
+        """All steps after the start token and the true tokens (B, U) -> log-probabilities
+        (B, U + 1, V) of tokens and end, alignments (B, U + 1, T)."""
         memory, state = self.begin(states, lengths)
         embedded = self.dropout(self.embedding(functional.pad(tokens, (1, 0), value=END)))
         tops, alignments = list[Tensor](), list[Tensor]()
@@ -209,13 +201,9 @@ class Speller(nn.Module):
 
     @torch.no_grad()
     def sample(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
-        """tokens (B, U), a share `sampling` of them drawn from the model instead.
-
-        Scheduled sampling (Bengio et al. 2015) at a constant rate, as Chan et al. 2016 have it, and
-        in parallel (Duckworth et al. 2019): all are drawn after the true tokens before them, which
-        costs one pass over the tokens without gradients. What decoding never goes on from (the end,
-        unknown) is not taken.
-        """
+        """tokens (B, U), a share `sampling` of them the model's own: scheduled sampling (Bengio et
+        al. 2015) at a constant rate (Chan et al. 2016) and in parallel (Duckworth et al. 2019),
+        drawn after the true tokens before them. End and unknown are not taken."""
         log_probs = self.teach(states, lengths, tokens)[0][:, :-1]  # (B, U, V)
         torch.clear_autocast_cache()  # of weights without history
         source = random.get()

@@ -36,11 +36,8 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.pt"))
 
     def save(self, state: State, keep: set[int]) -> Path:
-        """Write `state` as the checkpoint of `state["step"]`; it appears only when it is whole.
-
-        Older ones go, except the one before and the steps in `keep`, and what a killed run had half
-        written. Raises InputError, with nothing half-written left, if the disk is full.
-        """
+        """Write `state` as the checkpoint of `state["step"]`. Older ones go, except the one before
+        and the steps in `keep`. Raises InputError, nothing half-written, if the disk is full."""
         path, content = self.path(state["step"]), io.BytesIO()
         torch.save(state, content)  # to a file it would hide the reason of a failed write
         with whole_file(path, "wb") as file:
@@ -54,11 +51,8 @@ class Checkpoints:
         return path
 
     def last(self) -> State | None:
-        """The newest checkpoint that is whole; None if there are none.
-
-        Damaged ones are named and renamed, so that they do not count among the last two. Raises
-        InputError if all are damaged.
-        """
+        """The newest that is whole, None if there are none. Damaged ones are named and renamed, to
+        not count among the last two. Raises InputError if all are."""
         damaged: list[Path] = []
         for path in reversed(self.all()):
             if state := read(path):
@@ -75,8 +69,8 @@ class Checkpoints:
         return None
 
     def average(self, steps: list[int]) -> dict[str, torch.Tensor]:
-        """The mean of the model weights of these steps, damaged ones left out; what is not
-        floating is the first's. Raises InputError if all are damaged."""
+        """The mean weights of these steps, damaged ones left out; what is not floating is the
+        first's. Raises InputError if all are damaged."""
         models = []
         for path in map(self.path, steps):
             if state := read(path):
@@ -86,7 +80,7 @@ class Checkpoints:
         if not models:
             raise InputError("the best checkpoints are damaged", self.folder)
         means = dict(models[0])
-        for name, first in means.items():
+        for name, first in models[0].items():
             if first.is_floating_point():
                 every = torch.stack([model[name].double() for model in models])
                 means[name] = every.mean(0).to(first.dtype)

@@ -47,12 +47,10 @@ def evaluate(
     stopped: Callable[[], bool],
     group: Group,
 ) -> dict[str, float]:
-    """Dev set figures: "loss" (mean an utterance), "wer_ctc" and "wer_las" where there is the head,
-    and "wer", the one that chooses checkpoints: the speller's if there is one.
+    """Dev set figures: "loss" (mean an utterance), "wer_ctc", "wer_las" (of a lexicon's units) and
+    "wer", the last of them, which chooses checkpoints; {} if `stopped()` in any process.
 
-    batches: this process's share of them; texts: id -> reference, of all. An utterance without
-    audio counts as an empty hypothesis. With units of a lexicon, words are units. Returns {} if
-    `stopped()` became true in any process.
+    batches: this process's share; texts: id -> reference, of all: without audio nothing is heard.
     """
     weight = next(model.parameters())
     decoded: dict[str, dict[str, str]] = {head: {} for head in model.heads}  # by utterance id

@@ -17,10 +17,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -29,7 +29,6 @@ from asr.console import INTERRUPTED, leave, progress, say
 from asr.data.loader import Batch, DevSet, TrainingSet
 from asr.errors import InputError
 from asr.models.recognizer import Recognizer
-from asr.text.tokenizer import Tokenizer
 from asr.training.checkpoint import Checkpoints, read, weights_of
 from asr.training.distributed import Group
 from asr.training.evaluate import evaluate
@@ -38,9 +37,9 @@ from asr.training.schedule import learning_rate
 from asr.training.update import TrainOptions, Updater
 
 DIVERGED = 20  # steps in a row without a finite loss and gradient
-TIMED = 5  # steps after continuing from which on speed is told: at first readers have to start
 SHOWN = 10  # utterances named where a loss is not finite
-POSITION = ("step", "epoch", "batch", "bad_steps", "bad_row", "good")  # a Trainer's, saved
+# of a Trainer, in its checkpoints
+SAVED = ("step", "epoch", "batch", "bad_steps", "bad_row", "good", "history", "unreadable")
 LOSSES = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att", "mwer": "loss_mwer"}
 
 
@@ -56,87 +55,49 @@ def signals() -> Iterator[Event]:
             signal.signal(number, handler)
 
 
-class Metrics:
-    """Appends records to `metrics.jsonl`, the one record, and renders them in `tensorboard/`.
-
-    size: bytes of the record that belong to the checkpoint which is continued; what a killed run
-    wrote after it is cut off. `step` is that checkpoint's. Raises OSError if the disk is full.
-    """
-
-    def __init__(self, folder: Path, size: int, step: int) -> None:
-        path = folder / "metrics.jsonl"
-        self.file = open(path, "ab")
-        self.file.truncate(min(size, path.stat().st_size))
-        self.file.seek(0, 2)
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """One record: kind ("train" every few steps, "epoch", "end"), step and values."""
-        line = json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False)
-        self.file.write(line.encode() + b"\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
-        if kind != "train":
-            self.board.flush()
-
-    def close(self) -> None:
-        self.file.close()
-        self.board.close()
-
-
 class Trainer:
-    """One run in an experiment folder, new or continued.
-
-    model: on its device; group: the processes that train it together, each on its share of every
-    batch; the leader writes. After `run`, `unreadable` holds {utterance id: reason} of all sets.
-    """
+    """One run in an experiment folder, new or continued. After it `unreadable` holds {utterance id:
+    reason} of all sets. group: each process has its share of every batch; the leader writes."""
 
     def __init__(
         self,
         model: Recognizer,
-        tokenizer: Tokenizer,
         train: TrainingSet,
         dev: DevSet,
         options: TrainOptions,
-        seed: int,
         folder: Path,
         group: Group,
         mwer: MWER | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.train, self.dev = model, tokenizer, train, dev
+        self.model, self.train, self.dev, self.tokenizer = model, train, dev, train.maker.tokenizer
         self.options, self.folder, self.group = options, folder, group
         self.share = slice(group.rank, None, group.size)
         self.checkpoints = Checkpoints(folder / "checkpoints")
         there = {"ctc": model.has_ctc, "att": model.has_speller, "mwer": mwer is not None}
         names = ["total", *(name for name, is_there in there.items() if is_there)]
-        self.updater = Updater(model, (mwer or model).losses, names, group, options, seed)
+        losses, seed = (mwer or model).losses, train.maker.seed
+        self.updater = Updater(model, losses, names, group, options, seed)
         self.step = self.epoch = self.batch = 0  # batch: consumed in this epoch
         self.good = 0  # the last step saved whose loss and gradient were finite
         self.history: list[dict[str, Any]] = []  # of each epoch: step, wer, loss
         self.sums, self.epoch_sums = Counter[str](), Counter[str]()  # self.sums: of a record
         self.bad_steps = self.bad_row = 0  # steps left out as not finite; the last in a row
         self.unreadable: dict[str, str] = dict(train.unreadable)
-        self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio", "steps"), 0.0)
-        self.metrics: Metrics | None = None
-        self._resume()
-
-    def _resume(self) -> None:
-        state = self.group.share(self.checkpoints.last() if self.group.leader else None)
+        self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio"), 0.0)
+        self.record: IO[bytes] | None = None  # the leader's metrics.jsonl
+        state = group.share(self.checkpoints.last() if group.leader else None)
         self.metrics_size = state["metrics_size"] if state else 0
         if state:
             self.updater.load_state(state)
-            for name in (*POSITION, "history", "unreadable"):
+            for name in SAVED:
                 setattr(self, name, state[name])
             self.sums, self.epoch_sums = Counter(state["sums"]), Counter(state["epoch_sums"])
             say(f"continuing after step {self.step} (epoch {self.epoch + 1})")
 
     @property
     def best(self) -> list[int]:
-        """Steps of the k best epochs by dev WER, best first; of equal ones that of lower loss, and
-        above 100 % all are equal: a model that says nothing is no better than one that begins to.
-        While none recognises anything the last losses tell; then there is nothing to average.
-        """
+        """Steps of the k best epochs by dev WER, then loss, best first; above 100 % all are equal:
+        saying nothing is no better than beginning to. While none recognises anything, of one."""
         ranked = sorted(self.history, key=lambda e: (min(e["wer"], 1.0), e["loss"]))
         count = self.options.average if ranked and ranked[0]["wer"] < 1.0 else 1
         return [epoch["step"] for epoch in ranked[:count]]
@@ -145,45 +106,43 @@ class Trainer:
         if not self.group.leader:
             return
         self.good = self.good if self.bad_row else self.step
-        state = {name: getattr(self, name) for name in (*POSITION, "history", "unreadable")}
-        state["sums"], state["epoch_sums"] = dict(self.sums), dict(self.epoch_sums)
-        state["metrics_size"] = self.metrics.file.tell() if self.metrics else 0
-        self.checkpoints.save(state | self.updater.state(), {self.good, *self.best})
+        state = {name: getattr(self, name) for name in SAVED} | self.updater.state()
+        state |= {"sums": dict(self.sums), "epoch_sums": dict(self.epoch_sums)}
+        state["metrics_size"] = self.record.tell() if self.record else 0
+        self.checkpoints.save(state, {self.good, *self.best})
 
     def run(self) -> None:
-        """Train to the end and write `model/`.
-
-        Ends the process with status 130 when interrupted, after a checkpoint. Raises InputError
-        if the disk is full, memory is too small or training has diverged.
-        """
-        with signals() as stop, self._disk():
-            if self.group.leader:
-                self.metrics = Metrics(self.folder, self.metrics_size, self.step)
-            epochs = self.options.epochs
-            batches = self.train.batches(self.epoch, self.batch, epochs, self.share)
+        """Train to the end and write `model/`; when interrupted, leave with status 130 after a
+        checkpoint. Raises InputError if the disk or memory is too small or training diverged."""
+        epochs = self.options.epochs
+        with signals() as stop:
             try:
-                while self.epoch < epochs:
-                    self._run_epoch(batches, stop)
-                self._finish(stop)
-            finally:
-                if self.metrics:
-                    self.metrics.close()
+                with ExitStack() as files:
+                    if self.group.leader:
+                        self._open(files)
+                    batches = self.train.batches(self.epoch, self.batch, epochs, self.share)
+                    while self.epoch < epochs:
+                        self._run_epoch(batches, stop)
+                    self._finish(stop)
+            except (OSError, InputError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__  # see whole_file
+                if not isinstance(cause, OSError):
+                    raise
+                saved = self.checkpoints.all()
+                remedy = f"The last checkpoint, {saved[-1]}, is whole. " if saved else ""
+                full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+                remedy += f"{'Make room' if full else 'Mend that'}, then continue with: "
+                remedy += shlex.join(["asr", *sys.argv[1:]])
+                what = f"cannot write: {cause.strerror or cause}"
+                raise InputError(what, self.folder, remedy) from error
 
-    @contextmanager
-    def _disk(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, InputError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__  # see whole_file
-            if not isinstance(cause, OSError):
-                raise
-            saved = self.checkpoints.all()
-            remedy = f"The last checkpoint, {saved[-1]}, is whole. " if saved else ""
-            full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy += f"{'Make room' if full else 'Mend that'}, then continue with: "
-            remedy += shlex.join(["asr", *sys.argv[1:]])
-            what = f"cannot write: {cause.strerror or cause}"
-            raise InputError(what, self.folder, remedy) from error
+    def _open(self, files: ExitStack) -> None:
+        """metrics.jsonl, less what a killed run wrote after its checkpoint, and TensorBoard."""
+        path, board = self.folder / "metrics.jsonl", str(self.folder / "tensorboard")
+        self.record = files.enter_context(open(path, "ab"))
+        self.record.truncate(min(self.metrics_size, path.stat().st_size))
+        self.record.seek(0, 2)
+        self.board = files.enter_context(SummaryWriter(board, purge_step=self.step))
 
     def _run_epoch(self, batches: Iterator[Batch], stop: Event) -> None:
         count, epochs = len(self.train.sampler.batches(self.epoch)), self.options.epochs
@@ -226,8 +185,7 @@ class Trainer:
         return evaluate(self.model, self.tokenizer, batches, texts, stop.is_set, self.group)
 
     def _train_on(self, batch: Batch, done: float, stop: bool) -> bool:
-        """One step on one batch; `done` is the share of training that is behind (0 to 1). Returns
-        whether to stop: `stop`, or that of another process."""
+        """One step, the share `done` of training behind; whether some process was asked to stop."""
         options = self.options
         rate = learning_rate(options.learning_rate, options.warmup, self.step, done)
         outcome = self.updater.update(batch, self.step, rate, stop)
@@ -237,7 +195,6 @@ class Trainer:
             return outcome.stop
         self.step += 1
         self.timing["audio"] += outcome.seconds
-        self.timing["steps"] += 1
         if outcome.bad:
             self._note_bad_step(outcome.bad, batch)
         else:
@@ -274,18 +231,24 @@ class Trainer:
         return None
 
     def _record(self, rate: float) -> None:
-        """A line of metrics.jsonl: means since the last one."""
+        """Means since the last record."""
         values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.sums)}
         values |= {"gradient_norm": self.sums["norm"] / self.sums["steps"], "learning_rate": rate}
         values |= {"bad_steps": self.bad_steps, "split_batches": self.updater.splits}
-        if self.timing["steps"] >= min(TIMED, self.batch):
-            values |= self._speed()
-        self._write("train", values)
+        self._write("train", values | self._speed())
         self.sums.clear()
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
-        if self.metrics:
-            self.metrics.write(kind, self.step, values)
+        """A line of metrics.jsonl: "train" every few steps, "epoch", "end"."""
+        if not self.record:
+            return
+        line = json.dumps({"kind": kind, "step": self.step, **values}, ensure_ascii=False)
+        self.record.write(line.encode() + b"\n")
+        self.record.flush()
+        for name, value in values.items():
+            self.board.add_scalar(f"{kind}/{name}", value, self.step)
+        if kind != "train":
+            self.board.flush()
 
     def _speed(self) -> dict[str, float]:
         """Of this epoch: seconds of audio a second, and the share of time waiting for data."""

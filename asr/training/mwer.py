@@ -2,17 +2,15 @@
 
     loss = (1 - λ)·Σ_i P_i·(W_i - W̄) + λ·original loss,    P_i = softmax_i(s·total_i)
 
-W_i are the word errors of the i-th hypothesis of the n-best list, W̄ their mean (it takes variance
-off the gradient), `total` is the search's own weighted sum. The list comes from the search as it
-will be used, on the batch as it is trained on: augmented, with dropout. Of each hypothesis the
-heads' scores are computed anew, so that they have gradients (CTC: the sum over all alignments;
-speller: teacher forcing, without dropout and label smoothing, which would disturb the comparison
-of hypotheses); the language models' part is constant.
+W_i are the word errors of the i-th of n hypotheses, W̄ their mean (it takes variance off the
+gradient), `total` is the search's weighted sum. The list comes from the search as it will be used,
+on the batch as it is trained on. The heads' scores are computed anew, with gradients (CTC: the sum
+over all alignments; speller: teacher forcing, without dropout and label smoothing, which would
+disturb the comparison of hypotheses); the language models' part is constant.
 
-R. Prabhavalkar et al., "Minimum Word Error Rate Training for Attention-Based Sequence-to-Sequence
-Models", ICASSP 2018; Z. Meng et al., "Minimum Word Error Rate Training with Language Model Fusion
-for End-to-End Speech Recognition", Interspeech 2021, for the language model inside.
-B utterances, n hypotheses each, N altogether, T states, U tokens.
+Prabhavalkar et al., "Minimum Word Error Rate Training for Attention-Based Sequence-to-Sequence
+Models", ICASSP 2018; Meng et al., "Minimum Word Error Rate Training with Language Model Fusion for
+End-to-End Speech Recognition", Interspeech 2021. B utterances, N hypotheses, T states, U tokens.
 """
 
 from __future__ import annotations
@@ -90,16 +88,9 @@ class MWER:
         self.fusion = Fusion(tokenizer.pieces, lms.models, weights)
         self.search_options = SearchOptions(nbest=options.nbest)
 
-    def losses(
-        self,
-        samples: Tensor,
-        lengths: Tensor,
-        tokens: Tensor,
-        token_lengths: Tensor,
-        **masks: Tensor,
-    ) -> dict[str, Tensor]:
+    def losses(self, tokens: Tensor, token_lengths: Tensor, **audio: Tensor) -> dict[str, Tensor]:
         """As Recognizer.losses; "mwer" (B,) beside the others, and "total" with it (see above)."""
-        states, frames = self.model.encode(samples, lengths, **masks)
+        states, frames = self.model.encode(**audio)
         losses = self.model.losses_of(states, frames, tokens, token_lengths)
         texts, share = self.texts(tokens, token_lengths), self.options.interpolation
         risk = self.risk(states, frames, self.search(states, frames), texts)
@@ -132,11 +123,7 @@ class MWER:
             return ctc_search.search_batch(outputs, fusion, options, torch.get_num_threads())
 
     def risk(
-        self,
-        states: Tensor,
-        frames: Tensor,
-        lists: Sequence[Sequence[Hypothesis]],
-        references: Sequence[str],
+        self, states: Tensor, frames: Tensor, lists: list[list[Hypothesis]], references: list[str]
     ) -> Tensor:
         """Σ_i P_i·(W_i - W̄) an utterance (B,), float64; 0 with less than two hypotheses."""
         size = (len(lists), max(map(len, lists), default=0))

@@ -2,23 +2,23 @@
 
     g = Σ_processes Σ_parts Σ_utterances ∇loss / utterances of the global batch
 
-A process has its share of the rows; the sum goes over flattened gradients, with the sums of the
-losses and the counts behind them, in one message. So every process sees the same numbers, takes the
-same decisions and keeps the same weights, whatever the rows are, none included.
+The sum of the processes' shares goes over flattened gradients, with the losses' sums and the counts
+behind them, in one message: every process sees the same numbers, takes the same decisions and keeps
+the same weights, whatever its rows are, none included.
 
-On a CPU a process divides its rows among its threads, where there are LEAST for each: a small
-matrix product is not twice as fast on two processors, and where another program takes one of them
-for a moment, both would wait. Gradients are summed up in the order of the parts, and each part has
-random numbers of its own: what comes out is the same every time.
+On a CPU the threads take parts of the rows, where there are LEAST for each: a small matrix product
+is not twice as fast on two processors. Gradients are summed up in the order of the parts, and each
+has random numbers of its own: what comes out is the same every time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ from asr.models.recognizer import Recognizer
 from asr.training.distributed import Group
 
 # what a CPU, CUDA or one of its libraries says when there is no memory left
-NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+NO_MEMORY = re.compile("out of memory|can't allocate memory|ALLOC_FAILED")
 LEAST = 4  # utterances that a thread should have: of fewer the matrix products are too small
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 Part = tuple[Tensor, Sequence[Tensor | None]]  # losses (names, rows), gradients
@@ -64,26 +64,26 @@ class TrainOptions:
     init: str | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            what = f"train.precision='{self.precision}' is unknown"
-            raise InputError(what, None, nearest(self.precision, PRECISIONS))
+        if (kind := self.precision) not in PRECISIONS:
+            raise InputError(
+                f"train.precision='{kind}' is unknown", None, nearest(kind, PRECISIONS)
+            )
         if not 0 <= self.ema < 1:
             raise InputError(f"train.ema={self.ema} must be from 0 to below 1")
         if self.threads > 1024:
             raise InputError(f"train.threads={self.threads} is more than 1024")
-        for name in ("epochs", "learning_rate", "clip", "average", "log_steps"):
-            if not 0 < (value := getattr(self, name)) < math.inf:
+        above = ("epochs", "learning_rate", "clip", "average", "log_steps")
+        for name, value in vars(self).items():
+            if name in above and not 0 < value < math.inf:
                 raise InputError(f"train.{name}={value} must be above 0 and finite")
-        for name in ("warmup", "weight_decay", "threads", "max_dev_seconds", "checkpoint_minutes"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise InputError(f"train.{name}={value} must not be negative, and finite")
 
 
 class MovingAverage:
-    """EMA of the weights (Polyak & Juditsky 1992), which decodes better than those of any one step.
+    """EMA of the weights (Polyak & Juditsky 1992), which decodes better than those of one step.
 
-    a ← d·a + (1 - d)·w,   d = min(decay, (1 + n) / (10 + n)) after n steps: the random weights of
-    the beginning are forgotten at once.
+    a ← d·a + (1 - d)·w,   d = min(decay, (1 + n) / (10 + n)) after n steps
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -97,17 +97,8 @@ class MovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.weights.values()), new, 1 - decay)
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the averaged weights within the block."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
     @torch.no_grad()
-    def _swap(self) -> None:
+    def swap(self) -> None:
         for weight, average in zip(self.model.parameters(), self.weights.values(), strict=True):
             own = weight.clone()
             weight.copy_(average)
@@ -128,9 +119,8 @@ class Outcome:
 class Updater:
     """The optimiser (AdamW) of a model and, with `ema` above 0, the average of its weights.
 
-    names: of what `losses` returns, a tensor (B,) each, "total" among them. `splits` counts the
-    batches that did not fit into memory in one piece. Raises InputError for bfloat16 on a CPU that
-    has none.
+    names: of what `losses` returns, (B,) each, "total" among them. `splits`: batches that memory
+    did not hold in one piece. Raises InputError for bfloat16 on a CPU that has none.
     """
 
     def __init__(
@@ -152,10 +142,10 @@ class Updater:
         self.optimizer = torch.optim.AdamW([decayed, {"params": others, "weight_decay": 0.0}])
         self.average = MovingAverage(model, options.ema) if options.ema else None
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "trains")
-        on_cpu, kind = self.device.type == "cpu", options.precision
-        gpu_can = not on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        self.half = kind == "bfloat16" or (kind == "auto" and gpu_can)
-        if self.half and on_cpu and not cpu_has_bfloat16():
+        place, kind = self.device.type, options.precision
+        able = place == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        self.half = kind == "bfloat16" or (kind == "auto" and able)
+        if self.half and place == "cpu" and not cpu_has_bfloat16():
             what = "this processor cannot train in bfloat16"
             raise InputError(what, "train.precision", "`auto` is float32 on CPUs.")
 
@@ -171,9 +161,15 @@ class Updater:
         for name, weight in self.average.weights.items() if self.average else ():
             weight.copy_(state["ema"][name])
 
-    def best_weights(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def best_weights(self) -> Iterator[None]:
         """The model has its averaged weights, if there are any, within this block."""
-        return self.average.applied() if self.average else nullcontext()
+        swap = self.average.swap if self.average else lambda: None
+        swap()
+        try:
+            yield
+        finally:
+            swap()
 
     def update(self, batch: Batch, step: int, rate: float, stop: bool) -> Outcome:
         """`batch`: this process's share; step: the number of steps before; stop: asked to."""
@@ -210,15 +206,14 @@ class Updater:
         return outcome
 
     def _accumulate(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Losses (B,) with their gradients summed up in the parameters; where memory runs out, of
-        smaller and smaller parts one after the other. Raises InputError if one utterance is too
-        much."""
+        """Losses (B,), gradients in the parameters; where memory runs out, of smaller and smaller
+        parts one after the other. Raises InputError if one utterance is too much."""
         first = parts = self._threads(batch)
         while True:
             try:
                 return self._backward(batch, step, parts, at_once=parts == first)
             except RuntimeError as error:
-                if not out_of_memory(error):
+                if not NO_MEMORY.search(str(error)):
                     raise
                 if parts >= len(batch.ids):
                     what = f"an utterance of {batch.seconds / len(batch.ids):.1f} s or less"
@@ -273,16 +268,14 @@ class Updater:
         return torch.stack([losses[n].detach().to(self.dtype) for n in self.names]), gradients
 
     def check_memory(self, batch: Batch, seconds: float) -> None:
-        """Try the largest batch, beside the optimiser's memory; nothing is changed by it.
-
-        seconds: data.batch_seconds. Raises InputError where it does not fit.
-        """
+        """Raises InputError where the largest batch does not fit beside the optimiser's memory;
+        seconds: data.batch_seconds."""
         moments = [torch.zeros_like(p) for p in self.parameters for _ in range(2)]
         self.model.train()
         try:
             self._backward(batch, 0, self._threads(batch), at_once=True)
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not NO_MEMORY.search(str(error)):
                 raise
             padded = batch.samples.size / self.model.options.sample_rate
             raise InputError(
@@ -299,10 +292,6 @@ class Updater:
 def cpu_has_bfloat16() -> bool:
     """torch's LSTM in bfloat16 is oneDNN's, which asks for AVX-512."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    return any(words in str(error) for words in NO_MEMORY)
 
 
 def seed_of(seed: int, step: int, rank: int, part: int) -> int:
