@@ -36,9 +36,8 @@ class Attention(nn.Module):
         """x (B, T, D), keep (B, T) bool: within the utterance -> (B, T, D)."""
         split = self.project(self.norm(x)).unflatten(2, (3, self.heads, -1))  # (B, T, 3, H, D / H)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # (B, H, T, D / H) each
-        x = functional.scaled_dot_product_attention(
-            rotate(query), rotate(key), value, keep[:, None, None]
-        )
+        query, key, keep = rotate(query), rotate(key), keep[:, None, None]
+        x = functional.scaled_dot_product_attention(query, key, value, keep)
         mixed: Tensor = self.output(x.transpose(1, 2).flatten(2))
         return mixed
 

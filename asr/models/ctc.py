@@ -32,10 +32,8 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
 
     With fewer states than `min_frames` the loss is inf, its gradient 0 (torch's would be NaN).
     """
-    by_time = log_probs.transpose(0, 1)  # (T, B, V)
-    loss = functional.ctc_loss(
-        by_time, tokens, lengths, token_lengths, reduction="none", zero_infinity=True
-    )
+    given = (log_probs.transpose(0, 1), tokens, lengths, token_lengths)  # (T, B, V), ...
+    loss = functional.ctc_loss(*given, reduction="none", zero_infinity=True)
     equal = (tokens[:, 1:] == tokens[:, :-1]) & inside(token_lengths, tokens.shape[1])[:, 1:]
     return loss.masked_fill(lengths < token_lengths + equal.sum(1), torch.inf)
 

@@ -128,7 +128,13 @@ class Encoder(nn.Module):
         layers = (max(1, halvings), 32)
         check_ranges("model.encoder", options, size=(1, 4096), dropout=(0, 0.9), layers=layers)
         if conformer:
-            check_conformer(options)
+            check_ranges("model.encoder", options, heads=(1, 64), kernel=(1, 255))
+            if options.size % (2 * options.heads):
+                what = f"{options.size} is not a multiple of {2 * options.heads} (2 x heads)"
+                raise InputError(what, "model.encoder.size", "Change size or model.encoder.heads.")
+            if options.kernel % 2 == 0:
+                what, remedy = f"{options.kernel} is even", "Take an odd one."
+                raise InputError(what, "model.encoder.kernel", remedy)
         self.size = options.size if conformer else 2 * options.size
         self.subsampling = options.subsampling
         self.dropout = LockedDropout(options.dropout)
@@ -190,12 +196,3 @@ class Encoder(nn.Module):
             pieces[row].append(own[begin : min(begin + length, count)])
         whole = pad_sequence([torch.cat(row) for row in pieces], batch_first=True)
         return whole, self.output_lengths(lengths)
-
-
-def check_conformer(options: EncoderOptions) -> None:
-    check_ranges("model.encoder", options, heads=(1, 64), kernel=(1, 255))
-    if options.size % (2 * options.heads):
-        what = f"{options.size} is not a multiple of {2 * options.heads} (2 x heads)"
-        raise InputError(what, "model.encoder.size", "Change size or model.encoder.heads.")
-    if options.kernel % 2 == 0:
-        raise InputError(f"{options.kernel} is even", "model.encoder.kernel", "Take an odd one.")

@@ -126,9 +126,8 @@ class MelSpectrogram(nn.Module):
             what = f"{channels} channels are too many for a window of {window} samples"
             raise InputError(what, "model.frontend.channels", "Take fewer, or a longer window.")
         self.margin = (bins - window) // 2, bins - window - (bins - window) // 2
-        self.spectrogram = Transform(
-            sample_rate, bins, window, shift, f_min=LOWEST, n_mels=channels, center=False
-        )
+        fixed = {"f_min": LOWEST, "n_mels": channels, "center": False}
+        self.spectrogram = Transform(sample_rate, bins, window, shift, **fixed)
         self.spectrogram.spectrogram.power = None  # complex: |z|² by its root is 4 times slower
         self.scale = 1 / float(self.spectrogram.spectrogram.window.square().sum())
 

@@ -201,8 +201,13 @@ class Trainer:
             self.bad_row = 0
             self.sums.update(outcome.sums)
             self.epoch_sums.update(outcome.sums)
-        if self.step % options.log_steps == 0 and self.sums:
-            self._record(rate)
+        if self.step % options.log_steps == 0 and self.sums:  # means since the last record
+            norm = self.sums["norm"] / self.sums["steps"]
+            values = {"epoch": self.epoch + 1, **means(self.sums), "gradient_norm": norm}
+            values |= {"learning_rate": rate, "bad_steps": self.bad_steps}
+            values |= {"split_batches": self.updater.splits, **self._speed()}
+            self._write("train", values)
+            self.sums.clear()
         return outcome.stop
 
     def _note_bad_step(self, utterances: list[str], batch: Batch) -> None:
@@ -230,14 +235,6 @@ class Trainer:
                     return weights_of(state)
         return None
 
-    def _record(self, rate: float) -> None:
-        """Means since the last record."""
-        values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.sums)}
-        values |= {"gradient_norm": self.sums["norm"] / self.sums["steps"], "learning_rate": rate}
-        values |= {"bad_steps": self.bad_steps, "split_batches": self.updater.splits}
-        self._write("train", values | self._speed())
-        self.sums.clear()
-
     def _write(self, kind: str, values: dict[str, float]) -> None:
         """A line of metrics.jsonl: "train" every few steps, "epoch", "end"."""
         if not self.record:
@@ -262,8 +259,8 @@ class Trainer:
         return f"loss {loss:.2f}, {rate}, {speed['waiting']:.0%} waiting for data"
 
     def _end_epoch(self, figures: dict[str, float]) -> None:
-        values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.epoch_sums)}
-        values |= {f"dev_{name}": value for name, value in figures.items()} | self._speed()
+        dev = {f"dev_{name}": value for name, value in figures.items()}
+        values = {"epoch": self.epoch + 1, **means(self.epoch_sums), **dev, **self._speed()}
         self._write("epoch", values)
         self.history.append({"step": self.step, "wer": figures["wer"], "loss": figures["loss"]})
         said = f"epoch {self.epoch + 1}/{self.options.epochs}: step {self.step}, {self._note()}; "
@@ -309,5 +306,5 @@ def means(sums: Mapping[str, float]) -> dict[str, float]:
 
 def show(figures: dict[str, float]) -> str:
     """ "loss 12.3, WER 20.1 % (ctc), 18.2 % (las)" """
-    heads = [f"{figures[f'wer_{h}']:.1%} ({h})" for h in ("ctc", "las") if f"wer_{h}" in figures]
+    heads = [f"{figures[n]:.1%} ({n[4:]})" for n in ("wer_ctc", "wer_las") if n in figures]
     return f"loss {figures['loss']:.2f}, WER {', '.join(heads)}"

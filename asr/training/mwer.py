@@ -53,10 +53,8 @@ class MWEROptions:
     lm: list[str] = field(default_factory=list)
     # weights file of `asr tune`; without it: LMs 0.5, heads as model.ctc_weight has them
     weights: str | None = None
-    # of totals before the softmax; near 1 / confidence.temperature of the weights file is natural
-    scale: float = 1.0
-    # share λ of the original loss, 0 to 1 (it is some hundred times larger than word errors)
-    interpolation: float = 0.01
+    scale: float = 1.0  # of totals before the softmax; near 1 / confidence.temperature of `weights`
+    interpolation: float = 0.01  # share λ of the original loss (hundreds of word errors), 0 to 1
 
     def __post_init__(self) -> None:
         if self.nbest < 0 or self.nbest == 1:
@@ -187,9 +185,9 @@ class MWER:
                 errors = self.word_errors(nbest, reference).tolist() or [count]
                 first, best, words = first + errors[0], best + min(errors), words + count
         wer, oracle = first / max(words, 1), best / max(words, 1)
-        say(
-            f"MWER: WER {wer:.1%} on {len(utterances)} training utterances as they are trained on; "
-            f"oracle of the {self.options.nbest}-best lists {oracle:.1%}"
+        said = (
+            f"MWER: WER {wer:.1%} on {len(utterances)} training utterances as they are trained on"
         )
+        say(f"{said}; oracle of the {self.options.nbest}-best lists {oracle:.1%}")
         if wer - oracle < TOO_LITTLE:
             say("warning: there is next to nothing to learn: no better texts in the n-best lists")

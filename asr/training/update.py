@@ -45,29 +45,25 @@ class TrainOptions:
     epochs: int = 30  # passes over the training set
     learning_rate: float = 1e-3  # highest learning rate (AdamW), reached after the warm-up
     warmup: int = 200  # steps of linear warm-up
-    # decay of weight matrices an update, times the learning rate (Loshchilov & Hutter 2019)
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # of matrices, times the learning rate (Loshchilov & Hutter 2019)
     clip: float = 5.0  # longest gradient (global norm, of the mean loss an utterance)
     average: int = 5  # the model is the average of this many best epochs by dev WER
-    # decay a step of a moving average of the weights (0.99 to 0.9999), which then takes their place
-    # on the dev set and in the model; 0: none
+    # decay a step of a moving average of the weights (0.99 to 0.9999), which takes their place on
+    # the dev set and in the model; 0: none
     ema: float = 0.0
     # "float32", "bfloat16" (mixed), "float64"; "auto": bfloat16 on GPUs, float32 on CPUs
     precision: str = "auto"
     device: str = "cpu"  # "cpu", "cuda" or "cuda:N"
     threads: int = 0  # CPU threads; 0: as many as there are cores
-    # dev audio decoded after each epoch (seconds), drawn by the seed; 0: all
-    max_dev_seconds: float = 0.0
+    max_dev_seconds: float = 0.0  # dev audio after each epoch (seconds), drawn by the seed; 0: all
     log_steps: int = 20  # steps between records in metrics.jsonl
     checkpoint_minutes: float = 5.0  # minutes between checkpoints within an epoch
-    # model folder or experiment whose weights of the same name and shape are the start
-    init: str | None = None
+    init: str | None = None  # model or experiment: its weights of the same name and shape are taken
 
     def __post_init__(self) -> None:
-        if (kind := self.precision) not in PRECISIONS:
-            raise InputError(
-                f"train.precision='{kind}' is unknown", None, nearest(kind, PRECISIONS)
-            )
+        if self.precision not in PRECISIONS:
+            what = f"train.precision='{self.precision}' is unknown"
+            raise InputError(what, None, nearest(self.precision, PRECISIONS))
         if not 0 <= self.ema < 1:
             raise InputError(f"train.ema={self.ema} must be from 0 to below 1")
         if self.threads > 1024:
@@ -107,7 +103,7 @@ class MovingAverage:
 
 @dataclass
 class Outcome:
-    """Of a step on a global batch, the same in every process."""
+    """Of a step, the same in every process."""
 
     sums: dict[str, float]  # of the losses; "utterances", "norm", "steps"; {}: no audio at all
     seconds: float  # of audio
@@ -217,11 +213,9 @@ class Updater:
                     raise
                 if parts >= len(batch.ids):
                     what = f"an utterance of {batch.seconds / len(batch.ids):.1f} s or less"
-                    raise InputError(
-                        f"memory for training on {what} is lacking on {self.device}",
-                        "data.max_seconds",
-                        "Lower it, or make the model smaller, in a new folder.",
-                    ) from error
+                    what = f"memory for training on {what} is lacking on {self.device}"
+                    remedy = "Lower it, or make the model smaller, in a new folder."
+                    raise InputError(what, "data.max_seconds", remedy) from error
             self.optimizer.zero_grad()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -277,13 +271,11 @@ class Updater:
         except RuntimeError as error:
             if not NO_MEMORY.search(str(error)):
                 raise
-            padded = batch.samples.size / self.model.options.sample_rate
-            raise InputError(
-                f"the largest batch ({len(batch.ids)} utterances, {padded:.0f} s of audio with "
-                f"padding) does not fit into the memory of {self.device}",
-                f"data.batch_seconds={seconds:g}",
-                "Lower it" + (" or data.max_seconds." if len(batch.ids) < 3 else "."),
-            ) from error
+            padded, count = batch.samples.size / self.model.options.sample_rate, len(batch.ids)
+            what = f"the largest batch ({count} utterances, {padded:.0f} s of audio with padding)"
+            what += f" does not fit into the memory of {self.device}"
+            remedy = "Lower it or data.max_seconds." if count < 3 else "Lower it."
+            raise InputError(what, f"data.batch_seconds={seconds:g}", remedy) from error
         finally:
             del moments
             self.optimizer.zero_grad()
