@@ -2,9 +2,8 @@
 
     x = x + ½ FF(x);  x = x + Attention(x);  x = x + Convolution(x);  x = x + ½ FF(x);  LayerNorm
 
-Where the paper's results depend on the batch or cost much it differs: LayerNorm in the place of
-BatchNorm; positions turn queries and keys (RoFormer, Su et al. 2021), so that products tell their
-distance without the second attention matrix of Transformer-XL.
+Unlike the paper's it has LayerNorm for BatchNorm, which depends on the batch, and positions that
+turn queries and keys (RoFormer, Su et al. 2021) for Transformer-XL's second attention matrix.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Encoders (listeners): features to states at a lower rate. B utterances, T frames.
 
 No PackedSequence: on CPU its backward pass is quadratic in time. A bidirectional layer is a forward
-LSTM on the padded batch and another one on the batch with each utterance reversed within its own
-length: exact, and as fast as the dense LSTM.
+LSTM on the padded batch and one on each utterance reversed within its own length: exact, and fast.
 """
 
 from __future__ import annotations

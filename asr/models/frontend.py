@@ -40,11 +40,10 @@ def mel_points(channels: int, sample_rate: int) -> Tensor:
 
 
 class Filterbank(nn.Module):
-    """Learned filters over the samples, free to move from where a mel filterbank stands.
+    """Learned filters over the samples, from a mel filterbank on (like Zeghidour et al. 2018).
 
     A channel is the energy of PAIRS neighbouring bands, each of a cosine and a sine under a Hann
-    window as long as the bandwidth asks for (at most W samples): Σ (c² + s²) / PAIRS (time-domain
-    filterbanks, Zeghidour et al. 2018, without the costly pooling of a dense hop).
+    window as long as the bandwidth asks for (at most W samples): Σ (c² + s²) / PAIRS.
     """
 
     def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
@@ -146,9 +145,8 @@ ENERGIES = {"conv": Filterbank, "sinc": SincFilterbank, "logmel": MelSpectrogram
 class Frontend(nn.Module):
     """Samples -> pre-emphasis and RMS 1 -> energies of F channels -> log -> instance norm -> masks.
 
-    Levelling makes the floor relative to the utterance's own loudness (recordings differ by 40 dB).
-    Instance norm takes mean and variance of a channel over the utterance's own frames; with `prior`
-    as if it had so many seconds more of the learned ones: those of half a second are its words'.
+    Instance norm: mean and variance of a channel over the utterance's own frames; with `prior` as
+    if it had so many seconds more of the learned ones (those of half a second are its words').
     """
 
     def __init__(self, options: FrontendOptions, sample_rate: int) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints: atomic, verified when read, the last two and the k best kept; their average.
 
-A checkpoint is what `torch.save` writes of tensors and plain Python values only, so it loads with
-`weights_only=True`, and the SHA-256 of that behind it.
+A file is what `torch.save` writes of tensors and plain Python values, and the SHA-256 of that.
 """
 
 from __future__ import annotations
@@ -53,20 +52,16 @@ class Checkpoints:
     def last(self) -> State | None:
         """The newest that is whole, None if there are none. Damaged ones are named and renamed, to
         not count among the last two. Raises InputError if all are."""
-        damaged: list[Path] = []
-        for path in reversed(self.all()):
-            if state := read(path):
-                for wrong in damaged:
-                    wrong.rename(f"{wrong}.damaged")
-                if damaged:
-                    say(f"using the checkpoint before it, {path}")
-                return state
-            say(f"{path} is damaged")
-            damaged.append(path)
-        if damaged:
+        paths, damaged, state = self.all(), list[Path](), None
+        while paths and not (state := read(paths[-1])):
+            say(f"{paths[-1]} is damaged")
+            damaged.append(paths.pop())
+        if damaged and not state:
             remedy = "Remove the folder to start again."
             raise InputError("every checkpoint is damaged", self.folder, remedy)
-        return None
+        for path in damaged:
+            path.rename(f"{path}.damaged")
+        return state
 
     def average(self, steps: list[int]) -> dict[str, torch.Tensor]:
         """The mean weights of these steps, damaged ones left out; what is not floating is the

@@ -1,7 +1,7 @@
 """The training loop: steps, dev set, checkpoints; continues exactly where a run was killed.
 
 Nothing random has a running state: batches, augmentation and dropout follow from (seed, epoch,
-utterance) and (seed, step, rank), so a checkpoint needs weights, optimiser and position only.
+utterance) and (seed, step, rank); a checkpoint needs weights, optimiser and position only.
 """
 
 from __future__ import annotations

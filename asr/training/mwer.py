@@ -2,11 +2,10 @@
 
     loss = (1 - λ)·Σ_i P_i·(W_i - W̄) + λ·original loss,    P_i = softmax_i(s·total_i)
 
-W_i are the word errors of the i-th of n hypotheses, W̄ their mean (it takes variance off the
-gradient), `total` is the search's weighted sum. The list comes from the search as it will be used,
-on the batch as it is trained on. The heads' scores are computed anew, with gradients (CTC: the sum
-over all alignments; speller: teacher forcing, without dropout and label smoothing, which would
-disturb the comparison of hypotheses); the language models' part is constant.
+W_i: word errors of hypothesis i of the search as it will be used, on the batch as it is trained on;
+W̄: their mean, which takes variance off the gradient; `total`: the search's weighted sum, the heads'
+scores computed anew, with gradients (CTC: of all alignments; speller: teacher forcing, without
+dropout and label smoothing, which would disturb the comparison), the language models' constant.
 
 Prabhavalkar et al., "Minimum Word Error Rate Training for Attention-Based Sequence-to-Sequence
 Models", ICASSP 2018; Meng et al., "Minimum Word Error Rate Training with Language Model Fusion for

@@ -2,13 +2,10 @@
 
     g = Σ_processes Σ_parts Σ_utterances ∇loss / utterances of the global batch
 
-The sum of the processes' shares goes over flattened gradients, with the losses' sums and the counts
-behind them, in one message: every process sees the same numbers, takes the same decisions and keeps
-the same weights, whatever its rows are, none included.
-
-On a CPU the threads take parts of the rows, where there are LEAST for each: a small matrix product
-is not twice as fast on two processors. Gradients are summed up in the order of the parts, and each
-has random numbers of its own: what comes out is the same every time.
+Gradients, sums of losses and counts go in one message: every process sees the same numbers, takes
+the same decisions and keeps the same weights, whatever its rows are, none included. On a CPU the
+threads take parts of the rows, where there are LEAST for each: a small matrix product is not twice
+as fast on two processors. Parts are summed up in order, and each has random numbers of its own.
 """
 
 from __future__ import annotations
