@@ -153,7 +153,7 @@ class Recognizer(nn.Module):
         except SafetensorError as error:
             raise InputError(f"is not a whole safetensors file ({error})", path, AGAIN) from error
         except RuntimeError as error:  # torch's: weights that are missing, surplus, of other shapes
-            what = f"does not fit config.json ({str(error).splitlines()[1].strip()})"
+            what = f"does not fit config.json ({str(error).splitlines()[-1].strip()})"
             raise InputError(what, path, AGAIN) from error
         model.tokenizer_hash, model.window = config.get("tokenizer_hash"), config["window"]
         return model.to(device).eval()
