@@ -30,7 +30,7 @@ from asr.errors import InputError, nearest
 from asr.files import cannot_read, whole_file
 from asr.models.recognizer import RecognizerOptions
 from asr.training.mwer import MWEROptions
-from asr.training.options import TrainOptions
+from asr.training.update import TrainOptions
 
 
 @dataclass

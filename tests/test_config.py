@@ -68,7 +68,7 @@ def test_all_options_are_a_configuration_with_a_comment_each(tmp_path: Path) -> 
     given = load_experiment(path)
     path.write_text("data: {train: [x.jsonl], dev: [x.jsonl]}")
     assert given == load_experiment(path)
-    assert yaml.safe_load(text)["train"]["schedule"] == "cosine"
+    assert yaml.safe_load(text)["train"]["precision"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_all_options_are_a_configuration_with_a_comment_each(tmp_path: Path) -> 
         ("train: {epochs: 0}", r"train\.epochs=0 must be above 0"),
         ("train: {warmup: -1}", r"train\.warmup=-1 must not be negative"),
         ("train: {clip: .inf}", r"train\.clip=inf must be above 0"),
-        ("train: {schedule: cosin}", r"schedule='cosin' is unknown\. Did you mean 'cosine'"),
+        ("train: {precision: float23}", r"='float23' is unknown\. Did you mean 'float32'"),
         ("data: {train: [], dev: [b]}", "at least one manifest"),
         ("data: {dev: [b]}", r"'data\.train' is missing"),
         ("data: {train: ['${oc.env:NOT_THERE}/a'], dev: [b]}", "variable 'NOT_THERE' not found"),

@@ -157,13 +157,13 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
         model.double()
     model.to(device)
     mwer = MWER(model, tokenizer, experiment.mwer) if experiment.mwer.nbest else None
-    trainer = Trainer(model, tokenizer, train, dev, options, experiment.seed, folder, group, mwer)
+    trainer = Trainer(model, train, dev, options, folder, group, mwer)
     if not trainer.step:
         trainer.updater.check_memory(train.largest(trainer.share), experiment.data.batch_seconds)
     if group.leader:
         write_folder(folder, experiment, trainer)
     if mwer and not trainer.step:
-        mwer.introduce(train, dev.texts.values())
+        mwer.introduce(train)
     return trainer
 
 

@@ -2,9 +2,8 @@
 
     x = x + ½ FF(x);  x = x + Attention(x);  x = x + Convolution(x);  x = x + ½ FF(x);  LayerNorm
 
-It differs from the paper in what makes results depend on the batch or costs much: LayerNorm stands
-where BatchNorm was, and positions turn queries and keys (RoFormer, Su et al. 2021), so that a
-product tells their distance without the second attention matrix of Transformer-XL.
+Unlike the paper's it has LayerNorm for BatchNorm, which depends on the batch, and positions that
+turn queries and keys (RoFormer, Su et al. 2021) for Transformer-XL's second attention matrix.
 """
 
 from __future__ import annotations
@@ -13,22 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.models.dropout import LockedDropout
+from asr.models.common import LockedDropout
 
 LONGEST = 10000.0  # states in 2π turns of the slowest pair of numbers (Vaswani et al. 2017)
 
 
-class FeedForward(nn.Sequential):
-    """LayerNorm, D -> 4·D, swish, 4·D -> D."""
-
-    def __init__(self, size: int, dropout: float) -> None:
-        super().__init__(
-            nn.LayerNorm(size),
-            nn.Linear(size, 4 * size),
-            nn.SiLU(),
-            LockedDropout(dropout),
-            nn.Linear(4 * size, size),
-        )
+def feed_forward(size: int, dropout: float) -> nn.Sequential:
+    enter, leave = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+    return nn.Sequential(nn.LayerNorm(size), enter, nn.SiLU(), LockedDropout(dropout), leave)
 
 
 class Attention(nn.Module):
@@ -36,8 +27,7 @@ class Attention(nn.Module):
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(size)
+        self.heads, self.norm = heads, nn.LayerNorm(size)
         self.project = nn.Linear(size, 3 * size)
         self.output = nn.Linear(size, size)
 
@@ -45,9 +35,8 @@ class Attention(nn.Module):
         """x (B, T, D), keep (B, T) bool: within the utterance -> (B, T, D)."""
         split = self.project(self.norm(x)).unflatten(2, (3, self.heads, -1))  # (B, T, 3, H, D / H)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # (B, H, T, D / H) each
-        x = functional.scaled_dot_product_attention(
-            rotate(query), rotate(key), value, keep[:, None, None]
-        )
+        query, key, keep = rotate(query), rotate(key), keep[:, None, None]
+        x = functional.scaled_dot_product_attention(query, key, value, keep)
         mixed: Tensor = self.output(x.transpose(1, 2).flatten(2))
         return mixed
 
@@ -84,14 +73,12 @@ class Convolution(nn.Module):
 
 
 class Conformer(nn.Module):
-    """One block."""
-
     def __init__(self, size: int, heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
-        self.before = FeedForward(size, dropout)
+        self.before = feed_forward(size, dropout)
         self.attention = Attention(size, heads)
         self.convolution = Convolution(size, kernel)
-        self.after = FeedForward(size, dropout)
+        self.after = feed_forward(size, dropout)
         self.norm = nn.LayerNorm(size)
         self.dropout = LockedDropout(dropout)
 

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.models.frontend import inside
+from asr.models.common import inside
 
 
 class CTCHead(nn.Module):
-    """Log-probabilities of the tokens and the blank at each state."""
-
     def __init__(self, inputs: int, vocabulary: int) -> None:
         super().__init__()
         self.linear = nn.Linear(inputs, vocabulary)
@@ -32,17 +30,10 @@ def min_frames(tokens: Sequence[int]) -> int:
 def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
     """-log Σ over alignments of Π p, an utterance (B,): log_probs (B, T, V), tokens (B, U).
 
-    Where there are fewer states than `min_frames` the loss is inf, as it should, with gradient 0
-    (torch's own would be NaN and spoil the weights).
+    With fewer states than `min_frames` the loss is inf, its gradient 0 (torch's would be NaN).
     """
-    loss = functional.ctc_loss(
-        log_probs.transpose(0, 1),  # (B, T, V) -> (T, B, V)
-        tokens,
-        lengths,
-        token_lengths,
-        reduction="none",
-        zero_infinity=True,
-    )
+    given = (log_probs.transpose(0, 1), tokens, lengths, token_lengths)  # (T, B, V), ...
+    loss = functional.ctc_loss(*given, reduction="none", zero_infinity=True)
     equal = (tokens[:, 1:] == tokens[:, :-1]) & inside(token_lengths, tokens.shape[1])[:, 1:]
     return loss.masked_fill(lengths < token_lengths + equal.sum(1), torch.inf)
 
@@ -50,8 +41,6 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
 def greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
     """The best token at each state, repeats merged, blanks dropped; 1 (unknown) never wins."""
     best = log_probs.index_fill(2, torch.tensor(1, device=log_probs.device), -torch.inf).argmax(2)
-    rows = []
-    for row, length in zip(best.cpu(), lengths.tolist(), strict=True):
-        merged = torch.unique_consecutive(row[:length])
-        rows.append(merged[merged != 0].tolist())
-    return rows
+    rows = zip(best.cpu(), lengths.tolist(), strict=True)
+    merged = (torch.unique_consecutive(row[:length]) for row, length in rows)
+    return [row[row != 0].tolist() for row in merged]

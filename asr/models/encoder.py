@@ -1,8 +1,7 @@
 """Encoders (listeners): features to states at a lower rate. B utterances, T frames.
 
 No PackedSequence: on CPU its backward pass is quadratic in time. A bidirectional layer is a forward
-LSTM on the padded batch and another one on the batch with each utterance reversed within its own
-length: exact, and as fast as the dense LSTM.
+LSTM on the padded batch and one on each utterance reversed within its own length: exact, and fast.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.errors import InputError
+from asr.models.common import Length, LockedDropout, check_choice, check_ranges, inside
 from asr.models.conformer import Conformer
-from asr.models.dropout import LockedDropout
-from asr.models.frontend import Length, inside
-from asr.models.options import check_choice, check_range
 
 
 @dataclass
@@ -37,7 +34,6 @@ class EncoderOptions:
 
 
 STRIDES = {2: (2, 1), 3: (3, 1), 4: (2, 2)}  # of the two convolutions of all but `pyramid`
-HALVINGS = {2: 1, 4: 2, 8: 3}  # layers of `pyramid` that halve time
 
 
 def make_lstm(inputs: int, size: int, layers: int = 1) -> nn.LSTM:
@@ -51,8 +47,7 @@ def make_lstm(inputs: int, size: int, layers: int = 1) -> nn.LSTM:
 
 
 class Reversal(torch.autograd.Function):
-    """Rows moved by a permutation that is its own inverse: so is its gradient. torch's `gather`
-    moves single numbers, and its gradient adds them: 14 times slower on CPU."""
+    """A permutation of rows that is its own inverse and gradient; `gather` is 14 times slower."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mirror: Tensor) -> Tensor:
@@ -79,12 +74,9 @@ def mirror_index(lengths: Tensor, total: int) -> Tensor:
 
 
 class BLSTM(nn.Module):
-    """One bidirectional LSTM layer."""
-
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
-        self.ahead = make_lstm(inputs, size)
-        self.back = make_lstm(inputs, size)
+        self.ahead, self.back = make_lstm(inputs, size), make_lstm(inputs, size)
 
     def forward(self, x: Tensor, mirror: Tensor) -> Tensor:
         """x (B, T, D), mirror (B·T,) of `mirror_index` -> (B, T, 2·size)."""
@@ -100,65 +92,59 @@ class Stack(nn.Module):
 
     def __init__(self, inputs: int, size: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
-        self.kernel = max(3, 2 * stride - 1)
-        self.linear = nn.Linear(inputs * self.kernel, size)
-        self.norm = nn.LayerNorm(size)
-
-    def output_lengths(self, frames: Length) -> Length:
-        return (frames - 1) // self.stride + 1
+        self.stride, self.kernel = stride, max(3, 2 * stride - 1)
+        self.linear, self.norm = nn.Linear(inputs * self.kernel, size), nn.LayerNorm(size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, T, D), 0 behind the end -> (B, T / stride, size), 0 behind the end; (B,)."""
         side = self.kernel // 2
         x = functional.pad(x, (0, 0, side, side)).unfold(1, self.kernel, self.stride)
         x = functional.gelu(self.norm(self.linear(x.flatten(2))))
-        lengths = self.output_lengths(lengths)
+        lengths = -(-lengths // self.stride)
         return x * inside(lengths, x.shape[1])[:, :, None], lengths
 
 
 class Halve(nn.Module):
     """Concatenate neighbour frames; an odd last one gets zeros."""
 
-    stride = kernel = 2
-
-    def output_lengths(self, frames: Length) -> Length:
-        return (frames + 1) // 2
-
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, T, D), 0 behind the end -> (B, T / 2, 2·D), 0 behind the end; (B,)."""
         x = functional.pad(x, (0, 0, 0, x.shape[1] % 2))
-        return x.reshape(len(x), -1, 2 * x.shape[2]), self.output_lengths(lengths)
+        return x.reshape(len(x), -1, 2 * x.shape[2]), -(-lengths // 2)
 
 
 class Encoder(nn.Module):
-    """Steps that lower the rate, and layers, in the order of the type.
-
-    blstm, conformer: two strided convolutions, then the layers. pyramid: the first
-    log2(subsampling) layers each halve time by concatenating neighbour frames of their input
-    (Listen, Attend and Spell).
-    """
+    """blstm, conformer: two strided convolutions, then the layers. pyramid (Listen, Attend and
+    Spell): the first log2(subsampling) layers each halve time by concatenating neighbour frames."""
 
     def __init__(self, options: EncoderOptions, channels: int) -> None:
         super().__init__()
         check_choice("model.encoder.type", options.type, ["blstm", "conformer", "pyramid"])
-        check_range("model.encoder.size", options.size, 1, 4096)
-        check_range("model.encoder.dropout", options.dropout, 0, 0.9)
         pyramid, conformer = options.type == "pyramid", options.type == "conformer"
-        factors = HALVINGS if pyramid else STRIDES
+        factors = (2, 4, 8) if pyramid else STRIDES
         check_choice("model.encoder.subsampling", str(options.subsampling), map(str, factors))
-        halvings = HALVINGS[options.subsampling] if pyramid else 0
-        check_range("model.encoder.layers", options.layers, max(1, halvings), 32)
+        halvings = int(math.log2(options.subsampling)) if pyramid else 0
+        layers = (max(1, halvings), 32)
+        check_ranges("model.encoder", options, size=(1, 4096), dropout=(0, 0.9), layers=layers)
         if conformer:
-            check_conformer(options)
+            check_ranges("model.encoder", options, heads=(1, 64), kernel=(1, 255))
+            if options.size % (2 * options.heads):
+                what = f"{options.size} is not a multiple of {2 * options.heads} (2 x heads)"
+                raise InputError(what, "model.encoder.size", "Change size or model.encoder.heads.")
+            if options.kernel % 2 == 0:
+                what, remedy = f"{options.kernel} is even", "Take an odd one."
+                raise InputError(what, "model.encoder.kernel", remedy)
         self.size = options.size if conformer else 2 * options.size
         self.subsampling = options.subsampling
         self.dropout = LockedDropout(options.dropout)
         self.steps = nn.ModuleList()
-        inputs = channels
+        # Frames that reach the first layer at one state; from there on it is the utterance.
+        self.receptive_frames, spacing, inputs = 1 + pyramid, 1, channels
         for stride in () if pyramid else STRIDES[options.subsampling]:
-            self.steps.append(Stack(inputs, options.size, stride))
-            inputs = options.size
+            stack = Stack(inputs, options.size, stride)
+            self.receptive_frames += (stack.kernel - 1) * spacing
+            self.steps.append(stack)
+            inputs, spacing = options.size, spacing * stride
         for layer in range(options.layers):
             if conformer:
                 self.steps.append(Conformer(inputs, options.heads, options.kernel, options.dropout))
@@ -171,21 +157,7 @@ class Encoder(nn.Module):
 
     def output_lengths(self, frames: Length) -> Length:
         """States of so many frames."""
-        for step in self.steps:
-            if isinstance(step, (Stack, Halve)):
-                frames = step.output_lengths(frames)
-        return frames
-
-    @property
-    def receptive_frames(self) -> int:
-        """Frames that reach the first layer at one state; from there on it is the utterance."""
-        frames = stride = 1
-        for step in self.steps:
-            if not isinstance(step, (Stack, Halve)):
-                break
-            frames += (step.kernel - 1) * stride
-            stride *= step.stride
-        return frames
+        return -(-frames // self.subsampling)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), 0 behind the end -> states (B, T', size), likewise; (B,)."""
@@ -201,12 +173,9 @@ class Encoder(nn.Module):
         return x, lengths
 
     def in_windows(self, x: Tensor, lengths: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """As `forward`, for utterances much longer than those of training, in which layers that see
-        the whole of one lose their way. x (B, T, F), lengths (B,). What has more than twice `size`
-        frames is divided into windows of about `size`, and the states of a sixth of it at either
-        side, which lack what comes before or after, are left away (overlapping inference, Chiu et
-        al. 2019).
-        """
+        """As `forward`; more than twice `size` frames are encoded in windows of about `size`, a
+        sixth at either side left away (overlapping inference, Chiu et al. 2019): layers that see
+        the whole of an utterance lose their way in much longer ones than those of training."""
         if int(lengths.max()) <= 2 * size:
             return self.forward(x, lengths)
         unit = self.subsampling
@@ -226,14 +195,3 @@ class Encoder(nn.Module):
             pieces[row].append(own[begin : min(begin + length, count)])
         whole = pad_sequence([torch.cat(row) for row in pieces], batch_first=True)
         return whole, self.output_lengths(lengths)
-
-
-def check_conformer(options: EncoderOptions) -> None:
-    """InputError unless attention's heads divide the size, and the kernel has a middle."""
-    check_range("model.encoder.heads", options.heads, 1, 64)
-    check_range("model.encoder.kernel", options.kernel, 1, 255)
-    if options.size % (2 * options.heads):
-        what = f"{options.size} is not a multiple of {2 * options.heads} (2 x heads)"
-        raise InputError(what, "model.encoder.size", "Change size or model.encoder.heads.")
-    if options.kernel % 2 == 0:
-        raise InputError(f"{options.kernel} is even", "model.encoder.kernel", "Take an odd one.")

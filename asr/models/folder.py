@@ -11,18 +11,14 @@ from asr.errors import InputError
 def model_folder(path: Path | str) -> Path:
     """The model folder of `path`, which is one or is an experiment folder that holds one."""
     path = Path(path)
-    inner = path / "model"
     if not path.is_dir():
         raise InputError("no such model or experiment folder", path, "`asr train` makes them.")
-    if not (path / "config.json").exists() and (path / "checkpoints").exists():
-        if not inner.is_dir():
-            raise InputError(
-                "the training has not finished, so there is no model yet",
-                path,
-                "Start the same `asr train` command again: it continues.",
-            )
-        return inner
-    return path
+    if (path / "config.json").exists() or not (path / "checkpoints").exists():
+        return path
+    if not (path / "model").is_dir():
+        what = "the training has not finished, so there is no model yet"
+        raise InputError(what, path, "Start the same `asr train` command again: it continues.")
+    return path / "model"
 
 
 def model_hash(folder: Path) -> str:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.errors import InputError
-from asr.models.options import check_choice, check_range
-
-Length = TypeVar("Length", int, Tensor)
+from asr.models.common import Length, check_choice, check_ranges, inside
 
 PAIRS = 2  # (cos, sin) pairs a learned channel: one pair would catch only a part of a wide band
 LOWEST = 20.0  # Hz, lower edge of the first channel
@@ -34,11 +31,6 @@ class FrontendOptions:
     prior: float = 0.0  # seconds that a channel's learned mean and variance count for, 0 to 10
 
 
-def inside(lengths: Tensor, total: int) -> Tensor:
-    """lengths (B,) -> (B, total) bool: is the position within the utterance?"""
-    return torch.arange(total, device=lengths.device) < lengths[:, None]
-
-
 def mel_points(channels: int, sample_rate: int) -> Tensor:
     """Edges and centres (channels + 2,) in Hz, equally spaced on the mel scale (HTK's)."""
     low, high = (2595 * math.log10(1 + f / 700) for f in (LOWEST, sample_rate / 2))
@@ -48,11 +40,10 @@ def mel_points(channels: int, sample_rate: int) -> Tensor:
 
 
 class Filterbank(nn.Module):
-    """Learned filters over the samples, free to move from where a mel filterbank stands.
+    """Learned filters over the samples, from a mel filterbank on (like Zeghidour et al. 2018).
 
     A channel is the energy of PAIRS neighbouring bands, each of a cosine and a sine under a Hann
     window as long as the bandwidth asks for (at most W samples): Σ (c² + s²) / PAIRS.
-    (Time-domain filterbanks, Zeghidour et al. 2018, without the costly pooling of a dense hop.)
     """
 
     def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
@@ -67,10 +58,8 @@ class Filterbank(nn.Module):
         hann = (0.5 + 0.5 * torch.cos(2 * math.pi * time / duration)) * (time.abs() < duration / 2)
         phase = 2 * math.pi * time * centres
         filters = torch.cat([hann * phase.cos(), hann * phase.sin()], 1)  # (W, 2·P·F)
-        # RMS 1 and not norm 1: Adam's steps are absolute, and a filterbank that moves fast is lost
-        # before anything has been learnt from it.
-        rms = filters.square().mean(0).sqrt()
-        self.filters = nn.Parameter((filters / rms).float())
+        # RMS 1 and not norm 1: Adam's steps are absolute; a filterbank that moves fast is lost.
+        self.filters = nn.Parameter((filters / filters.square().mean(0).sqrt()).float())
 
     def forward(self, samples: Tensor) -> Tensor:
         """samples (B, N) -> energies (B, T, F)."""
@@ -82,20 +71,13 @@ class SincFilterbank(nn.Module):
 
         g[n] = 2·f2·sinc(2·f2·n) - 2·f1·sinc(2·f1·n) = 2·b·sinc(b·n)·cos(2π·m·n)
 
-    with b = f2 - f1 and m their middle. Beside the cosine stands the sine, so that the energy does
-    not depend on the phase at a frame's middle, and a band is PAIRS equal parts, as in Filterbank.
-    Hann window: through the side lobes of the paper's Hamming window speech leaks into the lowest
-    channels. Edges begin where a mel filter is at half its height.
+    with b = f2 - f1, m their middle; Σ of squares and PAIRS as in Filterbank. Hann and not the
+    paper's Hamming window, through whose side lobes speech leaks into the lowest channels.
     """
-
-    time: Tensor
-    hann: Tensor
-    parts: Tensor
 
     def __init__(self, channels: int, sample_rate: int, window: int, shift: int) -> None:
         super().__init__()
-        self.shift = shift
-        self.highest = sample_rate / 2000  # kHz
+        self.shift, self.highest = shift, sample_rate / 2000  # kHz
         points = mel_points(channels, sample_rate) / 1000  # kHz: Adam moves edges by 1 Hz a step
         middles = (points[1:] + points[:-1]) / 2
         self.low = nn.Parameter(middles[:-1].float())
@@ -103,27 +85,23 @@ class SincFilterbank(nn.Module):
         time = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2) * 1000 / sample_rate
         hann = 0.5 + 0.5 * torch.cos(math.pi * time / time[-1])
         parts = (torch.arange(PAIRS)[:, None] + 0.5) / PAIRS
-        self.register_buffer("time", time[:, None].float(), persistent=False)  # ms (W, 1)
-        self.register_buffer("hann", hann[:, None].float(), persistent=False)  # (W, 1)
-        self.register_buffer("parts", parts, persistent=False)  # (P, 1)
+        self.time = nn.Buffer(time[:, None].float(), persistent=False)  # ms (W, 1)
+        self.hann = nn.Buffer(hann[:, None].float(), persistent=False)  # (W, 1)
+        self.parts = nn.Buffer(parts, persistent=False)  # (P, 1)
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Lower and upper edges (F,), kHz."""
         low = self.low.abs().clamp(max=self.highest)
         return low, (low + self.width.abs()).clamp(max=self.highest)
 
-    def filters(self) -> Tensor:
-        """(W, 2·P·F), each of RMS 1."""
+    def forward(self, samples: Tensor) -> Tensor:
+        """samples (B, N) -> energies (B, T, F)."""
         low, high = self.edges()
         width = (high - low) / PAIRS
         phase = 2 * math.pi * self.time * (low + self.parts * (high - low)).flatten()
         envelope = (self.hann * torch.sinc(self.time * width)).repeat(1, PAIRS)
         filters = torch.cat([envelope * phase.cos(), envelope * phase.sin()], 1)
-        return filters / filters.square().mean(0).sqrt()
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """samples (B, N) -> energies (B, T, F)."""
-        return band_energies(samples, self.filters(), self.shift)
+        return band_energies(samples, filters / filters.square().mean(0).sqrt(), self.shift)
 
 
 def band_energies(samples: Tensor, filters: Tensor, shift: int) -> Tensor:
@@ -147,9 +125,8 @@ class MelSpectrogram(nn.Module):
             what = f"{channels} channels are too many for a window of {window} samples"
             raise InputError(what, "model.frontend.channels", "Take fewer, or a longer window.")
         self.margin = (bins - window) // 2, bins - window - (bins - window) // 2
-        self.spectrogram = Transform(
-            sample_rate, bins, window, shift, f_min=LOWEST, n_mels=channels, center=False
-        )
+        fixed = {"f_min": LOWEST, "n_mels": channels, "center": False}
+        self.spectrogram = Transform(sample_rate, bins, window, shift, **fixed)
         self.spectrogram.spectrogram.power = None  # complex: |z|² by its root is 4 times slower
         self.scale = 1 / float(self.spectrogram.spectrogram.window.square().sum())
 
@@ -168,19 +145,15 @@ ENERGIES = {"conv": Filterbank, "sinc": SincFilterbank, "logmel": MelSpectrogram
 class Frontend(nn.Module):
     """Samples -> pre-emphasis and RMS 1 -> energies of F channels -> log -> instance norm -> masks.
 
-    Levelling makes the floor relative to the utterance's own loudness (recordings differ by 40 dB).
-    Instance norm takes mean and variance of each channel over the utterance's own frames; with a
-    `prior` as if it had so many seconds more of the learned mean and variance: those of half a
-    second of speech are more its words' than the speaker's or the room's.
+    Instance norm: mean and variance of a channel over the utterance's own frames; with `prior` as
+    if it had so many seconds more of the learned ones (those of half a second are its words').
     """
 
     def __init__(self, options: FrontendOptions, sample_rate: int) -> None:
         super().__init__()
         check_choice("model.frontend.type", options.type, list(ENERGIES))
-        check_range("model.frontend.channels", options.channels, 8, 256)
-        check_range("model.frontend.prior", options.prior, 0, 10)
-        check_range("model.frontend.window", options.window, 0.005, 0.1)
-        check_range("model.frontend.shift", options.shift, 0.001, options.window)
+        spans = {"channels": (8, 256), "prior": (0, 10), "window": (0.005, 0.1)}
+        check_ranges("model.frontend", options, **spans, shift=(0.001, options.window))
         self.sample_rate, self.channels = sample_rate, options.channels
         self.window = round(options.window * sample_rate)
         self.shift = round(options.shift * sample_rate)
@@ -215,30 +188,15 @@ class Frontend(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """samples (B, N) in [-1, 1], lengths (B,) -> features (B, T, F), 0 behind the end; (B,).
 
-        time_masks (B, M, 2) start, end in seconds; frequency_masks (B, M, 2) start, end as a
-        fraction of the channels: frames and channels with their centre in it become 0, the mean.
-        NaN or an empty span: no mask.
+        Masks (B, M, 2): start, end of times in seconds, of frequencies as a fraction of channels;
+        frames and channels with their centre in it become 0, the mean. NaN or empty: no mask.
         """
         if samples.shape[1] < self.window:
             samples = functional.pad(samples, (0, self.window - samples.shape[1]))
         log = (self.energies(self.level(samples, lengths)) + FLOOR).log()  # (B, T, F)
         lengths = self.output_lengths(lengths)
-        keep, count = inside(lengths, log.shape[1])[:, :, None], lengths[:, None, None]
-        features = self.normalise(log * keep, keep, count)
-        if time_masks is not None:
-            frames = torch.arange(features.shape[1], device=features.device)
-            seconds = (frames * self.shift + self.window / 2) / self.sample_rate
-            features = features * ~covered(seconds, time_masks)[:, :, None]
-        if frequency_masks is not None:
-            channels = torch.arange(self.channels, device=features.device)
-            features = (
-                features * ~covered((channels + 0.5) / self.channels, frequency_masks)[:, None]
-            )
-        return features, lengths
-
-    def normalise(self, log: Tensor, keep: Tensor, count: Tensor) -> Tensor:
-        """log (B, T, F), 0 behind the end; keep (B, T, 1), count (B, 1, 1) frames -> (B, T, F)."""
-        count = count + self.prior
+        keep, count = inside(lengths, log.shape[1])[:, :, None], lengths[:, None, None] + self.prior
+        log = log * keep
         mean = log.sum(1, keepdim=True) / count
         if self.prior:
             mean = mean + self.prior / count * self.mean
@@ -246,7 +204,15 @@ class Frontend(nn.Module):
         variance = log.square().sum(1, keepdim=True) / count
         if self.prior:
             variance = variance + self.prior / count * self.log_variance.exp()
-        return log / (variance + 1e-2).sqrt()  # deviations below 0.1 are not made large
+        features = log / (variance + 1e-2).sqrt()  # deviations below 0.1 are not made large
+        if time_masks is not None:
+            frames = torch.arange(features.shape[1], device=features.device)
+            seconds = (frames * self.shift + self.window / 2) / self.sample_rate
+            features = features * ~covered(seconds, time_masks)[:, :, None]
+        if frequency_masks is not None:
+            centres = (torch.arange(self.channels, device=features.device) + 0.5) / self.channels
+            features = features * ~covered(centres, frequency_masks)[:, None]
+        return features, lengths
 
 
 def covered(points: Tensor, spans: Tensor) -> Tensor:

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from asr.errors import InputError, nearest
 from asr.files import cannot_read, whole_file
 from asr.models import ctc
+from asr.models.common import Length, check_ranges
 from asr.models.encoder import Encoder, EncoderOptions
-from asr.models.frontend import Frontend, FrontendOptions, Length
-from asr.models.options import check_range
+from asr.models.frontend import Frontend, FrontendOptions
 from asr.models.speller import Speller, SpellerOptions
 
 FORMAT = 1  # of config.json; a newer one is refused
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-AGAIN = "Copy the model again."
-
+AGAIN, WRITES = "Copy the model again.", "`asr train` writes model folders."
 Options = TypeVar("Options")
 
 
@@ -45,18 +44,21 @@ class Recognizer(nn.Module):
     def __init__(self, options: RecognizerOptions, vocabulary: int) -> None:
         """Raises InputError, naming the option, for one that is unknown or impossible."""
         super().__init__()
-        check_range("model.sample_rate", options.sample_rate, 4000, 96000)
-        check_range("model.ctc_weight", options.ctc_weight, 0, 1)
+        check_ranges("model", options, sample_rate=(4000, 96000), ctc_weight=(0, 1))
         self.options, self.vocabulary = options, vocabulary
         self.tokenizer_hash: str | None = None  # of the tokenizer it is trained with; saved
         self.window: float | None = None  # seconds; see `encode`; saved
         self.frontend = Frontend(options.frontend, options.sample_rate)
         self.encoder = Encoder(options.encoder, options.frontend.channels)
-        size = self.encoder.size
-        self.ctc = ctc.CTCHead(size, vocabulary) if options.ctc_weight > 0 else None
-        self.speller = (
-            Speller(options.speller, size, vocabulary) if options.ctc_weight < 1 else None
-        )
+        size, weight = self.encoder.size, options.ctc_weight
+        self.ctc = ctc.CTCHead(size, vocabulary) if weight > 0 else None
+        self.speller = Speller(options.speller, size, vocabulary) if weight < 1 else None
+        self.heads = ["ctc"] * (weight > 0) + ["las"] * (weight < 1)
+        shift, frames = self.frontend.shift, self.encoder.receptive_frames
+        # Seconds: between states; of samples at one, below the first layer that sees all of them.
+        self.frame_shift = shift * self.encoder.subsampling / options.sample_rate
+        samples = self.frontend.window + (frames - 1) * shift
+        self.receptive_field = samples / options.sample_rate
 
     @property
     def has_ctc(self) -> bool:
@@ -66,18 +68,6 @@ class Recognizer(nn.Module):
     def has_speller(self) -> bool:
         return self.speller is not None
 
-    @property
-    def frame_shift(self) -> float:
-        """Seconds between states."""
-        return self.frontend.shift * self.encoder.subsampling / self.options.sample_rate
-
-    @property
-    def receptive_field(self) -> float:
-        """Seconds of samples at one state below the first layer that sees the whole utterance."""
-        frames = self.encoder.receptive_frames
-        samples = self.frontend.window + (frames - 1) * self.frontend.shift
-        return samples / self.options.sample_rate
-
     def output_lengths(self, samples: Length) -> Length:
         """States of so many samples (int or tensor)."""
         return self.encoder.output_lengths(self.frontend.output_lengths(samples))
@@ -86,33 +76,21 @@ class Recognizer(nn.Module):
         """States that CTC needs for the tokens; without a CTC head one is enough."""
         return ctc.min_frames(tokens) if self.has_ctc else 1
 
-    def encode(
-        self,
-        samples: Tensor,
-        lengths: Tensor,
-        time_masks: Tensor | None = None,
-        frequency_masks: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """samples (B, N) in [-1, 1], lengths (B,) -> states (B, T, D), lengths (B,).
-
-        Masks: see Frontend.forward. What is decoded and longer than twice `window` is encoded in
-        windows of that length (nine tenths of the utterances of training are no longer).
-        """
+    def encode(self, samples: Tensor, lengths: Tensor, **masks: Tensor) -> tuple[Tensor, Tensor]:
+        """samples (B, N) in [-1, 1], lengths (B,) -> states (B, T, D), lengths (B,). Masks: see
+        Frontend. What is decoded and longer than twice `window` is encoded in such windows."""
         with torch.autocast(samples.device.type, enabled=False):  # energies span many magnitudes
-            features, frames = self.frontend(samples, lengths, time_masks, frequency_masks)
+            features, frames = self.frontend(samples, lengths, **masks)
         if self.training or self.window is None:
-            states, frames = self.encoder(features, frames)
-        else:
-            size = round(self.window * self.options.sample_rate / self.frontend.shift)
-            states, frames = self.encoder.in_windows(features, frames, size)
-        return states, frames
+            return self.encoder.forward(features, frames)
+        size = round(self.window * self.options.sample_rate / self.frontend.shift)
+        return self.encoder.in_windows(features, frames, size)
 
     def ctc_log_probs(self, states: Tensor) -> Tensor:
         """states (B, T, D) -> natural log-probabilities (B, T, V)."""
         if self.ctc is None:
             raise InputError("the model has no CTC head (ctc_weight 0)", None, "Use --head las.")
-        log_probs: Tensor = self.ctc(states)
-        return log_probs
+        return self.ctc.forward(states)
 
     def losses(
         self,
@@ -120,23 +98,18 @@ class Recognizer(nn.Module):
         lengths: Tensor,
         tokens: Tensor,
         token_lengths: Tensor,
-        time_masks: Tensor | None = None,
-        frequency_masks: Tensor | None = None,
+        **mask: Tensor,
     ) -> dict[str, Tensor]:
         """tokens (B, U), 0 behind the end -> see `losses_of`."""
-        states, frames = self.encode(samples, lengths, time_masks, frequency_masks)
-        return self.losses_of(states, frames, tokens, token_lengths)
+        return self.losses_of(*self.encode(samples, lengths, **mask), tokens, token_lengths)
 
     def losses_of(
         self, states: Tensor, frames: Tensor, tokens: Tensor, token_lengths: Tensor
     ) -> dict[str, Tensor]:
-        """states (B, T, D), frames (B,) -> "ctc", "att" (of the heads there are), "total": (B,).
-
-        total = ctc_weight·ctc + (1 - ctc_weight)·att; sums over an utterance, natural logs.
-        """
-        weight = self.options.ctc_weight
+        """states (B, T, D), frames (B,) -> "ctc", "att" (of the heads there are), and "total" =
+        ctc_weight·ctc + (1 - ctc_weight)·att: (B,), sums over an utterance, natural logs."""
+        weight, total = self.options.ctc_weight, states.new_zeros(len(states))
         losses: dict[str, Tensor] = {}
-        total = states.new_zeros(len(states))
         if self.ctc is not None:
             losses["ctc"] = ctc.ctc_loss(self.ctc(states), frames, tokens, token_lengths)
             total = total + weight * losses["ctc"]
@@ -144,23 +117,15 @@ class Recognizer(nn.Module):
             log_probs = self.speller(states, frames, tokens)
             losses["att"] = self.speller.loss(log_probs, tokens, token_lengths)
             total = total + (1 - weight) * losses["att"]
-        losses["total"] = total
-        return losses
+        return losses | {"total": total}
 
     def describe(self) -> dict[str, Any]:
         """What `asr info` shows."""
-        heads = [n for n, there in (("ctc", self.has_ctc), ("las", self.has_speller)) if there]
-        return {
-            "frontend": self.options.frontend.type,
-            "encoder": self.options.encoder.type,
-            "heads": heads,
-            "vocabulary": self.vocabulary,
-            "parameters": sum(p.numel() for p in self.parameters()),
-            "sample_rate": self.options.sample_rate,
-            "frame_shift": self.frame_shift,
-            "receptive_field": self.receptive_field,
-            "window": self.window,
-        }
+        options, size = self.options, sum(p.numel() for p in self.parameters())
+        facts: dict[str, Any] = {"frontend": options.frontend.type, "encoder": options.encoder.type}
+        facts |= {"heads": self.heads, "vocabulary": self.vocabulary, "parameters": size}
+        facts |= {"sample_rate": options.sample_rate, "frame_shift": self.frame_shift}
+        return facts | {"receptive_field": self.receptive_field, "window": self.window}
 
     def save(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors; each appears only when it is complete."""
@@ -175,34 +140,28 @@ class Recognizer(nn.Module):
 
     @staticmethod
     def load(folder: Path | str, device: str | torch.device = "cpu") -> Recognizer:
-        """A saved recogniser, ready to decode (eval mode).
-
-        Raises InputError where files are missing, broken, of a newer format, or do not fit, and
-        where the device cannot be used.
-        """
+        """A saved recogniser in eval mode. Raises InputError where files are missing, broken, of a
+        newer format, or do not fit, and where the device cannot be used."""
         folder, device = Path(folder), usable_device(device)
-        config = read_config(folder / CONFIG)
+        config, path = read_config(folder / CONFIG), folder / WEIGHTS
         options = options_from(RecognizerOptions, config["options"], folder / CONFIG)
         model = Recognizer(options, config["vocabulary"])
-        path = folder / WEIGHTS
         try:
-            weights = load_file(path)
+            model.load_state_dict(load_file(path))
         except OSError as error:
             raise cannot_read(path, error, AGAIN) from error
         except SafetensorError as error:
-            what = f"is not a whole safetensors file ({error})"
+            raise InputError(f"is not a whole safetensors file ({error})", path, AGAIN) from error
+        except RuntimeError as error:  # torch's: weights that are missing, surplus, of other shapes
+            what = f"does not fit config.json ({str(error).splitlines()[-1].strip()})"
             raise InputError(what, path, AGAIN) from error
-        check_fit(model.state_dict(), weights, path)
-        model.load_state_dict(weights)
         model.tokenizer_hash, model.window = config.get("tokenizer_hash"), config["window"]
         return model.to(device).eval()
 
 
 def usable_device(name: str | torch.device) -> torch.device:
-    """cpu, cuda or cuda:N; raises InputError where nothing can be computed there.
-
-    For each of torchrun's processes `cuda` is from now on a GPU of its own.
-    """
+    """cpu, cuda (for each of torchrun's processes a GPU of its own) or cuda:N; raises InputError
+    where nothing can be computed there."""
     try:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
@@ -210,8 +169,8 @@ def usable_device(name: str | torch.device) -> torch.device:
         torch.zeros(1, device=device).item()  # "meta" has tensors, but no numbers in them
     except (RuntimeError, AssertionError) as error:
         known = str(name).startswith("cuda")  # of other names torch lists all its back-ends
-        reason = f" ({str(error).splitlines()[0]})" if known else ""
-        what = f"device '{name}' cannot be used{reason}"
+        what = f"device '{name}' cannot be used"
+        what += f" ({str(error).splitlines()[0]})" if known else ""
         raise InputError(what, None, "Use cpu, or with a GPU cuda or cuda:N.") from error
     return device
 
@@ -220,23 +179,21 @@ def read_config(path: Path) -> dict[str, Any]:
     """config.json of a model folder; raises InputError."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         what = "is not a model folder: config.json is missing"
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            what = f"config.json cannot be read ({error.strerror})"
-        raise InputError(what, path.parent, "`asr train` writes model folders.") from error
+        raise InputError(what, path.parent, WRITES) from error
+    except OSError as error:
+        raise cannot_read(path, error, WRITES) from error
     except ValueError as error:
         raise InputError(f"is not JSON ({error})", path, AGAIN) from error
     if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-        what = "has no format number: not the configuration of a model"
-        raise InputError(what, path, "`asr train` writes model folders.")
+        raise InputError("has no format number: not the configuration of a model", path, WRITES)
     if config["format"] > FORMAT:
         what = f"format {config['format']} is newer than {FORMAT}, the newest known here"
         raise InputError(what, path, "Update asr.")
-    size = config.get("vocabulary")
+    size, window = config.get("vocabulary"), config.setdefault("window", None)
     if not isinstance(config.get("options"), dict) or type(size) is not int or size < 2:
         raise InputError("'options' or 'vocabulary' is missing or wrong", path, AGAIN)
-    window = config.setdefault("window", None)
     if window is not None and not (type(window) in (int, float) and 0.1 <= window < math.inf):
         raise InputError(f"'window' is {window!r}, no number of seconds", path, AGAIN)
     return config
@@ -256,16 +213,3 @@ def options_from(kind: type[Options], record: Mapping[str, Any], where: Path) ->
             raise InputError(what, where, AGAIN)
         setattr(options, name, value)
     return options
-
-
-def check_fit(model: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """InputError naming the first weight that is missing, surplus or of another shape."""
-    for name in [*model, *weights]:
-        if name not in weights or name not in model:
-            what = f"weight '{name}' is {'missing' if name in model else 'not part of the model'}"
-        elif model[name].shape != weights[name].shape:
-            shapes = [tuple(w[name].shape) for w in (weights, model)]
-            what = f"weight '{name}' has shape {shapes[0]}, the configuration asks for {shapes[1]}"
-        else:
-            continue
-        raise InputError(what, path, "config.json and model.safetensors are of different models.")

@@ -8,11 +8,8 @@ D state size, A attention size. Token 0 begins and ends a sentence; 1 (unknown) 
     c_u = Σ_t α_{u,t} h_t
     p(y_u) = softmax(W_o LSTM*(s_u, c_u))        LSTM*: the layers above the first, if any
 
-tanh(z) = 2·σ(2z) - 1, and softmax does not feel what is the same for all t: the sum over v. torch's
-σ is six times as fast as its tanh on a CPU.
-
-Only the first layer feeds the attention, so the layers above it and the output run on all tokens at
-once in training; the loop over tokens does no more than it must.
+tanh(z) = 2·σ(2z) - 1, and softmax does not feel the 1; torch's σ is six times as fast as its tanh
+on a CPU. In training what is above the first layer runs on all tokens at once.
 """
 
 from __future__ import annotations
@@ -24,13 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.models.dropout import LockedDropout, random
+from asr.models.common import LockedDropout, check_ranges, inside, random
 from asr.models.encoder import make_lstm
-from asr.models.frontend import inside
-from asr.models.options import check_range
 
-END = 0  # also the start token
-UNKNOWN = 1
+END, UNKNOWN = 0, 1  # END is the start token too
 
 
 @dataclass
@@ -54,7 +48,6 @@ class Memory(NamedTuple):
     outside: Tensor  # (B, T) or (N, T) bool: not to be looked at, as behind the utterance's end
 
     def select(self, index: Tensor) -> Memory:
-        """Rows `index` (any number of them, repeats allowed)."""
         return Memory(*(tensor[index] for tensor in self))
 
 
@@ -69,16 +62,15 @@ class SpellerState(NamedTuple):
     upper_cell: Tensor  # (N, layers - 1, H)
 
     def select(self, index: Tensor) -> SpellerState:
-        """Rows `index` (any number of them, repeats allowed)."""
         return SpellerState(*(tensor[index] for tensor in self))
 
 
 class Deferred(torch.autograd.Function):
-    """Products x_u @ matrix of a loop over u, whose gradient by the matrix is taken once for all u.
+    """Products x_u @ matrix of a loop over u, whose gradient by the matrix is taken once for all u:
+    Σ_u x_uᵀ · gradient of row u.
 
     The loop adds x_u @ matrix.detach() to row u of the result (bias itself) and appends x_u to
-    `inputs`, detached: with its history it would hold this node, which holds it, for ever. Then the
-    gradient of the result's row u is that of the product: Σ_u x_uᵀ · gradient_u.
+    `inputs`, detached: with its history it would hold this node, which holds it, for ever.
     """
 
     @staticmethod
@@ -97,7 +89,6 @@ class Deferred(torch.autograd.Function):
 
 
 def deferred(bias: Tensor, matrix: Tensor, inputs: list[Tensor]) -> Tensor:
-    """See Deferred."""
     result: Tensor = Deferred.apply(bias, matrix, inputs)  # type: ignore[no-untyped-call]
     return result
 
@@ -105,15 +96,10 @@ def deferred(bias: Tensor, matrix: Tensor, inputs: list[Tensor]) -> Tensor:
 class Speller(nn.Module):
     def __init__(self, options: SpellerOptions, inputs: int, vocabulary: int) -> None:
         super().__init__()
-        check_range("model.speller.layers", options.layers, 1, 16)
-        for name in ("size", "embedding", "attention", "filters"):
-            check_range(f"model.speller.{name}", getattr(options, name), 1, 4096)
-        check_range("model.speller.reach", options.reach, 0, 1000)
-        check_range("model.speller.dropout", options.dropout, 0, 0.9)
-        check_range("model.speller.label_smoothing", options.label_smoothing, 0, 0.9)
-        check_range("model.speller.sampling", options.sampling, 0, 0.9)
-        size = options.size
-        self.size, self.reach = size, options.reach
+        counts = dict.fromkeys(("size", "embedding", "attention", "filters"), (1, 4096))
+        shares = dict.fromkeys(("dropout", "label_smoothing", "sampling"), (0, 0.9))
+        check_ranges("model.speller", options, layers=(1, 16), reach=(0, 1000), **counts, **shares)
+        size, self.size, self.reach = options.size, options.size, options.reach
         self.smoothing, self.sampling = options.label_smoothing, options.sampling
         self.dropout = LockedDropout(options.dropout)
         self.embedding = nn.Embedding(vocabulary, options.embedding)
@@ -122,9 +108,8 @@ class Speller(nn.Module):
         nn.init.uniform_(self.recur, -(size**-0.5), size**-0.5)
         nn.init.zeros_(self.token.bias)
         nn.init.ones_(self.token.bias.data[size : 2 * size])  # the forget gates'
-        self.upper = (
-            make_lstm(size + inputs, size, options.layers - 1) if options.layers > 1 else None
-        )
+        above = options.layers - 1
+        self.upper = make_lstm(size + inputs, size, above) if above else None
         self.query = nn.Linear(size, options.attention, bias=False)
         self.key = nn.Linear(inputs, options.attention)
         self.filters = nn.Linear(2 * options.reach + 1, options.filters, bias=False)
@@ -136,27 +121,21 @@ class Speller(nn.Module):
         """states (B, T, D), lengths (B,) -> memory and the state before the first token."""
         rows, frames, inputs = states.shape
         memory = Memory(states, 2 * self.key(states), ~inside(lengths, frames))
-        zeros = states.new_zeros
-        first = zeros(rows, self.size)
-        above = zeros(rows, self.upper.num_layers if self.upper else 0, self.size)
-        context, attended = zeros(rows, inputs), zeros(rows, frames)
-        return memory, SpellerState(first, first, context, attended, above, above)
+        layers = self.upper.num_layers if self.upper else 0
+        shapes = [(self.size,)] * 2 + [(inputs,), (frames,)] + [(layers, self.size)] * 2
+        return memory, SpellerState(*(states.new_zeros(rows, *shape) for shape in shapes))
 
     def step(
         self, memory: Memory, state: SpellerState, previous: Tensor
     ) -> tuple[Tensor, SpellerState, Tensor]:
         """One token on: previous (N,) -> log-probabilities (N, V), state, alignment (N, T)."""
-        state, alignment = self.attend(
-            memory, state, self.token(self.embedding(previous)), self.recur, self.kernel()
-        )
+        gates = self.token(self.embedding(previous))
+        state, alignment = self.attend(memory, state, gates, self.recur, self.kernel())
         top = torch.cat([state.context, state.hidden], 1)  # (N, D + H)
         if self.upper:
-            above = [x.transpose(0, 1).contiguous() for x in (state.upper_hidden, state.upper_cell)]
-            out, (hidden, cell) = self.upper(top[:, None], (above[0], above[1]))
-            top = out[:, 0]
-            state = state._replace(
-                upper_hidden=hidden.transpose(0, 1), upper_cell=cell.transpose(0, 1)
-            )
+            above = tuple(x.transpose(0, 1).contiguous() for x in state[4:])
+            out, above = self.upper(top[:, None], above)
+            top, state = out[:, 0], SpellerState(*state[:4], *(x.transpose(0, 1) for x in above))
         log_probs = torch.log_softmax(self.output(top), 1)
         unknown = torch.tensor(UNKNOWN, device=log_probs.device)
         return log_probs.index_fill(1, unknown, -torch.inf), state, alignment
@@ -174,10 +153,9 @@ class Speller(nn.Module):
         into, forget, new, out = gates.chunk(4, 1)
         cell = forget.sigmoid() * state.cell + into.sigmoid() * new.tanh()
         hidden = out.sigmoid() * cell.tanh()
-        count = len(hidden) // max(rows, 1)  # K
-        padded = functional.pad(state.attended, (self.reach, self.reach))
-        padded = padded.view(rows, count, frames + 2 * self.reach)
-        heard = padded.unfold(2, 2 * self.reach + 1, 1)  # (B, K, T, ·)
+        count, side = len(hidden) // max(rows, 1), self.reach  # K
+        padded = functional.pad(state.attended, (side, side)).view(rows, count, frames + 2 * side)
+        heard = padded.unfold(2, 2 * side + 1, 1)  # (B, K, T, ·)
         query = 2 * self.query(hidden).view(rows, count, 1, size)
         # In place on a product; on a view of one autograd would copy every gradient.
         compared = (heard @ kernel).add_(memory.keys[:, None]).add_(query)  # (B, K, T, A)
@@ -186,20 +164,15 @@ class Speller(nn.Module):
         alignment = energy.masked_fill(outside, -torch.inf).softmax(2)
         context = (alignment @ memory.states).flatten(0, 1)  # (N, D)
         alignment = alignment.flatten(0, 1)
-        state = state._replace(
-            hidden=hidden, cell=cell, context=context, attended=state.attended + alignment
-        )
-        return state, alignment
+        attended = state.attended + alignment
+        return SpellerState(hidden, cell, context, attended, *state[4:]), alignment
 
     def teach(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """All steps with the true tokens (B, U) before them, the start token added.
-
-        Returns log-probabilities (B, U + 1, V) of tokens and end, and alignments (B, U + 1, T).
-        """
+        """All steps after the start token and the true tokens (B, U) -> log-probabilities
+        (B, U + 1, V) of tokens and end, alignments (B, U + 1, T)."""
         memory, state = self.begin(states, lengths)
         embedded = self.dropout(self.embedding(functional.pad(tokens, (1, 0), value=END)))
-        tops: list[Tensor] = []
-        alignments: list[Tensor] = []
+        tops, alignments = list[Tensor](), list[Tensor]()
         seen = [torch.cat([state.context, state.hidden], 1)]  # tops, detached, each a step later
         attended: list[Tensor] = []  # alignments, detached
         gates = deferred(self.token(embedded), self.recur, seen)  # (B, U + 1, 4·H)
@@ -228,13 +201,9 @@ class Speller(nn.Module):
 
     @torch.no_grad()
     def sample(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
-        """tokens (B, U), a share `sampling` of them drawn from the model instead.
-
-        Scheduled sampling (Bengio et al. 2015) at a constant rate, as Chan et al. 2016 have it, and
-        in parallel (Duckworth et al. 2019): all are drawn after the true tokens before them, which
-        costs one pass over the tokens without gradients. What decoding never goes on from (the end,
-        unknown) is not taken.
-        """
+        """tokens (B, U), a share `sampling` of them the model's own: scheduled sampling (Bengio et
+        al. 2015) at a constant rate (Chan et al. 2016) and in parallel (Duckworth et al. 2019),
+        drawn after the true tokens before them. End and unknown are not taken."""
         log_probs = self.teach(states, lengths, tokens)[0][:, :-1]  # (B, U, V)
         torch.clear_autocast_cache()  # of weights without history
         source = random.get()

@@ -1,7 +1,6 @@
 """Checkpoints: atomic, verified when read, the last two and the k best kept; their average.
 
-A checkpoint is what `torch.save` writes of tensors and plain Python values only, so it loads with
-`weights_only=True`, and the SHA-256 of that behind it.
+A file is what `torch.save` writes of tensors and plain Python values, and the SHA-256 of that.
 """
 
 from __future__ import annotations
@@ -36,62 +35,51 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.pt"))
 
     def save(self, state: State, keep: set[int]) -> Path:
-        """Write `state` as the checkpoint of `state["step"]`; it appears only when it is whole.
-
-        Older ones go, except the one before and the steps in `keep`, and what a killed run had half
-        written. Raises InputError, with nothing half-written left, if the disk is full.
-        """
-        path = self.path(state["step"])
-        content = io.BytesIO()  # torch.save itself would hide the reason of a failed write
-        torch.save(state, content)
+        """Write `state` as the checkpoint of `state["step"]`. Older ones go, except the one before
+        and the steps in `keep`. Raises InputError, nothing half-written, if the disk is full."""
+        path, content = self.path(state["step"]), io.BytesIO()
+        torch.save(state, content)  # to a file it would hide the reason of a failed write
         with whole_file(path, "wb") as file:
             file.write(content.getbuffer())
             file.write(hashlib.sha256(content.getbuffer()).digest())
             file.flush()
             os.fsync(file.fileno())
-        for old in set(self.all()[:-2]) - {self.path(step) for step in keep}:
-            old.unlink()
-        for partial in self.folder.glob(".*.part"):
-            partial.unlink()
+        old = set(self.all()[:-2]) - {self.path(step) for step in keep}
+        for gone in [*old, *self.folder.glob(".*.part")]:
+            gone.unlink()
         return path
 
     def last(self) -> State | None:
-        """The newest checkpoint that is whole; None if there are none.
-
-        Damaged ones are named and renamed, so that they do not count among the last two. Raises
-        InputError if all are damaged.
-        """
-        damaged: list[Path] = []
-        for path in reversed(self.all()):
-            if state := read(path):
-                for wrong in damaged:
-                    wrong.rename(f"{wrong}.damaged")
-                if damaged:
-                    say(f"using the checkpoint before it, {path}")
-                return state
-            say(f"{path} is damaged")
-            damaged.append(path)
-        if damaged:
-            raise InputError(
-                "every checkpoint is damaged", self.folder, "Remove the folder to start again."
-            )
-        return None
+        """The newest that is whole, None if there are none. Damaged ones are named and renamed, to
+        not count among the last two. Raises InputError if all are."""
+        paths, damaged, state = self.all(), list[Path](), None
+        while paths and not (state := read(paths[-1])):
+            say(f"{paths[-1]} is damaged")
+            damaged.append(paths.pop())
+        if damaged and not state:
+            remedy = "Remove the folder to start again."
+            raise InputError("every checkpoint is damaged", self.folder, remedy)
+        for path in damaged:
+            path.rename(f"{path}.damaged")
+        return state
 
     def average(self, steps: list[int]) -> dict[str, torch.Tensor]:
-        """The mean of the model weights of these steps, damaged ones left out; what is not
-        floating is the first's. Raises InputError if all are damaged."""
-        states = {path: read(path) for path in map(self.path, steps)}
-        for path in (path for path, state in states.items() if state is None):
-            say(f"{path} is damaged; left out of the average")
-        models = [weights_of(state) for state in states.values() if state]
+        """The mean weights of these steps, damaged ones left out; what is not floating is the
+        first's. Raises InputError if all are damaged."""
+        models = []
+        for path in map(self.path, steps):
+            if state := read(path):
+                models.append(weights_of(state))
+            else:
+                say(f"{path} is damaged; left out of the average")
         if not models:
             raise InputError("the best checkpoints are damaged", self.folder)
-        return {
-            name: torch.stack([model[name].double() for model in models]).mean(0).to(value.dtype)
-            if value.is_floating_point()
-            else value
-            for name, value in models[0].items()
-        }
+        means = dict(models[0])
+        for name, first in models[0].items():
+            if first.is_floating_point():
+                every = torch.stack([model[name].double() for model in models])
+                means[name] = every.mean(0).to(first.dtype)
+        return means
 
 
 def weights_of(state: State) -> dict[str, torch.Tensor]:

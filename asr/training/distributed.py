@@ -2,16 +2,16 @@
 
     torchrun --nproc-per-node=4 -m asr train conf/ctc.yaml -o exp/ctc
 
-gloo on CPUs, nccl for tensors on GPUs. The processes see the same files (on several machines: a
-shared file system); the first one of them, the leader, writes and speaks for all. With several
-machines, `--max-restarts` needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment.
+gloo on CPUs, nccl for tensors on GPUs. The processes see the same files; the first of them, the
+leader, writes and speaks for all. With several machines, `--max-restarts` needs
+TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
@@ -30,25 +30,18 @@ PATIENCE = timedelta(hours=2)  # for a process that lives but does not come; the
 
 
 class Group:
-    """This process among `size`. Every method must be called by all of them, in the same order.
-
-    Raises InputError where one of the others has ended.
-    """
+    """This process among `size`. Every method must be called by all of them, in the same order, and
+    raises InputError where one of the others has ended."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
-
-    @property
-    def leader(self) -> bool:
-        return self.rank == 0
+        self.rank, self.size, self.leader = rank, size, rank == 0
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the processes; one message for all of them."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        with told():
-            dist.all_reduce(flat)
+        self._call(dist.all_reduce, flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
@@ -56,9 +49,7 @@ class Group:
     def gather(self, item: Item) -> list[Item]:
         """The items of all processes by rank."""
         items = [item] * self.size
-        if self.size > 1:
-            with told():
-                dist.all_gather_object(items, item)
+        self._call(dist.all_gather_object, items, item)
         return items
 
     def union(self, items: list[Item]) -> list[Item]:
@@ -68,23 +59,16 @@ class Group:
     def share(self, item: Item) -> Item:
         """The leader's item."""
         items = [item]
-        if self.size > 1:
-            with told():
-                dist.broadcast_object_list(items)
+        self._call(dist.broadcast_object_list, items)
         return items[0]
 
-
-@contextmanager
-def told() -> Iterator[None]:
-    """A broken connection as one sentence."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise InputError(
-            "another process of the group has died",
-            None,
-            "The same command continues; `torchrun --max-restarts` gives it by itself.",
-        ) from error
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            if self.size > 1:
+                function(*arguments)
+        except RuntimeError as error:
+            remedy = "The same command continues; `torchrun --max-restarts` gives it by itself."
+            raise InputError("another process of the group has died", None, remedy) from error
 
 
 @contextmanager

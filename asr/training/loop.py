@@ -1,12 +1,13 @@
 """The training loop: steps, dev set, checkpoints; continues exactly where a run was killed.
 
 Nothing random has a running state: batches, augmentation and dropout follow from (seed, epoch,
-utterance) and (seed, step, rank), so a checkpoint needs weights, optimiser and position only.
+utterance) and (seed, step, rank); a checkpoint needs weights, optimiser and position only.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import shlex
@@ -16,109 +17,87 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from threading import Event
+from typing import IO, Any, NoReturn
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from asr.console import INTERRUPTED, leave, progress, say
 from asr.data.loader import Batch, DevSet, TrainingSet
 from asr.errors import InputError
 from asr.models.recognizer import Recognizer
-from asr.text.tokenizer import Tokenizer
 from asr.training.checkpoint import Checkpoints, read, weights_of
 from asr.training.distributed import Group
 from asr.training.evaluate import evaluate
-from asr.training.metrics import Metrics
 from asr.training.mwer import MWER
-from asr.training.options import TrainOptions
 from asr.training.schedule import learning_rate
-from asr.training.update import Updater
-
-USELESS = 0.9  # dev WER above which a finished model deserves a warning
-
+from asr.training.update import TrainOptions, Updater
 
 DIVERGED = 20  # steps in a row without a finite loss and gradient
-TIMED = 5  # steps after continuing from which on speed is told: at first readers have to start
 SHOWN = 10  # utterances named where a loss is not finite
-POSITION = ("step", "epoch", "batch", "bad_steps", "bad_row", "good")  # a Trainer's, saved
+# of a Trainer, in its checkpoints
+SAVED = ("step", "epoch", "batch", "bad_steps", "bad_row", "good", "history", "unreadable")
+LOSSES = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att", "mwer": "loss_mwer"}
 
 
-class Stop:
-    """Notes Ctrl-C and SIGTERM while it is open, so that the step is finished first; a second one
-    interrupts at once, but not within a second: a cluster sends them to a process on two ways."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._since = 0.0
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and time.monotonic() - self._since > 1:
-            raise KeyboardInterrupt
-        self.asked, self._since = True, time.monotonic()
-
-    def __enter__(self) -> Stop:
-        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
+@contextmanager
+def signals() -> Iterator[Event]:
+    """Ctrl-C and SIGTERM within the block set the event, so that the step is finished first."""
+    stop = Event()
+    old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
             signal.signal(number, handler)
 
 
 class Trainer:
-    """One run in an experiment folder, new or continued.
-
-    model: on its device; group: the processes that train it together, each on its share of every
-    batch; the leader writes. After `run`, `unreadable` holds {utterance id: reason} of all sets.
-    """
+    """One run in an experiment folder, new or continued. After it `unreadable` holds {utterance id:
+    reason} of all sets. group: each process has its share of every batch; the leader writes."""
 
     def __init__(
         self,
         model: Recognizer,
-        tokenizer: Tokenizer,
         train: TrainingSet,
         dev: DevSet,
         options: TrainOptions,
-        seed: int,
         folder: Path,
         group: Group,
         mwer: MWER | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.train, self.dev = model, tokenizer, train, dev
+        self.model, self.train, self.dev, self.tokenizer = model, train, dev, train.maker.tokenizer
         self.options, self.folder, self.group = options, folder, group
         self.share = slice(group.rank, None, group.size)
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        heads = [n for n, there in (("ctc", model.has_ctc), ("att", model.has_speller)) if there]
-        losses, names = (mwer.losses, [*heads, "mwer"]) if mwer else (model.losses, heads)
-        self.updater = Updater(model, losses, ["total", *names], group, options, seed)
+        there = {"ctc": model.has_ctc, "att": model.has_speller, "mwer": mwer is not None}
+        names = ["total", *(name for name, is_there in there.items() if is_there)]
+        losses, seed = (mwer or model).losses, train.maker.seed
+        self.updater = Updater(model, losses, names, group, options, seed)
         self.step = self.epoch = self.batch = 0  # batch: consumed in this epoch
         self.good = 0  # the last step saved whose loss and gradient were finite
         self.history: list[dict[str, Any]] = []  # of each epoch: step, wer, loss
-        self.sums = Counter[str]()  # since the last record
-        self.epoch_sums = Counter[str]()
+        self.sums, self.epoch_sums = Counter[str](), Counter[str]()  # self.sums: of a record
         self.bad_steps = self.bad_row = 0  # steps left out as not finite; the last in a row
         self.unreadable: dict[str, str] = dict(train.unreadable)
-        self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio", "steps"), 0.0)
-        self.metrics: Metrics | None = None
-        self._resume()
-
-    def _resume(self) -> None:
-        state = self.group.share(self.checkpoints.last() if self.group.leader else None)
+        self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio"), 0.0)
+        self.record: IO[bytes] | None = None  # the leader's metrics.jsonl
+        state = group.share(self.checkpoints.last() if group.leader else None)
         self.metrics_size = state["metrics_size"] if state else 0
         if state:
             self.updater.load_state(state)
-            for name in (*POSITION, "history", "unreadable"):
+            for name in SAVED:
                 setattr(self, name, state[name])
             self.sums, self.epoch_sums = Counter(state["sums"]), Counter(state["epoch_sums"])
             say(f"continuing after step {self.step} (epoch {self.epoch + 1})")
 
     @property
     def best(self) -> list[int]:
-        """Steps of the k best epochs by dev WER, best first; of equal ones that of lower loss, and
-        above 100 % all are equal: a model that says nothing is no better than one that begins to.
-        While none recognises anything the last losses tell; then there is nothing to average.
-        """
+        """Steps of the k best epochs by dev WER, then loss, best first; above 100 % all are equal:
+        saying nothing is no better than beginning to. While none recognises anything, of one."""
         ranked = sorted(self.history, key=lambda e: (min(e["wer"], 1.0), e["loss"]))
         count = self.options.average if ranked and ranked[0]["wer"] < 1.0 else 1
         return [epoch["step"] for epoch in ranked[:count]]
@@ -127,68 +106,59 @@ class Trainer:
         if not self.group.leader:
             return
         self.good = self.good if self.bad_row else self.step
-        state = {name: getattr(self, name) for name in (*POSITION, "history", "unreadable")}
-        state["sums"], state["epoch_sums"] = dict(self.sums), dict(self.epoch_sums)
-        state["metrics_size"] = self.metrics.size if self.metrics else 0
-        self.checkpoints.save(state | self.updater.state(), {self.good, *self.best})
+        state = {name: getattr(self, name) for name in SAVED} | self.updater.state()
+        state |= {"sums": dict(self.sums), "epoch_sums": dict(self.epoch_sums)}
+        state["metrics_size"] = self.record.tell() if self.record else 0
+        self.checkpoints.save(state, {self.good, *self.best})
 
     def run(self) -> None:
-        """Train to the end and write `model/`.
-
-        Ends the process with status 130 when interrupted, after a checkpoint. Raises InputError
-        if the disk is full, memory is too small or training has diverged.
-        """
-        with Stop() as stop, self._disk():
-            if self.group.leader:
-                self.metrics = Metrics(self.folder, self.metrics_size, self.step)
+        """Train to the end and write `model/`; when interrupted, leave with status 130 after a
+        checkpoint. Raises InputError if the disk or memory is too small or training diverged."""
+        epochs = self.options.epochs
+        with signals() as stop:
             try:
-                batches = self.train.batches(
-                    self.epoch, self.batch, self.options.epochs, self.share
-                )
-                while self.epoch < self.options.epochs:
-                    self._run_epoch(batches, stop)
-                self._finish(stop)
-            finally:
-                if self.metrics:
-                    self.metrics.close()
+                with ExitStack() as files:
+                    if self.group.leader:
+                        self._open(files)
+                    batches = self.train.batches(self.epoch, self.batch, epochs, self.share)
+                    while self.epoch < epochs:
+                        self._run_epoch(batches, stop)
+                    self._finish(stop)
+            except (OSError, InputError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__  # see whole_file
+                if not isinstance(cause, OSError):
+                    raise
+                saved = self.checkpoints.all()
+                remedy = f"The last checkpoint, {saved[-1]}, is whole. " if saved else ""
+                full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+                remedy += f"{'Make room' if full else 'Mend that'}, then continue with: "
+                remedy += shlex.join(["asr", *sys.argv[1:]])
+                what = f"cannot write: {cause.strerror or cause}"
+                raise InputError(what, self.folder, remedy) from error
 
-    @contextmanager
-    def _disk(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, InputError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__  # see whole_file
-            if not isinstance(cause, OSError):
-                raise
-            saved = self.checkpoints.all()
-            whole = f"The last checkpoint, {saved[-1]}, is whole. " if saved else ""
-            full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise InputError(
-                f"cannot write: {cause.strerror or cause}",
-                self.folder,
-                f"{whole}{'Make room' if full else 'Mend that'}, then continue with: "
-                f"{shlex.join(['asr', *sys.argv[1:]])}",
-            ) from error
+    def _open(self, files: ExitStack) -> None:
+        """metrics.jsonl, less what a killed run wrote after its checkpoint, and TensorBoard."""
+        path, board = self.folder / "metrics.jsonl", str(self.folder / "tensorboard")
+        self.record = files.enter_context(open(path, "ab"))
+        self.record.truncate(min(self.metrics_size, path.stat().st_size))
+        self.record.seek(0, 2)
+        self.board = files.enter_context(SummaryWriter(board, purge_step=self.step))
 
-    def _run_epoch(self, batches: Iterator[Batch], stop: Stop) -> None:
-        count = len(self.train.sampler.batches(self.epoch))
+    def _run_epoch(self, batches: Iterator[Batch], stop: Event) -> None:
+        count, epochs = len(self.train.sampler.batches(self.epoch)), self.options.epochs
         begin = saved = time.monotonic()
         self.timing = dict.fromkeys(self.timing, 0.0)
-        stopped = False
+        stopped, behind = False, self.epoch * count + self.batch
         with progress() as bar:
-            task = bar.add_task(
-                f"epoch {self.epoch + 1}/{self.options.epochs}",
-                total=count * self.options.epochs,
-                completed=self.epoch * count + self.batch,
-                note="",
-            )
+            name = f"epoch {self.epoch + 1}/{epochs}"
+            task = bar.add_task(name, total=count * epochs, completed=behind, note="")
             while self.batch < count and not stopped:
                 asked = time.monotonic()
                 batch = next(batches)
                 self.timing["waiting"] += time.monotonic() - asked
                 self.timing["seconds"] = time.monotonic() - begin
-                done = (self.epoch + self.batch / count) / self.options.epochs
-                stopped = self._train_on(batch, done, stop.asked)
+                done = (self.epoch + self.batch / count) / epochs
+                stopped = self._train_on(batch, done, stop.is_set())
                 self.timing["seconds"] = time.monotonic() - begin
                 bar.update(task, advance=1, note=self._note())
                 late = time.monotonic() - saved > self.options.checkpoint_minutes * 60
@@ -196,7 +166,10 @@ class Trainer:
                     self.save()
                     saved = time.monotonic()
             bar.update(task, note="dev set")
-            figures = {} if stopped else self._evaluate(stop)
+            figures = {}
+            if not stopped:
+                with self.updater.best_weights():
+                    figures = self._evaluate(stop)
         if not figures:
             self.save()
             self._leave()
@@ -206,21 +179,15 @@ class Trainer:
         say(f"interrupted after step {self.step}; the same command continues from there")
         leave(INTERRUPTED)
 
-    def _evaluate(self, stop: Stop) -> dict[str, float]:
-        """Figures of the weights that would be the model; {} if it was interrupted."""
-        with self.updater.best_weights():
-            batches, texts = self.dev.batches(self.share), self.dev.texts
-            return evaluate(
-                self.model, self.tokenizer, batches, texts, lambda: stop.asked, self.group
-            )
+    def _evaluate(self, stop: Event) -> dict[str, float]:
+        """Figures of the weights as they are; {} if it was interrupted."""
+        batches, texts = self.dev.batches(self.share), self.dev.texts
+        return evaluate(self.model, self.tokenizer, batches, texts, stop.is_set, self.group)
 
     def _train_on(self, batch: Batch, done: float, stop: bool) -> bool:
-        """One step on one batch; `done` is the share of training that is behind (0 to 1). Returns
-        whether to stop: `stop`, or that of another process."""
+        """One step, the share `done` of training behind; whether some process was asked to stop."""
         options = self.options
-        rate = learning_rate(
-            options.schedule, options.learning_rate, options.warmup, self.step, done
-        )
+        rate = learning_rate(options.learning_rate, options.warmup, self.step, done)
         outcome = self.updater.update(batch, self.step, rate, stop)
         self.batch += 1
         self.unreadable.update(outcome.unreadable)
@@ -228,15 +195,19 @@ class Trainer:
             return outcome.stop
         self.step += 1
         self.timing["audio"] += outcome.seconds
-        self.timing["steps"] += 1
         if outcome.bad:
             self._note_bad_step(outcome.bad, batch)
         else:
             self.bad_row = 0
             self.sums.update(outcome.sums)
             self.epoch_sums.update(outcome.sums)
-        if self.step % options.log_steps == 0 and self.sums:
-            self._record(rate)
+        if self.step % options.log_steps == 0 and self.sums:  # means since the last record
+            norm = self.sums["norm"] / self.sums["steps"]
+            values = {"epoch": self.epoch + 1, **means(self.sums), "gradient_norm": norm}
+            values |= {"learning_rate": rate, "bad_steps": self.bad_steps}
+            values |= {"split_batches": self.updater.splits, **self._speed()}
+            self._write("train", values)
+            self.sums.clear()
         return outcome.stop
 
     def _note_bad_step(self, utterances: list[str], batch: Batch) -> None:
@@ -249,77 +220,61 @@ class Trainer:
         if self.group.leader and (good := self._last_good(batch)):
             self._write_model(self.folder / "last_good", good)
             remedy += f", with --init {self.folder / 'last_good'}: the last weights that were good"
-        raise InputError(
-            f"training has diverged: {DIVERGED} steps in a row were left out (last: {names})",
-            self.folder,
-            f"{remedy}.",
-        )
+        what = f"training has diverged: {DIVERGED} steps in a row were left out (last: {names})"
+        raise InputError(what, self.folder, f"{remedy}.")
 
     def _last_good(self, batch: Batch) -> dict[str, Any] | None:
         """The newest checkpoint's weights with which the losses of `batch` are finite."""
-        for path in reversed(self.checkpoints.all()):
-            if state := read(path):
+        tensors = batch.tensors(self.updater.device, self.updater.dtype)
+        for state in map(read, reversed(self.checkpoints.all())):
+            if state:
                 self.updater.load_state(state)
-                if self.updater.is_finite(batch):
+                with torch.no_grad():
+                    losses = self.updater.losses(**tensors)["total"]
+                if losses.isfinite().all():
                     return weights_of(state)
         return None
 
-    def _record(self, rate: float) -> None:
-        """A line of metrics.jsonl: means since the last one."""
-        values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.sums)}
-        values |= {"gradient_norm": self.sums["norm"] / self.sums["steps"], "learning_rate": rate}
-        values |= {"bad_steps": self.bad_steps, "split_batches": self.updater.splits}
-        if self.timing["steps"] >= min(TIMED, self.batch):
-            values |= self._speed()
-        self._write("train", values)
-        self.sums.clear()
-
     def _write(self, kind: str, values: dict[str, float]) -> None:
-        if self.metrics:
-            self.metrics.write(kind, self.step, values)
+        """A line of metrics.jsonl: "train" every few steps, "epoch", "end"."""
+        if not self.record:
+            return
+        line = json.dumps({"kind": kind, "step": self.step, **values}, ensure_ascii=False)
+        self.record.write(line.encode() + b"\n")
+        self.record.flush()
+        for name, value in values.items():
+            self.board.add_scalar(f"{kind}/{name}", value, self.step)
+        if kind != "train":
+            self.board.flush()
 
     def _speed(self) -> dict[str, float]:
         """Of this epoch: seconds of audio a second, and the share of time waiting for data."""
+        audio, waiting = self.timing["audio"], self.timing["waiting"]
         seconds = max(self.timing["seconds"], 1e-9)
-        return {
-            "audio_per_second": self.timing["audio"] / seconds,
-            "waiting": self.timing["waiting"] / seconds,
-        }
+        return {"audio_per_second": audio / seconds, "waiting": waiting / seconds}
 
     def _note(self) -> str:
-        speed = self._speed()
-        return (
-            f"loss {means(self.epoch_sums).get('loss', math.nan):.2f}, "
-            f"{speed['audio_per_second']:.0f} s audio/s, {speed['waiting']:.0%} waiting for data"
-        )
+        loss, speed = means(self.epoch_sums).get("loss", math.nan), self._speed()
+        rate = f"{speed['audio_per_second']:.0f} s audio/s"
+        return f"loss {loss:.2f}, {rate}, {speed['waiting']:.0%} waiting for data"
 
     def _end_epoch(self, figures: dict[str, float]) -> None:
-        values: dict[str, float] = {"epoch": self.epoch + 1, **means(self.epoch_sums)}
-        values |= {f"dev_{name}": value for name, value in figures.items()} | self._speed()
+        dev = {f"dev_{name}": value for name, value in figures.items()}
+        values = {"epoch": self.epoch + 1, **means(self.epoch_sums), **dev, **self._speed()}
         self._write("epoch", values)
         self.history.append({"step": self.step, "wer": figures["wer"], "loss": figures["loss"]})
-        said = (
-            f"epoch {self.epoch + 1}/{self.options.epochs}: step {self.step}, {self._note()}; "
-            f"dev {show(figures)}"
-        )
+        said = f"epoch {self.epoch + 1}/{self.options.epochs}: step {self.step}, {self._note()}; "
         self.epoch, self.batch = self.epoch + 1, 0
         self.epoch_sums.clear()
         self.save()
-        say(said)
+        say(f"{said}dev {show(figures)}")
 
-    def _finish(self, stop: Stop) -> None:
+    def _finish(self, stop: Event) -> None:
         """`model/` from the average of the best checkpoints, and its dev figures."""
         steps = self.best
         average = self.group.share(self.checkpoints.average(steps) if self.group.leader else {})
         self.model.load_state_dict(average)
-        figures = evaluate(
-            self.model,
-            self.tokenizer,
-            self.dev.batches(self.share),
-            self.dev.texts,
-            lambda: stop.asked,
-            self.group,
-        )
+        figures = self._evaluate(stop)
         if not figures:
             self._leave()
         for part in self.group.gather(self.dev.unreadable):
@@ -328,11 +283,6 @@ class Trainer:
         if self.group.leader:
             self._write_model(self.folder / "model", average)
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
-        if figures["wer"] > USELESS:
-            say(
-                "warning: it recognises next to nothing: it needs more speech, or more epochs: "
-                f"--init {self.folder} in a new folder goes on from here"
-            )
 
     def _write_model(self, folder: Path, weights: dict[str, Any]) -> None:
         """A model folder; it appears only when it is complete."""
@@ -351,11 +301,10 @@ class Trainer:
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
     """Mean losses an utterance: "loss" (the total) and those of the heads."""
-    names = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att", "mwer": "loss_mwer"}
-    return {new: sums[old] / sums["utterances"] for old, new in names.items() if old in sums}
+    return {new: sums[old] / sums["utterances"] for old, new in LOSSES.items() if old in sums}
 
 
 def show(figures: dict[str, float]) -> str:
     """ "loss 12.3, WER 20.1 % (ctc), 18.2 % (las)" """
-    heads = [f"{figures[f'wer_{h}']:.1%} ({h})" for h in ("ctc", "las") if f"wer_{h}" in figures]
+    heads = [f"{figures[n]:.1%} ({n[4:]})" for n in ("wer_ctc", "wer_las") if n in figures]
     return f"loss {figures['loss']:.2f}, WER {', '.join(heads)}"

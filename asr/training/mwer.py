@@ -2,27 +2,25 @@
 
     loss = (1 - λ)·Σ_i P_i·(W_i - W̄) + λ·original loss,    P_i = softmax_i(s·total_i)
 
-W_i are the word errors of the i-th hypothesis of the n-best list, W̄ their mean (it takes variance
-off the gradient), `total` is the search's own weighted sum. The list comes from the search as it
-will be used, on the batch as it is trained on: augmented, with dropout. Of each hypothesis the
-heads' scores are computed anew, so that they have gradients (CTC: the sum over all alignments;
-speller: teacher forcing, without dropout and label smoothing, which would disturb the comparison
-of hypotheses); the language models' part is constant.
+W_i: word errors of hypothesis i of the search as it will be used, on the batch as it is trained on;
+W̄: their mean, which takes variance off the gradient; `total`: the search's weighted sum, the heads'
+scores computed anew, with gradients (CTC: of all alignments; speller: teacher forcing, without
+dropout and label smoothing, which would disturb the comparison), the language models' constant.
 
-R. Prabhavalkar et al., "Minimum Word Error Rate Training for Attention-Based Sequence-to-Sequence
-Models", ICASSP 2018; Z. Meng et al., "Minimum Word Error Rate Training with Language Model Fusion
-for End-to-End Speech Recognition", Interspeech 2021, for the language model inside.
-B utterances, n hypotheses each, N altogether, T states, U tokens.
+Prabhavalkar et al., "Minimum Word Error Rate Training for Attention-Based Sequence-to-Sequence
+Models", ICASSP 2018; Meng et al., "Minimum Word Error Rate Training with Language Model Fusion for
+End-to-End Speech Recognition", Interspeech 2021. B utterances, N hypotheses, T states, U tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.console import say
@@ -34,37 +32,28 @@ from asr.decoding.options import SearchOptions
 from asr.decoding.weights import open_lms
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
-from asr.lm.ngram import NGram
-from asr.lm.train import Units
+from asr.models.common import dropping, having
 from asr.models.ctc import ctc_loss
-from asr.models.dropout import no_dropout
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 from asr.wer import count_errors
 
 SAMPLE = 128  # training utterances that are decoded to see what there is to learn
 TOO_LITTLE = 0.01  # WER less oracle WER below which there is next to nothing
-# Times the perplexity of the dev texts; an LM that finds the training texts easier knows them.
-# That of words in recipes/sentences: 0.4 with these texts, 0.9 without. One of characters remembers
-# too little to be found out (0.94 and 0.98).
-SEEN = 0.6
 
 
 @dataclass
 class MWEROptions:
     """Training for the word error rate of a model that is trained already (`--init`)."""
 
-    # hypotheses an utterance, 4 to 16; 0: the original loss alone
-    nbest: int = 0
+    nbest: int = 0  # hypotheses an utterance, 4 to 16; 0: the original loss alone
     # language models of the search (ARPA: of words), made without the texts of data.train: else
     # they correct on the training set what they will not correct elsewhere
     lm: list[str] = field(default_factory=list)
     # weights file of `asr tune`; without it: LMs 0.5, heads as model.ctc_weight has them
     weights: str | None = None
-    # of totals before the softmax; near 1 / confidence.temperature of the weights file is natural
-    scale: float = 1.0
-    # share λ of the original loss, 0 to 1 (it is some hundred times larger than word errors)
-    interpolation: float = 0.01
+    scale: float = 1.0  # of totals before the softmax; near 1 / confidence.temperature of `weights`
+    interpolation: float = 0.01  # share λ of the original loss (hundreds of word errors), 0 to 1
 
     def __post_init__(self) -> None:
         if self.nbest < 0 or self.nbest == 1:
@@ -96,52 +85,42 @@ class MWER:
         self.fusion = Fusion(tokenizer.pieces, lms.models, weights)
         self.search_options = SearchOptions(nbest=options.nbest)
 
-    def losses(
-        self,
-        samples: Tensor,
-        lengths: Tensor,
-        tokens: Tensor,
-        token_lengths: Tensor,
-        time_masks: Tensor | None = None,
-        frequency_masks: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def losses(self, tokens: Tensor, token_lengths: Tensor, **audio: Tensor) -> dict[str, Tensor]:
         """As Recognizer.losses; "mwer" (B,) beside the others, and "total" with it (see above)."""
-        states, frames = self.model.encode(samples, lengths, time_masks, frequency_masks)
+        states, frames = self.model.encode(**audio)
         losses = self.model.losses_of(states, frames, tokens, token_lengths)
-        rows = zip(tokens.tolist(), token_lengths.tolist(), strict=True)
-        references = [self.tokenizer.decode(row[:length]) for row, length in rows]
-        risk = self.risk(states, frames, self.search(states, frames), references)
+        texts, share = self.texts(tokens, token_lengths), self.options.interpolation
+        risk = self.risk(states, frames, self.search(states, frames), texts)
         losses["mwer"] = risk.to(losses["total"].dtype)
-        share = self.options.interpolation
         losses["total"] = (1 - share) * losses["mwer"] + share * losses["total"]
         return losses
 
+    def texts(self, tokens: Tensor, lengths: Tensor) -> list[str]:
+        """The references that padded tokens (B, U) spell."""
+        rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
+        return [self.tokenizer.decode(row[:length]) for row, length in rows]
+
     @torch.no_grad()
     def search(self, states: Tensor, frames: Tensor) -> list[list[Hypothesis]]:
-        """n-best lists, best first, of states (B, T, D), frames (B,); empty where they are NaN."""
-        if not states.isfinite().all():  # the loss is NaN too, and the step is left out
+        """n-best lists, best first, of states (B, T, D), frames (B,); empty where they are NaN:
+        the loss is NaN too, and the step is left out."""
+        model, fusion, options = self.model, self.fusion, self.search_options
+        if not states.isfinite().all():
             return [[] for _ in frames]
         with torch.autocast(states.device.type, enabled=False):  # else it keeps weights for later
-            return self._search(states.to(next(self.model.parameters()).dtype), frames)
-
-    def _search(self, states: Tensor, frames: Tensor) -> list[list[Hypothesis]]:
-        fusion, options = self.fusion, self.search_options
-        ctc = self.model.ctc_log_probs(states).float().cpu() if self.model.has_ctc else None
-        if ctc is not None and ctc.isnan().any():  # its loss is NaN too
-            return [[] for _ in frames]
-        if fusion.weights.att:
-            pieces = self.tokenizer.pieces
-            return las_search.search(self.model, states, frames, fusion, options, pieces, ctc)
-        assert ctc is not None
-        outputs = [row[:length].numpy() for row, length in zip(ctc, frames.tolist(), strict=True)]
-        return ctc_search.search_batch(outputs, fusion, options, torch.get_num_threads())
+            states = states.to(next(model.parameters()).dtype)
+            ctc = model.ctc_log_probs(states).float().cpu() if model.has_ctc else None
+            if ctc is not None and ctc.isnan().any():
+                return [[] for _ in frames]
+            if ctc is None or fusion.weights.att:
+                pieces = self.tokenizer.pieces
+                return las_search.search(model, states, frames, fusion, options, pieces, ctc)
+            rows = zip(ctc, frames.tolist(), strict=True)
+            outputs = [row[:length].numpy() for row, length in rows]
+            return ctc_search.search_batch(outputs, fusion, options, torch.get_num_threads())
 
     def risk(
-        self,
-        states: Tensor,
-        frames: Tensor,
-        lists: Sequence[Sequence[Hypothesis]],
-        references: Sequence[str],
+        self, states: Tensor, frames: Tensor, lists: list[list[Hypothesis]], references: list[str]
     ) -> Tensor:
         """Σ_i P_i·(W_i - W̄) an utterance (B,), float64; 0 with less than two hypotheses."""
         size = (len(lists), max(map(len, lists), default=0))
@@ -149,13 +128,13 @@ class MWER:
         totals[[not nbest for nbest in lists]] = 0.0
         errors = np.zeros(size)
         for row, nbest, reference in zip(errors, lists, references, strict=True):
-            row[: len(nbest)] = self.word_errors(nbest, reference)
-            row[: len(nbest)] -= row[: len(nbest)].mean() if nbest else 0.0
+            found = self.word_errors(nbest, reference)
+            row[: len(nbest)] = found - found.mean() if nbest else 0
         place = [(b, i) for b, nbest in enumerate(lists) for i in range(len(nbest))]
         if place:
             owner, rank = torch.tensor(place, device=states.device).T
-            found = [hypothesis for nbest in lists for hypothesis in nbest]
-            totals = totals.index_put((owner, rank), self.totals(states, frames, owner, found))
+            every = [hypothesis for nbest in lists for hypothesis in nbest]
+            totals = totals.index_put((owner, rank), self.totals(states, frames, owner, every))
         posteriors = (self.options.scale * totals).softmax(1)
         return (posteriors * torch.from_numpy(errors).to(totals)).sum(1)
 
@@ -163,35 +142,30 @@ class MWER:
         self, states: Tensor, frames: Tensor, owner: Tensor, found: Sequence[Hypothesis]
     ) -> Tensor:
         """The totals (N,) of hypotheses of the utterances `owner` (N,), heads' scores anew."""
-        weights = self.fusion.weights
+        weights, device = self.fusion.weights, states.device
         constant = [hypothesis.rate(replace(weights, ctc=0.0, att=0.0)) for hypothesis in found]
-        totals = torch.tensor(constant, dtype=torch.float64, device=states.device)
-        rows, counts = pad(
-            [np.array(hypothesis.tokens, np.int64) for hypothesis in found], np.int64
-        )
-        tokens, lengths = (torch.from_numpy(array).to(states.device) for array in (rows, counts))
+        totals = torch.tensor(constant, dtype=torch.float64, device=device)
+        padded = pad([np.array(hypothesis.tokens, np.int64) for hypothesis in found], np.int64)
+        tokens, lengths = (torch.from_numpy(array).to(device) for array in padded)
         if weights.ctc:
             log_probs = self.model.ctc_log_probs(states)[owner]
             loss = ctc_loss(log_probs, frames[owner], tokens, lengths)
             totals = totals - weights.ctc * loss.clamp(max=-IMPOSSIBLE)
-        if weights.att:
-            speller = self.model.speller
-            assert speller is not None
-            with no_dropout():
+        if weights.att and (speller := self.model.speller):
+            with having(dropping, False):
                 log_probs, _ = speller.teach(states[owner], frames[owner], tokens)
             totals = totals + weights.att * speller.score(log_probs, tokens, lengths)
         return totals
 
-    def word_errors(self, nbest: Sequence[Hypothesis], reference: str) -> Sequence[int]:
+    def word_errors(self, nbest: Sequence[Hypothesis], reference: str) -> NDArray[np.int64]:
         """Word errors of each hypothesis; with a lexicon's tokens, words are its units."""
         texts = [self.tokenizer.decode(hypothesis.tokens) for hypothesis in nbest]
-        errors: list[int] = count_errors([reference] * len(texts), texts)[:, 1:].sum(1).tolist()
+        errors: NDArray[np.int64] = count_errors([reference] * len(texts), texts)[:, 1:].sum(1)
         return errors
 
     @torch.no_grad()
-    def introduce(self, train: TrainingSet, dev_texts: Iterable[str]) -> None:
-        """Say what there is to learn on the training set, and warn where it is little, or where
-        a language model knows the training texts."""
+    def introduce(self, train: TrainingSet) -> None:
+        """Say what there is to learn on the training set, and warn where it is little."""
         chosen = np.random.default_rng(train.maker.seed).permutation(train.kept)[:SAMPLE]
         utterances = [train.utterances[i] for i in chosen.tolist()]
         epoch = train.maker.options.plain_epochs if train.maker.options else 0
@@ -203,36 +177,16 @@ class MWER:
             if not batch.ids:  # no audio of them can be read
                 continue
             tensors = batch.tensors(weight.device, weight.dtype)
-            del tensors["tokens"], tensors["token_lengths"]
+            references = self.texts(tensors.pop("tokens"), tensors.pop("token_lengths"))
             lists = self.search(*self.model.encode(**tensors))
-            rows = zip(lists, batch.tokens.tolist(), batch.token_lengths.tolist(), strict=True)
-            for nbest, row, length in rows:
-                reference = self.tokenizer.decode(row[:length])
-                errors = self.word_errors(nbest, reference) or [len(reference.split())]
-                first, best = first + errors[0], best + min(errors)
-                words += len(reference.split())
+            for nbest, reference in zip(lists, references, strict=True):
+                count = len(reference.split())
+                errors = self.word_errors(nbest, reference).tolist() or [count]
+                first, best, words = first + errors[0], best + min(errors), words + count
         wer, oracle = first / max(words, 1), best / max(words, 1)
-        say(
-            f"MWER: WER {wer:.1%} on {len(utterances)} training utterances as they are trained on; "
-            f"oracle of the {self.options.nbest}-best lists {oracle:.1%}"
+        said = (
+            f"MWER: WER {wer:.1%} on {len(utterances)} training utterances as they are trained on"
         )
+        say(f"{said}; oracle of the {self.options.nbest}-best lists {oracle:.1%}")
         if wer - oracle < TOO_LITTLE:
             say("warning: there is next to nothing to learn: no better texts in the n-best lists")
-        for lm in self.fusion.lms.values():
-            self.warn_if_seen(lm, [u.text or "" for u in utterances], list(dev_texts))
-
-    def warn_if_seen(self, lm: NGram, train: Sequence[str], dev: Sequence[str]) -> None:
-        on_train, on_dev = (perplexity(lm, self.tokenizer, texts) for texts in (train, dev))
-        if on_train < SEEN * on_dev:
-            say(
-                f"warning: the language model {lm.name} seems to have seen the training texts "
-                f"(perplexity {on_train:.0f}; of the dev texts {on_dev:.0f}): it will correct "
-                "errors in training that it cannot correct elsewhere. Make one without data.train."
-            )
-
-
-def perplexity(lm: NGram, tokenizer: Tokenizer, texts: Iterable[str]) -> float:
-    """Of the units of `lm`, sentence ends included."""
-    units = Units(tokenizer.normalizer, tokenizer if lm.unit == "token" else None)
-    scores = np.concatenate([lm.scores(units(text, lm.name)).logprob for text in texts])
-    return math.exp(-float(scores.mean()))

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import InputError
+from asr.models.common import LockedDropout
 from asr.models.conformer import Attention, Conformer, rotate
-from asr.models.dropout import LockedDropout
 from asr.models.encoder import (
     BLSTM,
     Encoder,

@@ -6,10 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +22,6 @@ from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 from asr.training.checkpoint import read
 from asr.training.distributed import Group
-from asr.training.loop import Trainer
 
 Experiment = Callable[..., Path]
 
@@ -79,22 +76,6 @@ def test_loss_falls(experiment: Experiment, tmp_path: Path) -> None:
     lines = (tmp_path / "exp" / "metrics.jsonl").read_text().splitlines()
     losses = [r["loss"] for r in map(json.loads, lines) if r["kind"] == "epoch"]
     assert losses[-1] < 0.6 * losses[0]
-
-
-@pytest.mark.parametrize(("batch", "timed", "told"), [(3, 3, True), (9, 2, False), (9, 5, True)])
-def test_speed_just_after_continuing_is_left_out(batch: int, timed: int, told: bool) -> None:
-    """`timed` batches of this run, of `batch` of the epoch."""
-    records: list[dict[str, float]] = []
-    trainer = SimpleNamespace(
-        timing={"steps": timed, "seconds": 1.0, "audio": 1.0, "waiting": 0.5},
-        sums=Counter(total=1, utterances=1, norm=1, steps=1),
-        updater=SimpleNamespace(splits=0),
-        **{"epoch": 0, "batch": batch, "bad_steps": 0},
-        _write=lambda kind, values: records.append(values),
-        _speed=lambda: {"waiting": 0.5},
-    )
-    Trainer._record(trainer, 0.1)  # type: ignore[arg-type]
-    assert ("waiting" in records[0]) == told
 
 
 def test_broken_audio_is_listed_and_the_status_is_3(

@@ -18,8 +18,7 @@ from asr.models.frontend import FrontendOptions
 from asr.models.recognizer import Recognizer, RecognizerOptions
 from asr.models.speller import SpellerOptions
 from asr.training.distributed import Group
-from asr.training.options import TrainOptions
-from asr.training.update import Updater, cpu_has_bfloat16
+from asr.training.update import TrainOptions, Updater, cpu_has_bfloat16
 
 NAMES = ("total", "ctc", "att")
 Losses = Callable[..., dict[str, Tensor]]

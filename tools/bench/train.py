@@ -47,8 +47,7 @@ from asr.machine import use_machine
 from asr.models.recognizer import Recognizer, RecognizerOptions
 from asr.text.tokenizer import Tokenizer
 from asr.training.distributed import Group
-from asr.training.options import TrainOptions
-from asr.training.update import Updater
+from asr.training.update import TrainOptions, Updater
 
 RATE = 16000
 SECONDS = 60.0  # of audio in a batch
