@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
-
-from asr.commands.lazy import Command
-from asr.commands.options import FILE
+from asr.commands.options import Threads, as_command
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
-    from asr.report.experiment import Experiment
     from asr.report.systems import TestSet
-    from asr.transcriber import Transcriber
 
 
-@click.command(cls=Command)
-@click.argument("paths", metavar="EXP...", type=FILE, nargs=-1, required=True)
-@click.option("-o", "--output", type=FILE, required=True, help="The page (.html).")
-@click.option("--ref", type=FILE, multiple=True, help="Manifest of n-best files that moved.")
-@click.option(
-    "--utterances", default=2, show_default=True, help="Best, median and worst ones, of each kind."
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@as_command
 def command(
-    paths: tuple[Path, ...],
-    output: Path,
-    ref: tuple[Path, ...],
-    utterances: int,
-    threads: int | None,
+    exp: tuple[Path, ...],
+    output: Annotated[Path, "The page (.html).", "-o", "--output"],
+    ref: Annotated[tuple[Path, ...], "Manifest of n-best files that moved."] = (),
+    utterances: Annotated[int, "Best, median and worst ones, of each kind."] = 2,
+    threads: Threads = None,
 ) -> None:
     """One HTML file, without network, about experiments: learning curves, error rates by speaker,
     length and group, comparisons, confusions, utterances to hear, configuration.
@@ -51,22 +39,22 @@ def command(
     from asr.report.experiment import draw_curves, find_experiments, tables
     from asr.report.page import now, write_page
     from asr.report.systems import find_lists, group_by_set
-    from asr.report.utterances import load_models
+    from asr.report.utterances import load_models, show
 
     if output.suffix not in (".html", ".htm"):
         raise InputError("is no name of a page", output, "Give one that ends in .html.")
     use_machine(threads)
-    folders = [path for path in paths if path.suffix != ".jsonl"]
-    given = [path for path in paths if path.suffix == ".jsonl"]
+    folders = [path for path in exp if path.suffix != ".jsonl"]
     experiments = find_experiments(folders)
-    found = find_lists(folders, [one.hash for one in experiments])
-    lists = list({path.resolve(): path for path in [*given, *found]}.values())
+    given = [path for path in exp if path.suffix == ".jsonl"]
+    given += find_lists(folders, [one.hash for one in experiments])
+    lists = list({path.resolve(): path for path in given}.values())
     tests, skipped = group_by_set(lists, [Manifest.open(path) for path in ref])
     models = load_models(experiments, threads)
     sections = []
     for test in track(tests, "sets"):
-        section, unheard = describe(test, utterances, models)
-        sections.append(section)
+        shown, unheard = show(test, utterances, models)
+        sections.append(describe(test) | {"shown": shown})
         skipped += unheard
     anchors = [(f"set-{number}", one["title"]) for number, one in enumerate(sections, 1)]
     write_page(
@@ -86,28 +74,21 @@ def command(
     end_with_skipped(skipped, len(lists) + sum(len(one["shown"]) for one in sections), "item")
 
 
-def describe(
-    test: TestSet, number: int, models: dict[str, tuple[Experiment, Transcriber]]
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The part of the page about one set, and utterances that cannot be heard."""
+def describe(test: TestSet) -> dict[str, Any]:
+    """The part of the page about one set."""
     from asr.report import systems, utterances
 
-    shown, unheard = utterances.show(test, number, models)
     words = int(test.leader.words[:, :3].sum())
     size = count(len(test.utterances), "utterance")
-    path, several = test.manifest.path, len(test.systems) > 1
-    section = {
+    comparison = [systems.comparison_table(test)] if len(test.systems) > 1 else []
+    path = test.manifest.path
+    return {
         "title": f"{path.resolve().parent.name}/{path.name}",
         "about": f"{size}, {words:,} words; hash {test.manifest.hash}",
         "warnings": list(systems.warnings(test)),
-        "summary": [
-            systems.systems_table(test),
-            *([systems.comparison_table(test)] if several else []),
-        ],
+        "summary": [systems.systems_table(test), *comparison],
         "surfaces": list(utterances.surfaces(test)),
         "details": [*systems.group_tables(test), systems.confusion_table(test)],
         "leader": test.leader.label,
-        "shown": shown,
         "utterances": systems.utterance_table(test),
     }
-    return section, unheard

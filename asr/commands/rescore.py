@@ -4,37 +4,28 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import click
 
-from asr.commands.lazy import Command
-from asr.commands.options import FILE, scorer_options
+from asr.commands.options import Names, ScorerLMs, Units, as_command
 from asr.console import say
 from asr.errors import InputError
 
 
-@click.command(cls=Command, in_place="nbest")
-@click.argument("nbest", type=FILE)
-@scorer_options
-@click.option("--lm-weight", type=float, multiple=True, help="One for each --lm (default 0.5).")
-@click.option("--length-bonus", type=float, help="Bonus a word (a token, with token LMs only).")
-@click.option("--unk-penalty", type=float, help="For each letter of an unknown word.")
-@click.option("--weights", type=FILE, help="Weights file of `asr tune`, instead of single weights.")
-@click.option("--ref", type=FILE, help="Manifest: print WER before, after and oracle.")
-@click.option("--label", help="Name of the new list in the tables of `asr score`.")
-@click.option("-o", "--output", type=FILE, required=True, help="The new n-best file.")
+@as_command
 def command(
     nbest: Path,
-    lm: tuple[Path, ...],
-    lm_unit: tuple[str, ...],
-    name: tuple[str, ...],
-    lm_weight: tuple[float, ...],
-    length_bonus: float | None,
-    unk_penalty: float | None,
-    weights: Path | None,
-    ref: Path | None,
-    label: str | None,
-    output: Path,
+    output: Annotated[Path, "The new n-best file.", "-o", "--output"],
+    lm: ScorerLMs = (),
+    lm_unit: Units = (),
+    name: Names = (),
+    lm_weight: Annotated[tuple[float, ...], "One for each --lm (default 0.5)."] = (),
+    length_bonus: Annotated[float | None, "For each word (token, with token LMs only)."] = None,
+    unk_penalty: Annotated[float | None, "For each letter of an unknown word."] = None,
+    weights: Annotated[Path | None, "File of `asr tune`, instead of single weights."] = None,
+    ref: Annotated[Path | None, "Manifest: print WER before, after and oracle."] = None,
+    label: Annotated[str | None, "Name of the new list in the tables of `asr score`."] = None,
 ) -> None:
     """Add language models' raw scores to every hypothesis of NBEST and sort by the new total.
 
@@ -66,14 +57,14 @@ def command(
     rescorer, new = plan(meta, scorers)
     if record:
         check_lms(record, new["lms"], weights)
-    else:
-        lm_weight = lm_weight or (DEFAULT_WEIGHT,) * len(scorers)
+    each = lm_weight if record else lm_weight or (DEFAULT_WEIGHT,) * len(scorers)
+    length = meta.get("length")
     reweight(
         rescorer,
         new,
-        meta.get("length"),
+        length,
         given=given,
-        lm_weights=lm_weight,
+        lm_weights=each,
         bonus=length_bonus,
         unk_penalty=unk_penalty,
     )
@@ -89,3 +80,6 @@ def command(
         after = tabulate(read_nbest(output)[1], said, normalize)
         rates = {"first-best": before.first, "rescored": after.first, "oracle": after.oracle}
         click.echo(wer_report({name: n / max(after.words, 1) for name, n in rates.items()}))
+
+
+command.in_place = "nbest"

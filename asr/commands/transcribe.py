@@ -10,26 +10,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 
 import click
 
-from asr.commands.lazy import Command
-from asr.commands.options import (
-    FILE,
-    SearchArguments,
-    machine_options,
-    open_transcriber,
-    search_options,
-)
+from asr.commands.options import Device, SearchArguments, Threads, as_command, open_transcriber
 from asr.console import compiling, count, end_with_skipped, progress, say
 from asr.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from asr.data.segment import Place
     from asr.decoding.journal import Journal
     from asr.decoding.recording import Event
     from asr.hypothesis import Hypothesis
@@ -38,31 +31,24 @@ if TYPE_CHECKING:
 STDIN = Path("-")
 
 
-@click.command(cls=Command)
-@click.argument("model", type=FILE)
-@click.argument("files", type=FILE, nargs=-1, required=True)
-@click.option(
-    "-f",
-    "--format",
-    "formats",
-    default="txt",
-    show_default=True,
-    help="One or more of txt, srt, vtt, json, ctm, trn, tsv (labels for Audacity), kaldi.",
-)
-@click.option("-o", "--output", type=FILE, help="Folder for the files; without it all is printed.")
-@click.option(
-    "--vad", type=click.Choice(["silero"]), help="Find speech by a network: slower; for loud noise."
-)
-@search_options
-@machine_options
+@as_command
 def command(
     model: Path,
     files: tuple[Path, ...],
-    formats: str,
-    output: Path | None,
-    vad: str | None,
-    device: str,
-    threads: int | None,
+    formats: Annotated[
+        str,
+        "One or more of txt, srt, vtt, json, ctm, trn, tsv (labels for Audacity), kaldi.",
+        "-f",
+        "--format",
+    ] = "txt",
+    output: Annotated[
+        Path | None, "Folder for the files; without it all is printed.", "-o", "--output"
+    ] = None,
+    vad: Annotated[
+        Literal["silero"] | None, "Find speech by a network: slower; for loud noise."
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
     **arguments: Unpack[SearchArguments],
 ) -> None:
     """Transcribe FILES of any length with a model or experiment folder MODEL.
@@ -82,6 +68,7 @@ def command(
     from asr.decoding.journal import Journal
     from asr.formats import WRITERS
     from asr.models.folder import model_folder, model_hash
+    from asr.training.distributed import joined
 
     names = [name.strip().lstrip(".") for name in formats.split(",")]
     for name in names:
@@ -89,50 +76,29 @@ def command(
             raise InputError(f"no format '{name}'", "--format", nearest(name, WRITERS))
     if output is None and len(names) > 1:
         raise InputError("several formats need a folder", "--format", "Give it by -o FOLDER.")
-    from asr.training.distributed import joined
-
     files = tuple(dict.fromkeys(files))
     with joined() as group:
         if group.size > 1 and (output is None or STDIN in files):
             raise click.UsageError("several processes need -o FOLDER, and no standard input")
         check_output(files, output)
-        check_usable(missing(files), files)
         transcriber = open_transcriber(model, device, threads, 1, arguments, vad)
         with compiling():
             transcriber.warm_up()
         search = describe_search(transcriber.fusion, transcriber.lms)
-        share = files[group.rank :: group.size]
         # whatever the files are: the same command with one more of them continues, too
         process = [group.rank, group.size]
         command = [model_hash(model_folder(model)), search, arguments, names, process, vad]
+        share = files[group.rank :: group.size]
         with standard_input(share) as paths, Journal(output, command) as journal:
             found = transcribe(transcriber, paths, names, output, journal)
             unusable, broken = (group.union(kind) for kind in found)
-        check_usable(unusable, files)
+        if len(unusable) == len(files):
+            what = "; ".join(f"{name}: {reason}" for name, reason in unusable[:3])
+            raise InputError(f"none of the files can be used: {what}")
         if group.leader:
-            skipped = unusable + broken
-            skipped.sort(key=lambda item: files.index(Path(item[0])))
+            order = {str(file): number for number, file in enumerate(files)}
+            skipped = sorted(unusable + broken, key=lambda item: order[item[0]])
             end_with_skipped(skipped, len(files), "file")
-
-
-def missing(files: Sequence[Path]) -> list[tuple[str, str]]:
-    """The files that are not there, each with the reason: known before a model is loaded."""
-    from asr.data.manifest import split_audio
-
-    found: list[tuple[str, str]] = []
-    for file in files:
-        try:
-            if file != STDIN:
-                os.stat(split_audio(str(file))[0])
-        except OSError as error:
-            found.append((str(file), f"cannot be opened ({error.strerror}). Correct the path"))
-    return found
-
-
-def check_usable(skipped: Sequence[tuple[str, str]], files: Sequence[Path]) -> None:
-    if len(skipped) == len(files):
-        what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-        raise InputError(f"none of the files can be used: {what}")
 
 
 def check_output(files: Sequence[Path], output: Path | None) -> None:
@@ -143,18 +109,15 @@ def check_output(files: Sequence[Path], output: Path | None) -> None:
         return
     taken: dict[str, Path] = {}
     for file in files:
-        if taken.setdefault(stem(file), file) != file:
-            raise InputError(
-                f"would be written over the outputs of {taken[stem(file)]}",
-                file,
-                "Transcribe files of the same name into different folders.",
-            )
+        if (other := taken.setdefault(stem(file), file)) != file:
+            what = f"would be written over the outputs of {other}"
+            remedy = "Transcribe files of the same name into different folders."
+            raise InputError(what, file, remedy)
     if output.exists() and not output.is_dir():
         raise InputError("is not a folder", output, "-o takes the folder for the files.")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
+        tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
         raise cannot_write(output, error) from error
 
@@ -194,13 +157,14 @@ def transcribe(
     unusable: list[tuple[str, str]] = []
     broken: list[tuple[str, str]] = []
     with progress(counted=False) as bar:
-        meter = Meter(bar, transcriber.sample_rate, [paths[name] for name in todo], places)
-        recordings = map(transcriber.recording, (paths[name] for name in todo), places)
-        begun: Path | None = None
+        begun = [place.sample / transcriber.sample_rate for place in places]
+        meter = Meter(bar, [paths[name] for name in todo], begun)
+        recordings = map(transcriber.recording, meter.paths, places)
+        stopped: Path | None = None  # where Ctrl-C would stop
         try:
             for event in transcriber.decode_recordings(recordings):
                 name = todo[event.number]
-                begun = name if event.part is not None else None
+                stopped = name if event.part else None
                 meter.advance(event)
                 transcript = journal[name]
                 if event.part is None and (event.error is None or transcript.parts):
@@ -217,8 +181,8 @@ def transcribe(
                 say("nothing is decoded yet")
             elif output is not None:
                 say(f"{meter} are kept: the same command continues")
-            elif begun:
-                write(journal[begun].hypothesis(), begun, paths[begun], formats, output)
+            elif stopped:
+                write(journal[stopped].hypothesis(), stopped, paths[stopped], formats, output)
             raise
     if len(unusable) < len(paths):
         done = len(paths) - len(unusable) - len(broken)
@@ -244,43 +208,33 @@ def write(
             content = SUBTITLES[name](hypothesis, id, duration(source))
         else:
             content = WRITERS[name](hypothesis, id)
-        if output is None:
-            line = shown.translate({9: r"\t", 10: r"\n", 13: r"\r"})
-            click.echo(f"{line}\t{content}" if name == "txt" else content, nl=False)
-        else:
+        if output:
             with whole_file(output / f"{stem(file)}.{name}") as stream:
                 stream.write(content)
+        else:
+            line = shown.translate({9: r"\t", 10: r"\n", 13: r"\r"})
+            click.echo(f"{line}\t{content}" if name == "txt" else content, nl=False)
 
 
 class Meter:
-    """Progress, in bytes: the sizes of all files are known at once, their lengths are not."""
+    """Progress in files and, where its length is known, in parts of one."""
 
-    def __init__(
-        self, bar: Progress, rate: int, paths: Sequence[Path], places: Sequence[Place]
-    ) -> None:
-        self.bar, self.paths = bar, paths
-        self.begun = [place.sample / rate for place in places]  # seconds done in an earlier run
-        self.sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
-        self.task = bar.add_task("transcribing", total=sum(self.sizes), note="")
-        self.started = time.perf_counter()
-        self.number, self.length = -1, 0.0  # the file that is being read, and its seconds
-        self.position = 0.0  # seconds of it that are done
-        self.audio, self.bytes = 0.0, 0  # done in this run; of the files before
-
-    def advance(self, event: Event) -> None:
+    def __init__(self, bar: Progress, paths: Sequence[Path], begun: list[float]) -> None:
         from asr.data.stream import duration
 
-        if event.number != self.number:
-            self.number, self.position = event.number, self.begun[event.number]
-            show = event.part is not None and not self.bar.disable
-            self.length = (duration(self.paths[event.number]) or 0.0) if show else 0.0
-        size, done = self.sizes[event.number], 1.0
-        if event.part is not None:
-            self.audio += event.part.end - self.position
-            self.position = event.part.end
-            done = min(self.position / self.length, 1.0) if self.length else 0.0
-        self.bar.update(self.task, completed=self.bytes + done * size, note=str(self))
-        self.bytes += size if event.part is None else 0
+        self.bar, self.paths, self.length = bar, paths, cache(duration)
+        self.reached = begun  # seconds of each file
+        self.audio, self.started = 0.0, time.perf_counter()  # seconds done in this run
+        self.task = bar.add_task("transcribing", total=len(paths), note="")
+
+    def advance(self, event: Event) -> None:
+        number, part, done = event.number, event.part, 1.0
+        if part:
+            self.audio += part.end - self.reached[number]
+            self.reached[number] = part.end
+            length = None if self.bar.disable else self.length(self.paths[number])
+            done = min(part.end / length, 1.0) if length else 0.0
+        self.bar.update(self.task, completed=number + done, note=str(self))
 
     def __str__(self) -> str:
         speed = self.audio / (time.perf_counter() - self.started)

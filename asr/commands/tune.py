@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from asr.commands.lazy import Command
-from asr.commands.options import FILE, scorer_options
+from asr.commands.options import Names, ScorerLMs, Units, as_command
 from asr.console import count, say, track
 from asr.errors import InputError
 
+if TYPE_CHECKING:
+    from asr.decoding.tune import Tuned
 
-@click.command(cls=Command)
-@click.argument("nbest", type=FILE, nargs=-1, required=True)
-@click.option("--ref", type=FILE, required=True, help="Manifest of the dev set.")
-@scorer_options
-@click.option("--plot", type=FILE, help="Picture of the error surface (.png, .svg, .pdf).")
-@click.option("-o", "--output", type=FILE, required=True, help="The weights file.")
+
+@as_command
 def command(
     nbest: tuple[Path, ...],
-    ref: Path,
-    lm: tuple[Path, ...],
-    lm_unit: tuple[str, ...],
-    name: tuple[str, ...],
-    plot: Path | None,
-    output: Path,
+    ref: Annotated[Path, "Manifest of the dev set."],
+    output: Annotated[Path, "The weights file.", "-o", "--output"],
+    lm: ScorerLMs = (),
+    lm_unit: Units = (),
+    name: Names = (),
+    plot: Annotated[Path | None, "Picture of the error surface (.png, .svg, .pdf)."] = None,
 ) -> None:
     """Choose the LM weights, the length bonus and the cost of unknown words that give a dev set the
     fewest word errors.
@@ -50,7 +48,6 @@ def command(
     """
     from asr.confidence import fit
     from asr.decoding import tune
-    from asr.decoding.options import SearchOptions
     from asr.decoding.rescore import normalizer_of, open_scorers, plan
     from asr.decoding.table import errors_found, references, tabulate, wer_report, word_lists
     from asr.decoding.weights import save_weights, weights_from
@@ -65,29 +62,35 @@ def command(
     if plot and not meta["lms"]:
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
-    normalize = normalizer_of(meta)
+    normalize, length = normalizer_of(meta), meta["length"]
     table = tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
-    # no bonus for another unit orders the list as it is
-    same = metas[0].get("length") in (None, meta["length"])
     own = [weights_from(each.get("weights", {})) for each in metas]
+    if metas[0].get("length") not in (None, length):
+        # no bonus for another unit orders the list as it is
+        own = [weights for weights in own if not weights.bonus]
     fused = bool(meta["lms"]) and not lm
-    found = []
-    if fused and len(nbest) > 1:
-        found = [errors_found(read_nbest(path)[1], said, normalize) for path in nbest]
-    own = [weights for weights in own if same or not weights.bonus]
-    tuned = tune.tune(table, meta["length"], own, stay=fused, found=found)
+    lists = nbest if fused and len(nbest) > 1 else ()
+    found = [errors_found(read_nbest(path)[1], said, normalize) for path in lists]
+    tuned = tune.tune(table, length, own, stay=fused, found=found)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
+    calibration = fit(word_lists(read_lists(nbest)[1], said, normalize, table.scores @ tuned.point))
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
-    totals = table.scores @ tuned.point
-    calibration = fit(word_lists(read_lists(nbest)[1], said, normalize, totals))
-    record = {"length": meta["length"], "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
-    record["confidence"] = asdict(calibration)
-    save_weights(output, tuned.weights, record)
+    record = {"length": length, "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
+    save_weights(output, tuned.weights, record | {"confidence": asdict(calibration)})
     if plot:
         tune.plot(table, tuned, plot)
     if len(table.errors) < len(said):
         say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
+    tell(tuned, fused, length[:-1])
+    click.echo(wer_report(wer))
+    known, temperature = calibration.known, calibration.temperature
+    may_lack = f"words that the lists may lack {1 - known:.1%}"
+    click.echo(f"confidences of words: scores divided by {temperature:g}; {may_lack}")
+
+
+def tell(tuned: Tuned, fused: bool, unit: str) -> None:
+    """The weights, and what is doubtful about them."""
     called = {"bonus": "length bonus", "ratio": "weight of ctc", "unknown": "cost of unknown words"}
     for axis in tuned.edges:
         what = called.get(axis, f"weight of LM {axis}")
@@ -98,23 +101,9 @@ def command(
             f"warning: the {moved} moved far: decode the set with these weights and tune on all"
             " lists, until this is not said"
         )
-    widest = max(int(each.get("beam", 0)) for each in metas)
-    if fused and widest > SearchOptions().beam:
-        say(f"these lists are of a beam of {widest}: decode with --beam {widest} at least")
-    if table.words and table.first >= table.words:
-        say(
-            "warning: hardly a word of these lists is right, so these weights mean nothing: train"
-            " longer, or decode with others (--lm-weight, --length-bonus) and tune again"
-        )
-    parts = [f"LM {key} {weight:g}" for key, weight in tuned.weights.lm.items()]
-    if "ratio" in tuned.space.names:
-        parts.insert(0, f"ctc {tuned.weights.ctc:g}, att {tuned.weights.att:g}")
-    parts.append(f"bonus {tuned.weights.bonus:g} a {meta['length'][:-1]}")
-    if "unknown" in tuned.space.names:
-        parts.append(f"unknown words {tuned.weights.unk:g} a letter")
+    weights, names = tuned.weights, tuned.space.names
+    parts = [f"ctc {weights.ctc:g}, att {weights.att:g}"] * ("ratio" in names)
+    parts += [f"LM {key} {weight:g}" for key, weight in weights.lm.items()]
+    parts += [f"bonus {weights.bonus:g} a {unit}"]
+    parts += [f"unknown words {weights.unk:g} a letter"] * ("unknown" in names)
     click.echo(", ".join(parts))
-    click.echo(wer_report(wer))
-    click.echo(
-        f"confidences of words: scores divided by {calibration.temperature:g}; words that the lists"
-        f" may lack {1 - calibration.known:.1%}"
-    )
