@@ -90,7 +90,7 @@ def _parameter(name: str, hint: Any, default: Any) -> click.Parameter:
         return click.Argument([name], nargs=-1 if several else 1, **more)
     if default and not required:
         more |= {"default": default, "show_default": True}
-    more |= {"is_flag": kind is bool, "multiple": several}
+    more |= {"is_flag": True} if kind is bool else {"multiple": several}
     text, *names = [note for note in notes if isinstance(note, str)]
     if not any(each.startswith("--") for each in names):
         names.append("--" + name.replace("_", "-"))
