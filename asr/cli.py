@@ -58,8 +58,6 @@ def cli() -> None:
     Examples:
       asr prepare folder recordings/ -o data/
       asr train conf/ctc.yaml -o exp/ctc
-      asr decode exp/ctc data/manifest.test.jsonl -o test.nbest.jsonl
-      asr score data/manifest.test.jsonl test.nbest.jsonl
       asr transcribe exp/ctc talk.wav -f txt,srt
     """
 

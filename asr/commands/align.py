@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from asr.commands.options import Device, Threads, as_command
+from asr.commands.options import Device, File, Threads, as_command
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
@@ -17,9 +17,7 @@ def command(
     model: Path,
     manifest: Path,
     output: Annotated[Path, "The CTM file.", "-o", "--output"],
-    pictures: Annotated[
-        Path | None, f"Folder: attention and CTC outputs of the first {PICTURES}."
-    ] = None,
+    pictures: Annotated[File, f"Folder: attention and CTC of the first {PICTURES}."] = None,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -28,7 +26,6 @@ def command(
     White space in an id becomes `_`. With --pictures also says how monotonic the attention of a
     speller is, over all utterances.
 
-    \b
     Examples:
       asr align exp/ctc data/manifest.test.jsonl -o test.ctm
       asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures

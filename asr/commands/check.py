@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from asr.commands.options import Threads, as_command
+from asr.commands.options import File, Files, Threads, as_command
 from asr.console import SKIPPED, leave, say, some, track
 from asr.errors import InputError
 
@@ -20,26 +20,20 @@ SHOWN = 10
 
 @as_command
 def command(
-    manifests: tuple[Path, ...],
-    model: Annotated[Path | None, "Also: what its tokenizer lacks, what CTC cannot align."] = None,
-    config: Annotated[
-        Path | None, "The same for a model that `asr train` would make of it."
-    ] = None,
-    lm: Annotated[tuple[Path, ...], "Also: words it lacks; may be repeated."] = (),
-    html: Annotated[Path | None, "Also write a page with histograms and audio."] = None,
+    manifests: Files,
+    model: Annotated[File, "Also: what its tokenizer lacks, what CTC cannot align."] = None,
+    config: Annotated[File, "The same for the model that it describes."] = None,
+    lm: Annotated[Files, "Also: words it lacks; may be repeated."] = (),
+    html: Annotated[File, "Also write a page with histograms and audio."] = None,
     threads: Threads = None,
     show_all: Annotated[bool, f"Show all findings, not {SHOWN} of a kind.", "--all"] = False,
 ) -> None:
     """Read all of MANIFESTS and their audio, and say what is wrong.
 
-    Exit status: 0 nothing is wrong (there may be warnings), 3 some utterances are, 2 a manifest
-    is broken or no audio can be used.
+    Exit status: 0 nothing is wrong (there may be warnings), 3 some utterances are.
 
-    \b
     Examples:
-      asr check data/manifest.train.jsonl data/manifest.test.jsonl
       asr check data/manifest.train.jsonl --config my.yaml
-      asr check data/manifest.train.jsonl --model exp/ctc --all
       asr check data/manifest.*.jsonl --lm word.lm --html check.html
     """
     from asr.data.check import Facts, examine_all, shared

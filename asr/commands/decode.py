@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import click
 
-from asr.commands.options import Device, SearchArguments, Threads, as_command, open_transcriber
+from asr.commands.options import (
+    Device,
+    File,
+    SearchArguments,
+    Threads,
+    as_command,
+    open_transcriber,
+)
 from asr.console import Stopwatch, compiling, end_with_skipped, say, some, track
 from asr.errors import InputError
 
@@ -33,8 +40,8 @@ def command(
     output: Annotated[Path, "The n-best file.", "-o", "--output"],
     manifest: Path | None = None,
     nbest: Annotated[int, "Hypotheses an utterance."] = 1,
-    save_outputs: Annotated[Path | None, "Also write the CTC log-probabilities, as .npz."] = None,
-    tokens: Annotated[Path | None, "Of an OUTPUTS.npz: one a line, line 0 the blank."] = None,
+    save_outputs: Annotated[File, "Also write the CTC log-probabilities, as .npz."] = None,
+    tokens: Annotated[File, "Of an OUTPUTS.npz: one a line, line 0 the blank."] = None,
     frame_shift: Annotated[float, "Seconds between frames of an OUTPUTS.npz."] = 0.04,
     device: Device = "cpu",
     threads: Threads = None,
@@ -45,12 +52,8 @@ def command(
     In place of MODEL and MANIFEST stands an OUTPUTS.npz, arrays (T, V) of natural
     log-probabilities under their utterance ids, with --tokens.
 
-    \b
     Examples:
-      asr decode exp/ctc data/manifest.test.jsonl -o greedy.jsonl --beam 1
-      asr decode exp/las data/manifest.dev.jsonl -o dev.jsonl --lm word.lm --nbest 100
       asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl --lm word.lm --weights W.json
-      asr decode exp/phones data/manifest.test.jsonl -o test.jsonl --lexicon cmudict.dict
       torchrun --nproc-per-node=4 -m asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl
       asr decode outputs.npz --tokens tokens.txt -o test.jsonl --lm word.arpa --lm-weight 0.8
     """

@@ -15,11 +15,8 @@ def command(path: Path) -> None:
     """Describe a model or experiment folder, a language model (its whole checksum is verified), or
     what `asr tune` has chosen.
 
-    \b
     Examples:
       asr info exp/ctc
-      asr info word.lm
-      asr info WEIGHTS.json
     """
     if not path.exists():
         raise InputError("is not there", path, "Give a model or experiment folder, or an LM file.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from asr import console
-from asr.commands.options import Unit, as_command
+from asr.commands.options import File, Files, Text, Unit, as_command
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,16 +38,14 @@ def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
 
 @as_command
 def train(
-    texts: tuple[Path, ...],
+    texts: Files,
     output: Annotated[Path, "The model, e.g. word.lm.", "-o", "--output"],
     order: Annotated[int, "Longest n-gram.", click.IntRange(1, 6)] = 4,
     unit: Annotated[Unit, "What is counted."] = "word",
-    tokenizer: Annotated[Path | None, "Its file, or a model or experiment (--unit token)."] = None,
-    normalizer: Annotated[str | None, "none, basic or english. [basic, or the tokenizer's]"] = None,
-    prune: Annotated[
-        str | None, 'Drop n-grams seen so often or less, an order each: "0 0 1".'
-    ] = None,
-    vocab: Annotated[Path | None, "A file of words; all others are unknown."] = None,
+    tokenizer: Annotated[File, "Its file, or a model or experiment (--unit token)."] = None,
+    normalizer: Annotated[Text, "none, basic or english. [basic, or the tokenizer's]"] = None,
+    prune: Annotated[Text, 'Drop n-grams seen so often or less: "0 0 1".'] = None,
+    vocab: Annotated[File, "A file of words; all others are unknown."] = None,
     memory: Annotated[str, "Sorting memory of lmplz."] = "1G",
 ) -> None:
     """Train a model on TEXTS (.txt[.gz], a sentence a line; .jsonl manifests) with KenLM's lmplz.
@@ -55,7 +53,6 @@ def train(
     The ARPA file is kept beside the model. A line with characters that the tokenizer lacks is left
     out and listed (exit status 3): their n-grams could never be output.
 
-    \b
     Examples:
       asr lm train novels.txt.gz data/manifest.train.jsonl -o word.lm --prune "0 0 1"
       asr lm train novels.txt.gz -o char.lm --order 6 --unit token --tokenizer exp/ctc
@@ -79,17 +76,15 @@ def train(
 @as_command
 def score(
     lm: Path,
-    texts: tuple[Path, ...],
+    texts: Files,
     lm_unit: Annotated[Unit | None, "Unit of an ARPA file."] = None,
-    tokenizer: Annotated[Path | None, "Tokenizer of an LM of tokens."] = None,
-    normalizer: Annotated[str | None, "For an ARPA file: none, basic or english. [basic]"] = None,
+    tokenizer: Annotated[File, "Tokenizer of an LM of tokens."] = None,
+    normalizer: Annotated[Text, "For an ARPA file: none, basic or english. [basic]"] = None,
 ) -> None:
     """Perplexity and unknown words of TEXTS (.txt[.gz], .jsonl manifests) under LM.
 
-    \b
     Examples:
       asr lm score word.lm data/manifest.dev.jsonl
-      asr lm score other.arpa.gz dev.txt --lm-unit word
     """
     import numpy as np
 
@@ -130,9 +125,6 @@ command = click.Group(
     commands=[train, score],
     help="""Train an n-gram language model, or score text with one.
 
-    \b
-    Examples:
-      asr lm train novels.txt.gz data/manifest.train.jsonl -o word.lm
-      asr lm score word.lm data/manifest.dev.jsonl
+    Example: asr lm train novels.txt.gz data/manifest.train.jsonl -o word.lm
     """,
 )

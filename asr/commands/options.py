@@ -19,29 +19,32 @@ if TYPE_CHECKING:
 # parameters that name what is written
 OUTPUTS = {"output", "html", "plot", "json_file", "save_outputs"}
 
+File = Path | None
+Files = tuple[Path, ...]
+Text = str | None
 Device = Annotated[str, "cpu, cuda or cuda:N."]
 Threads = Annotated[int | None, "Default: all cores.", click.IntRange(min=1)]
 Normalizer = Annotated[str, "none, basic or english."]
 Unit = Literal["word", "token"]
-Units = Annotated[tuple[Unit, ...], "Unit of ARPA and KenLM files: one for all or one each. [word]"]
-ScorerLMs = Annotated[tuple[Path, ...], "LM: ours, .arpa[.gz], KenLM; repeatable."]
+Units = Annotated[tuple[Unit, ...], "Unit of ARPA and KenLM files: one for all or one each."]
+ScorerLMs = Annotated[Files, "LM: ours, .arpa[.gz], KenLM; repeatable."]
 Names = Annotated[tuple[str, ...], "One for each --lm (default: that of its file)."]
 
 
+Head = Literal["ctc", "las", "joint"] | None
+
+
 class SearchArguments(TypedDict):
-    head: Annotated[
-        Literal["ctc", "las", "joint"] | None,
-        "joint: attention guided by CTC. Default: las if there is one; what --weights says.",
-    ]
+    head: Annotated[Head, "joint: attention guided by CTC. [what --weights says, else las, ctc]"]
     beam: Annotated[int | None, "Hypotheses kept; 1 without an LM is greedy. [20]"]
-    lm: Annotated[tuple[Path, ...], "LM file or .arpa[.gz]; may be repeated."]
+    lm: Annotated[Files, "LM file or .arpa[.gz]; may be repeated."]
     lm_unit: Units
     lm_weight: Annotated[tuple[float, ...], "One for each --lm. [0.5]"]
     length_bonus: Annotated[float, "For each word (token, with token LMs). [0]", {"default": 0.0}]
     unk_penalty: Annotated[float | None, "For each letter of an unknown word. [-0.5]"]
-    weights: Annotated[Path | None, "File of `asr tune`, instead of the numbers above."]
-    lexicon: Annotated[Path | None, "The only words to output: lines `word [[0.7] unit ...]`."]
-    hotwords: Annotated[Path | None, "Phrases to favour, one a line [TAB bonus, 5]."]
+    weights: Annotated[File, "File of `asr tune`, instead of the numbers above."]
+    lexicon: Annotated[File, "The only words to output: lines `word [[0.7] unit ...]`."]
+    hotwords: Annotated[File, "Phrases to favour, one a line [TAB bonus, 5]."]
 
 
 class Command(click.Command):
@@ -63,8 +66,9 @@ class Command(click.Command):
 def as_command(function: Callable[..., None]) -> Command:
     """A command whose parameters are those of a function: an option where the type is annotated
     (help, names beside its own, a click type, a dictionary of more for click), else an argument."""
-    name, text = function.__name__, function.__doc__
-    return Command(name, callback=function, params=[*_parameters(function)], help=text)
+    text = (function.__doc__ or "").replace("    Example", "    \b\n    Example")  # not wrapped
+    name, parameters = function.__name__, [*_parameters(function)]
+    return Command(name, callback=function, params=parameters, help=text)
 
 
 def _parameters(function: Callable[..., None]) -> Iterator[click.Parameter]:

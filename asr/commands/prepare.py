@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
 import click
 
-from asr.commands.options import Normalizer, as_command
+from asr.commands.options import File, Files, Normalizer, Text, as_command
 from asr.console import count, end_with_skipped, progress, say, some, track
 from asr.errors import InputError
 
@@ -87,7 +87,6 @@ def folder(folder: Path, **sets: Unpack[Sets]) -> None:
     The first subfolder is the speaker. Recordings without text and texts without a recording are
     skipped and listed.
 
-    \b
     Example:
       asr prepare folder recordings/ -o data/ --dev 0.1 --test 0.1
     """
@@ -99,19 +98,17 @@ def folder(folder: Path, **sets: Unpack[Sets]) -> None:
 @as_command
 def csv(
     file: Path,
-    audio_column: Annotated[str | None, "Column with the audio file."] = None,
-    text_column: Annotated[str | None, "Column with the transcript."] = None,
-    speaker_column: Annotated[str | None, "Column with the speaker."] = None,
-    id_column: Annotated[str | None, "Column with the id (default: the audio file's name)."] = None,
-    audio_folder: Annotated[Path | None, "Folder of the audio (default: FILE's, or clips)."] = None,
+    audio_column: Annotated[Text, "Column with the audio file."] = None,
+    text_column: Annotated[Text, "Column with the transcript."] = None,
+    speaker_column: Annotated[Text, "Column with the speaker."] = None,
+    id_column: Annotated[Text, "Column with the id (default: the audio file's name)."] = None,
+    audio_folder: Annotated[File, "Folder of the audio (default: FILE's, or clips)."] = None,
     **sets: Unpack[Sets],
 ) -> None:
     """A CSV or TSV file with a line of column names, as Common Voice has.
 
-    \b
     Examples:
       asr prepare csv cv-corpus/de/train.tsv -o data/ --name train
-      asr prepare csv all.csv -o data/ --audio-column wav --text-column said --dev 0.05
     """
     from asr.data.corpora.table import import_table
 
@@ -124,7 +121,6 @@ def csv(
 def kaldi(folder: Path, **sets: Unpack[Sets]) -> None:
     """A Kaldi data folder: wav.scp and, if there, segments, text, utt2spk.
 
-    \b
     Example:
       asr prepare kaldi egs/data/train -o data/ --name train
     """
@@ -137,21 +133,17 @@ def kaldi(folder: Path, **sets: Unpack[Sets]) -> None:
 def fsdd(
     source: Path,
     output: Output,
-    strings: Annotated[str | None, "Also strings of so many digits, as 3-7."] = None,
-    count: Annotated[
-        tuple[str, ...],
-        "SET=NUMBER of strings (default: train=3000 dev=150 test=150 unseen=200).",
-    ] = (),
+    strings: Annotated[Text, "Also strings of so many digits, as 3-7."] = None,
+    count: Annotated[tuple[str, ...], "SET=NUMBER of strings, as train=3000."] = (),
     seed: Annotated[int, "Draws the strings."] = 1,
     download: Annotated[bool, "First download the corpus to SOURCE."] = False,
-    url: Annotated[str | None, "Where to download it from (default: its GitHub archive)."] = None,
+    url: Annotated[Text, "Where to download it from (default: its GitHub archive)."] = None,
 ) -> None:
     """The Free Spoken Digit Dataset: single digits and, with --strings, strings of them.
 
     SOURCE is a clone of the repository, or a folder of manifests with a key `index`. Sets: train,
     dev, test of four speakers (indices 10-49, 5-9, 0-4), unseen (another speaker).
 
-    \b
     Example:
       asr prepare fsdd free-spoken-digit-dataset/ --download -o data/ --strings 3-7
     """
@@ -206,7 +198,6 @@ def espeak(
 
     Voices and sentences of the test and dev sets are in no other set, nor in the LM text.
 
-    \b
     Example:
       asr prepare espeak recipes/quickstart/conf/grammar.txt -o data/
     """
@@ -231,9 +222,9 @@ def espeak(
 
 @as_command
 def lexicon(
-    texts: tuple[Path, ...],
+    texts: Files,
     output: Annotated[Path, "The lexicon, e.g. lexicon.txt.", "-o", "--output"],
-    dictionary: Annotated[Path | None, "Lines `word unit unit ...`. [cmudict, English]"] = None,
+    dictionary: Annotated[File, "Lines `word unit unit ...`. [cmudict, English]"] = None,
     often: Annotated[int, "Only words seen so many times.", click.IntRange(1)] = 1,
     normalizer: Normalizer = "basic",
 ) -> None:
@@ -243,7 +234,6 @@ def lexicon(
     A word that the dictionary lacks is spelt: its units are its letters. The lexicon serves
     `asr tokenizer --type lexicon`, and `asr decode --lexicon` with the model trained on it.
 
-    \b
     Example:
       asr prepare lexicon data/manifest.train.jsonl novels.txt.gz -o lexicon.txt
     """
@@ -282,9 +272,6 @@ command = click.Group(
     commands=[folder, csv, kaldi, fsdd, espeak, lexicon],
     help="""Make manifests from a corpus or a folder of recordings. The audio stays where it is.
 
-    \b
-    Examples:
-      asr prepare folder recordings/ -o data/ --dev 0.1 --test 0.1
-      asr prepare csv cv/train.tsv -o data/ --name train
+    Example: asr prepare folder recordings/ -o data/ --dev 0.1 --test 0.1
     """,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from asr.commands.options import Threads, as_command
+from asr.commands.options import Files, Threads, as_command
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @as_command
 def command(
-    exp: tuple[Path, ...],
+    exp: Files,
     output: Annotated[Path, "The page (.html).", "-o", "--output"],
-    ref: Annotated[tuple[Path, ...], "Manifest of n-best files that moved."] = (),
+    ref: Annotated[Files, "Manifest of n-best files that moved."] = (),
     utterances: Annotated[int, "Best, median and worst ones, of each kind."] = 2,
     threads: Threads = None,
 ) -> None:
@@ -28,11 +28,8 @@ def command(
     are taken too, and those beside an experiment if its model made them. References come from the
     manifests that the n-best files name.
 
-    \b
     Examples:
-      asr report exp/ctc -o report.html
       asr report exp/ctc exp/las test.*.jsonl -o report.html
-      asr report recipes/quickstart/exp -o report.html --utterances 5
     """
     from asr.data.manifest import Manifest
     from asr.machine import use_machine

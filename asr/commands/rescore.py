@@ -8,7 +8,7 @@ from typing import Annotated
 
 import click
 
-from asr.commands.options import Names, ScorerLMs, Units, as_command
+from asr.commands.options import File, Names, ScorerLMs, Text, Units, as_command
 from asr.console import say
 from asr.errors import InputError
 
@@ -23,20 +23,18 @@ def command(
     lm_weight: Annotated[tuple[float, ...], "One for each --lm (default 0.5)."] = (),
     length_bonus: Annotated[float | None, "For each word (token, with token LMs only)."] = None,
     unk_penalty: Annotated[float | None, "For each letter of an unknown word."] = None,
-    weights: Annotated[Path | None, "File of `asr tune`, instead of single weights."] = None,
-    ref: Annotated[Path | None, "Manifest: print WER before, after and oracle."] = None,
-    label: Annotated[str | None, "Name of the new list in the tables of `asr score`."] = None,
+    weights: Annotated[File, "File of `asr tune`, instead of single weights."] = None,
+    ref: Annotated[File, "Manifest: print WER before, after and oracle."] = None,
+    label: Annotated[Text, "Name of the new list in the tables of `asr score`."] = None,
 ) -> None:
     """Add language models' raw scores to every hypothesis of NBEST and sort by the new total.
 
     LMs that are in the list keep their scores and weights; bonus and cost of unknown words are the
     list's where none are given. With --weights and no --lm the list is only sorted anew.
 
-    \b
     Examples:
       asr rescore test.nbest.jsonl --lm big.lm --lm-weight 0.8 --length-bonus 1 -o new.nbest.jsonl
       asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
-      asr rescore n.jsonl --lm word.lm --lm char.bin --lm-unit word --lm-unit token -o new.jsonl
     """
     from asr.decoding.options import DEFAULT_WEIGHT
     from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight

@@ -8,46 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
-from asr.commands.options import as_command
+from asr.commands.options import File, Files, Text, as_command
 from asr.console import count, end_with_skipped, say, some
 from asr.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from asr.scoring import References, System, Transcripts
 
+Format = Literal["trn", "kaldi", "manifest", "nbest"] | None
+
 
 @as_command
 def command(
     ref: Path,
-    hyp: tuple[Path, ...],
-    compare: Annotated[
-        Path | None,
-        "Test each HYP against this system, on the same units.",
-        {"metavar": "FILE|LABEL"},
-    ] = None,
-    labels: Annotated[str | None, "Names of the systems, separated by commas."] = None,
+    hyp: Files,
+    compare: Annotated[File, "Test each HYP against this system (a file, or its label)."] = None,
+    labels: Annotated[Text, "Names of the systems, separated by commas."] = None,
     sclite: Annotated[bool, "Word counts as `sctk sclite -s` gives them."] = False,
-    normalizer: Annotated[
-        str | None, "Normalise both sides; default: the one that the n-best file names, else none."
-    ] = None,
+    normalizer: Annotated[Text, "Of both sides. [that of the n-best file, or none]"] = None,
     alignments: Annotated[int, "Show so many, with most errors.", click.IntRange(0)] = 0,
-    format: Annotated[
-        Literal["trn", "kaldi", "manifest", "nbest"] | None,
-        "Of files whose suffix is neither .trn nor .jsonl; default: Kaldi text.",
-    ] = None,
-    json_file: Annotated[Path | None, "Write all figures to this file.", "--json"] = None,
-    trn_folder: Annotated[
-        Path | None, "Write ref.trn and hyp.trn for sclite here.", "--trn"
-    ] = None,
+    format: Annotated[Format, "Of files of another suffix than .trn and .jsonl. [kaldi]"] = None,
+    json_file: Annotated[File, "Write all figures to this file.", "--json"] = None,
+    trn_folder: Annotated[File, "Write ref.trn and hyp.trn for sclite here.", "--trn"] = None,
 ) -> None:
     """Word and character error rates of HYP against REF, paired by id.
 
     REF and HYP are manifests, n-best files, trn or Kaldi text. A missing hypothesis counts as
     deletions; ids that REF lacks are listed and not scored (exit status 3).
 
-    \b
     Examples:
-      asr score data/manifest.test.jsonl test.nbest.jsonl --alignments 5
       asr score data/manifest.test.jsonl 1.jsonl 2.jsonl --labels greedy,beam --compare greedy
       asr score ref.trn hyp.trn --sclite --json score.json
     """

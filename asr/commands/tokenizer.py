@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 
 from asr import console
-from asr.commands.options import Normalizer, as_command
+from asr.commands.options import Files, Normalizer, as_command
 from asr.errors import InputError
 from asr.files import cannot_read
 
@@ -38,14 +38,9 @@ def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 @as_command
 def command(
-    texts: tuple[Path, ...],
+    texts: Files,
     output: Annotated[Path, "A .json file, or a folder.", "-o", "--output"],
-    kind: Annotated[
-        str,
-        "Characters, sentencepiece's pieces, or the units of a pronunciation lexicon.",
-        "--type",
-        {"metavar": "char|bpe|unigram|lexicon"},
-    ] = "char",
+    kind: Annotated[str, "char, bpe, unigram (sentencepiece), lexicon (units).", "--type"] = "char",
     size: Annotated[int | None, "Pieces altogether (bpe and unigram).", click.IntRange(4)] = None,
     normalizer: Normalizer = "basic",
 ) -> None:
@@ -54,9 +49,7 @@ def command(
     Normalisers: none leaves the text as it is, basic makes it lower case without punctuation,
     english keeps a to z and the apostrophe only. All text that the model meets gets the same.
 
-    \b
     Examples:
-      asr tokenizer data/manifest.train.jsonl --type char -o chars.json
       asr tokenizer data/manifest.train.jsonl more.txt --type bpe --size 500 -o bpe.json
       asr tokenizer cmudict.dict --type lexicon -o phones.json
     """

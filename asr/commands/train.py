@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from asr.commands.options import as_command
+from asr.commands.options import File, Text, as_command
 from asr.console import count, end_with_skipped, say
 from asr.errors import InputError
 
@@ -41,21 +41,18 @@ def show_options(context: click.Context, parameter: click.Parameter, value: bool
         context.exit()
 
 
+EAGER = {"is_eager": True, "callback": show_options}
+
+
 @as_command
 def command(
     config: Path,
     output: Annotated[Path, "The experiment folder.", "-o", "--output"],
-    changes: Annotated[
-        tuple[str, ...], "Change an option.", "--set", {"metavar": "KEY=VALUE"}
-    ] = (),
-    init: Annotated[Path | None, "Start from the weights of this model or experiment."] = None,
-    device: Annotated[str | None, "Same as --set train.device: cpu, cuda or cuda:N."] = None,
+    changes: Annotated[tuple[str, ...], "KEY=VALUE: change an option.", "--set"] = (),
+    init: Annotated[File, "Start from the weights of this model or experiment."] = None,
+    device: Annotated[Text, "Same as --set train.device: cpu, cuda or cuda:N."] = None,
     threads: Annotated[int | None, "Same as --set train.threads. Default: all cores."] = None,
-    options: Annotated[
-        bool,
-        "Print all options of a configuration with their defaults, as YAML.",
-        {"is_eager": True, "callback": show_options},
-    ] = False,
+    options: Annotated[bool, "Print all options and their defaults, as YAML.", EAGER] = False,
 ) -> None:
     """Train the model that the YAML file CONFIG describes; ends with OUTPUT/model.
 
@@ -63,7 +60,6 @@ def command(
     options of CONFIG are printed by `asr train --options`; paths in it are relative to it. By
     torchrun several processes share each batch: the losses are those of one process.
 
-    \b
     Examples:
       asr train conf/ctc.yaml -o exp/ctc
       asr train conf/las.yaml -o exp/las --set model.encoder.layers=4 --set train.epochs=20

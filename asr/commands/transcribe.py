@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 
 import click
 
-from asr.commands.options import Device, SearchArguments, Threads, as_command, open_transcriber
+from asr.commands.options import (
+    Device,
+    File,
+    Files,
+    SearchArguments,
+    Threads,
+    as_command,
+    open_transcriber,
+)
 from asr.console import compiling, count, end_with_skipped, progress, say
 from asr.errors import InputError, nearest
 
@@ -28,25 +36,17 @@ if TYPE_CHECKING:
     from asr.hypothesis import Hypothesis
     from asr.transcriber import Transcriber
 
+VAD = Literal["silero"] | None
 STDIN = Path("-")
 
 
 @as_command
 def command(
     model: Path,
-    files: tuple[Path, ...],
-    formats: Annotated[
-        str,
-        "One or more of txt, srt, vtt, json, ctm, trn, tsv (labels for Audacity), kaldi.",
-        "-f",
-        "--format",
-    ] = "txt",
-    output: Annotated[
-        Path | None, "Folder for the files; without it all is printed.", "-o", "--output"
-    ] = None,
-    vad: Annotated[
-        Literal["silero"] | None, "Find speech by a network: slower; for loud noise."
-    ] = None,
+    files: Files,
+    formats: Annotated[str, "txt,srt,vtt,json,ctm,trn,tsv,kaldi.", "-f", "--format"] = "txt",
+    output: Annotated[File, "Folder; without it all is printed.", "-o", "--output"] = None,
+    vad: Annotated[VAD, "Find speech by a network: slower; for loud noise."] = None,
     device: Device = "cpu",
     threads: Threads = None,
     **arguments: Unpack[SearchArguments],
@@ -58,9 +58,7 @@ def command(
     continues where it was. A file that cannot be read (to its end) is listed (exit status 3). By
     torchrun several processes share the files.
 
-    \b
     Examples:
-      asr transcribe exp/ctc talk.wav
       asr transcribe exp/ctc lecture.mp4 -f srt,json -o out/ --lm word.lm --weights WEIGHTS.json
       curl -s https://example.org/talk.mp3 | asr transcribe exp/ctc -
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from asr.commands.options import Names, ScorerLMs, Units, as_command
+from asr.commands.options import File, Files, Names, ScorerLMs, Units, as_command
 from asr.console import count, say, track
 from asr.errors import InputError
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @as_command
 def command(
-    nbest: tuple[Path, ...],
+    nbest: Files,
     ref: Annotated[Path, "Manifest of the dev set."],
     output: Annotated[Path, "The weights file.", "-o", "--output"],
     lm: ScorerLMs = (),
     lm_unit: Units = (),
     name: Names = (),
-    plot: Annotated[Path | None, "Picture of the error surface (.png, .svg, .pdf)."] = None,
+    plot: Annotated[File, "Picture of the error surface (.png, .svg, .pdf)."] = None,
 ) -> None:
     """Choose the LM weights, the length bonus and the cost of unknown words that give a dev set the
     fewest word errors.
@@ -33,18 +33,12 @@ def command(
     words' confidences are to be made from such lists.
 
     NBEST is decoded from the dev set with a wide beam, --nbest 100 and moderate weights. With
-    shallow fusion the list itself depends on the weights it was made with; therefore the new ones
-    stay as near to them as the errors allow. Decoded again with these, it shows what the first list
-    lacked: give all lists, until the weights stay. They are those of one of the lists, where no
-    others promise fewer errors than its search made.
+    shallow fusion the list depends on the weights it was made with: the new ones stay near to them.
+    Decode again with these, and give all lists, until the weights stay.
 
-    \b
     Examples:
       asr decode exp/ctc data/manifest.dev.jsonl --beam 100 --nbest 100 -o dev.nbest.jsonl
       asr tune dev.nbest.jsonl --ref data/manifest.dev.jsonl --lm big.lm -o WEIGHTS.json
-      asr decode exp/ctc data/manifest.test.jsonl --lm big.lm --weights WEIGHTS.json -o test.jsonl
-    \b
-      asr tune 1.jsonl 2.jsonl --ref data/manifest.dev.jsonl -o WEIGHTS.json
     """
     from asr.confidence import fit
     from asr.decoding import tune
