@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import click
 
 from asr.commands.options import (
-    Device,
     File,
     SearchArguments,
-    Threads,
     as_command,
     open_transcriber,
 )
@@ -43,8 +41,6 @@ def command(
     save_outputs: Annotated[File, "Also write the CTC log-probabilities, as .npz."] = None,
     tokens: Annotated[File, "Of an OUTPUTS.npz: one a line, line 0 the blank."] = None,
     frame_shift: Annotated[float, "Seconds between frames of an OUTPUTS.npz."] = 0.04,
-    device: Device = "cpu",
-    threads: Threads = None,
     **arguments: Unpack[SearchArguments],
 ) -> None:
     """Decode MANIFEST with a model or experiment folder MODEL.
@@ -62,10 +58,10 @@ def command(
             raise click.UsageError("an OUTPUTS.npz takes neither MANIFEST nor --save-outputs")
         if tokens is None:
             raise click.UsageError("an OUTPUTS.npz needs --tokens tokens.txt")
-        if device != "cpu" or arguments["head"] not in (None, "ctc"):
+        if arguments["device"] != "cpu" or arguments["head"] not in (None, "ctc"):
             what = "an OUTPUTS.npz is of a CTC head and decoded on the CPU"
             raise click.UsageError(f"{what}: leave out --head and --device")
-        decode_file(model, tokens, output, nbest, frame_shift, threads, arguments)
+        decode_file(model, tokens, output, nbest, frame_shift, arguments)
         return
     if manifest is None:
         raise click.UsageError("Missing argument 'MANIFEST'")
@@ -76,9 +72,7 @@ def command(
     with joined() as group:
         if group.size > 1 and save_outputs is not None:
             raise click.UsageError("--save-outputs is for one process only")
-        decode_manifest(
-            model, manifest, output, nbest, save_outputs, device, threads, arguments, group
-        )
+        decode_manifest(model, manifest, output, nbest, save_outputs, arguments, group)
 
 
 def decode_manifest(
@@ -87,8 +81,6 @@ def decode_manifest(
     output: Path,
     nbest: int,
     save_outputs: Path | None,
-    device: str,
-    threads: int | None,
     arguments: SearchArguments,
     group: Group,
 ) -> None:
@@ -98,7 +90,7 @@ def decode_manifest(
     from asr.outputs import OutputsWriter, write_tokens
 
     utterances = Manifest.open(manifest)
-    transcriber = open_transcriber(model, device, threads, nbest, arguments)
+    transcriber = open_transcriber(model, arguments, nbest)
     if save_outputs and not transcriber.recognizer.has_ctc:
         what = "the model has no CTC head, so there are no outputs"
         raise InputError(what, "--save-outputs", "Leave the option away.")
@@ -196,14 +188,12 @@ def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
             say(f"{what}: {some(missing)}")
     if fusion.hotwords:
         lists["hotwords"] = {"path": fusion.hotwords.where, "hash": fusion.hotwords.hash}
+    models = lms.models.items()
     return {
         **lists,
         "weights": asdict(fusion.weights),
         "length": fusion.length_unit,
-        "lms": {
-            name: {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
-            for name, lm in lms.models.items()
-        },
+        "lms": {n: {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit} for n, lm in models},
         "tuned_on": lms.tuned_on,
         "confidence": asdict(lms.calibration),
         "tokens": fusion.tokens,
@@ -216,7 +206,6 @@ def decode_file(
     output: Path,
     nbest: int,
     frame_shift: float,
-    threads: int | None,
     arguments: SearchArguments,
 ) -> None:
     """Decode saved CTC outputs; needs no torch."""
@@ -232,7 +221,7 @@ def decode_file(
         raise InputError(what, "--frame-shift", "Give the seconds between two frames.")
     fusion, lms, options = open_search(tokens, nbest, arguments)
     outputs, watch = Outputs(path), Stopwatch()
-    threads = threads or os.cpu_count() or 1
+    threads = arguments["threads"] or os.cpu_count() or 1
     meta: dict[str, Any] = {"outputs": str(path), "head": "ctc", **describe_search(fusion, lms)}
     meta |= {"beam": options.beam, "threads": threads}
     with compiling():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import click
 
@@ -46,13 +46,13 @@ PARTS = {
 
 def find(section: str, name: str) -> object:
     """The version of a library or the path of a program, None where it is missing."""
-    from asr.lm.train import find_lmplz
-
     try:
-        if section == "programs":
-            return find_lmplz() if name == "lmplz" else shutil.which(name)
-        return version(name)
-    except (InputError, PackageNotFoundError):
+        if name == "lmplz":
+            from asr.lm.train import find_lmplz
+
+            return find_lmplz()
+        return shutil.which(name) if section == "programs" else version(name)
+    except (InputError, ImportError):  # PackageNotFoundError too
         return None
 
 
@@ -62,7 +62,7 @@ def command() -> None:
 
     Example: asr doctor
     """
-    click.echo(f"asr {version('asr')}, Python {platform.python_version()} ({sys.executable})")
+    click.echo(f"asr {find('core', 'asr')}, Python {platform.python_version()} ({sys.executable})")
     lacking = []
     for (section, get), parts in PARTS.items():
         click.echo(f"\n{section}")

@@ -22,15 +22,13 @@ OUTPUTS = {"output", "html", "plot", "json_file", "save_outputs"}
 File = Path | None
 Files = tuple[Path, ...]
 Text = str | None
-Device = Annotated[str, "cpu, cuda or cuda:N."]
+Device = Annotated[str, "cpu, cuda or cuda:N.", {"default": "cpu"}]
 Threads = Annotated[int | None, "Default: all cores.", click.IntRange(min=1)]
 Normalizer = Annotated[str, "none, basic or english."]
 Unit = Literal["word", "token"]
 Units = Annotated[tuple[Unit, ...], "Unit of ARPA and KenLM files: one for all or one each."]
 ScorerLMs = Annotated[Files, "LM: ours, .arpa[.gz], KenLM; repeatable."]
 Names = Annotated[tuple[str, ...], "One for each --lm (default: that of its file)."]
-
-
 Head = Literal["ctc", "las", "joint"] | None
 
 
@@ -40,11 +38,13 @@ class SearchArguments(TypedDict):
     lm: Annotated[Files, "LM file or .arpa[.gz]; may be repeated."]
     lm_unit: Units
     lm_weight: Annotated[tuple[float, ...], "One for each --lm. [0.5]"]
-    length_bonus: Annotated[float, "For each word (token, with token LMs). [0]", {"default": 0.0}]
+    length_bonus: Annotated[float, "For each word (token, with token LMs).", {"default": 0.0}]
     unk_penalty: Annotated[float | None, "For each letter of an unknown word. [-0.5]"]
     weights: Annotated[File, "File of `asr tune`, instead of the numbers above."]
     lexicon: Annotated[File, "The only words to output: lines `word [[0.7] unit ...]`."]
     hotwords: Annotated[File, "Phrases to favour, one a line [TAB bonus, 5]."]
+    device: Device
+    threads: Threads
 
 
 class Command(click.Command):
@@ -88,12 +88,12 @@ def _parameter(name: str, hint: Any, default: Any) -> click.Parameter:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
         kind = click.Choice(typing.get_args(kind))
-    more: dict[str, Any] = {"type": click.Path(path_type=Path) if kind is Path else kind}
-    more["required"] = required
+    kind = click.Path(path_type=Path) if kind is Path else kind
+    more: dict[str, Any] = {"type": kind, "required": required}
     if not notes:
         return click.Argument([name], nargs=-1 if several else 1, **more)
     if default and not required:
-        more |= {"default": default, "show_default": True}
+        more["default"] = default
     more |= {"is_flag": True} if kind is bool else {"multiple": several}
     text, *names = [note for note in notes if isinstance(note, str)]
     if not any(each.startswith("--") for each in names):
@@ -101,24 +101,19 @@ def _parameter(name: str, hint: Any, default: Any) -> click.Parameter:
     for note in notes:
         if not isinstance(note, str):
             more |= note if isinstance(note, dict) else {"type": note}
-    return click.Option([name, *names], help=text, **more)
+    return click.Option([name, *names], help=text, show_default=True, **more)
 
 
 def open_transcriber(
-    model: Path,
-    device: str,
-    threads: int | None,
-    nbest: int,
-    arguments: SearchArguments,
-    vad: str | None = None,
+    model: Path, arguments: SearchArguments, nbest: int = 1, vad: str | None = None
 ) -> Transcriber:
     """The transcriber for a model folder and the shared options."""
     from asr.console import say
     from asr.loading import load
     from asr.machine import use_machine
 
-    use_machine(threads)
-    transcriber = load(model, nbest=nbest, vad=vad, device=device, threads=threads, **arguments)
+    use_machine(arguments["threads"])
+    transcriber = load(model, nbest=nbest, vad=vad, **arguments)
     if transcriber.tokenizer.type == "lexicon" and not arguments["lexicon"]:
         say("warning: this model writes pronunciations, not words: give --lexicon")
     return transcriber

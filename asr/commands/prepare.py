@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,23 +50,13 @@ def write_sets(
     if not good:
         reason = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         raise InputError(f"no usable utterance{reason}", source, "Nothing was written.")
-    sets = split_utterances(good, fractions, name)
-    write(sets, output)
-    for key, fraction in fractions.items():
-        if (got := len(sets[key]) / len(good)) > 1.5 * fraction + 1 / len(good):
-            say(f"warning: {key} got {got:.0%}, not {fraction:.0%}: it takes whole speakers")
+    write(split_utterances(good, fractions, name), output)
     end_with_skipped(skipped, len(good) + len(skipped))
 
 
 def write(sets: dict[str, list[Utterance]], output: Path) -> None:
-    from asr.data.manifest import Manifest, write_manifest
+    from asr.data.manifest import write_manifest
 
-    written = {output / f"manifest.{name}.jsonl" for name in sets}
-    ids = {u.id for utterances in sets.values() for u in utterances}
-    for old in sorted({*output.glob("manifest.*.jsonl")} - written):
-        with suppress(InputError):  # a broken one is no hindrance
-            if both := sum(u.id in ids for u in Manifest.open(old)):
-                say(f"warning: {old}, from before, holds {both} of these utterances: remove it")
     for name, utterances in sets.items():
         path = output / f"manifest.{name}.jsonl"
         write_manifest(path, utterances)
@@ -150,6 +138,7 @@ def fsdd(
     from asr.data.corpora import fsdd
     from asr.data.corpora.common import measured
 
+    url = url or fsdd.URL
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", strings or "1")
     shortest, longest = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
     if not 1 <= shortest <= longest:
@@ -165,11 +154,8 @@ def fsdd(
     if download:
         with progress() as bar:
             task = bar.add_task("downloading", total=None, note="bytes")
-            shown = partial(bar.update, task)
             fsdd.download(
-                url or fsdd.URL,
-                source,
-                lambda done, size: shown(completed=done, total=size or None),
+                url, source, lambda done, size: bar.update(task, completed=done, total=size or None)
             )
     elif not source.is_dir():
         raise InputError("no such folder", source, "--download fetches the corpus to it")
@@ -225,7 +211,6 @@ def lexicon(
     texts: Files,
     output: Annotated[Path, "The lexicon, e.g. lexicon.txt.", "-o", "--output"],
     dictionary: Annotated[File, "Lines `word unit unit ...`. [cmudict, English]"] = None,
-    often: Annotated[int, "Only words seen so many times.", click.IntRange(1)] = 1,
     normalizer: Normalizer = "basic",
 ) -> None:
     """Look up the pronunciations of the words of TEXTS (.txt[.gz], .jsonl manifests), as phones
@@ -254,10 +239,8 @@ def lexicon(
         for _, units in pronunciations:
             plain = tuple(re.sub(r"\d+$", "", unit) for unit in units)
             known.setdefault(rules(word), {})[plain] = None
-    counts: Counter[str] = Counter()
-    for _, text in track(read_texts(texts), "reading"):
-        counts.update(rules(text).split())
-    words = sorted(word for word, times in counts.items() if times >= often)
+    lines = track(read_texts(texts), "reading")
+    words = sorted({word for _, text in lines for word in rules(text).split()})
     with whole_file(output) as file:
         for word in words:
             for n, units in enumerate(known.get(word, {tuple(word): None}), start=1):

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 import click
 
 from asr.commands.options import (
-    Device,
     File,
     Files,
     SearchArguments,
-    Threads,
     as_command,
     open_transcriber,
 )
@@ -47,8 +45,6 @@ def command(
     formats: Annotated[str, "txt,srt,vtt,json,ctm,trn,tsv,kaldi.", "-f", "--format"] = "txt",
     output: Annotated[File, "Folder; without it all is printed.", "-o", "--output"] = None,
     vad: Annotated[VAD, "Find speech by a network: slower; for loud noise."] = None,
-    device: Device = "cpu",
-    threads: Threads = None,
     **arguments: Unpack[SearchArguments],
 ) -> None:
     """Transcribe FILES of any length with a model or experiment folder MODEL.
@@ -79,7 +75,7 @@ def command(
         if group.size > 1 and (output is None or STDIN in files):
             raise click.UsageError("several processes need -o FOLDER, and no standard input")
         check_output(files, output)
-        transcriber = open_transcriber(model, device, threads, 1, arguments, vad)
+        transcriber = open_transcriber(model, arguments, vad=vad)
         with compiling():
             transcriber.warm_up()
         search = describe_search(transcriber.fusion, transcriber.lms)
