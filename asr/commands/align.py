@@ -30,25 +30,22 @@ def command(
       asr align exp/ctc data/manifest.test.jsonl -o test.ctm
       asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
     """
-    from asr.data.audio import load as load_audio
+    from asr import files, formats, loading, machine
+    from asr.data import audio
     from asr.data.manifest import Manifest
-    from asr.files import whole_file
-    from asr.formats import WRITERS
     from asr.hypothesis import Hypothesis
-    from asr.loading import load
-    from asr.machine import use_machine
     from asr.pictures import attention, draw, monotonic_share
 
-    use_machine(threads)
+    machine.use_machine(threads)
     utterances = Manifest.open(manifest)
-    transcriber = load(model, head="ctc", device=device, threads=threads)
+    transcriber = loading.load(model, head="ctc", device=device, threads=threads)
     skipped: list[tuple[str, str]] = []
     shares: list[float] = []  # of steps forward, an utterance
-    with whole_file(output) as file:
+    with files.whole_file(output) as file:
         for utterance in track(utterances, "aligning"):
             try:
                 tokens = transcriber.spell(utterance.text)
-                samples = load_audio(utterance, transcriber.sample_rate)
+                samples = audio.load(utterance, transcriber.sample_rate)
                 words, log_probs = transcriber.align_tokens(samples, tokens)
             except InputError as error:
                 skipped.append((utterance.id, str(error)))
@@ -59,11 +56,11 @@ def command(
                     alignment = attention(transcriber, transcriber.outputs([samples]), tokens)
                 if len(shares) < PICTURES:
                     pieces, shift = transcriber.tokenizer.pieces, transcriber.frame_shift
-                    with whole_file(pictures / f"{utterance.id}.png", "wb") as png:
+                    with files.whole_file(pictures / f"{utterance.id}.png", "wb") as png:
                         png.write(draw(tokens, pieces, shift, alignment, log_probs, "png"))
                 shares.append(1.0 if alignment is None else monotonic_share(alignment))
             name = "_".join(utterance.id.split())
-            file.write(WRITERS["ctm"](Hypothesis("", tokens, words=words), name))
+            file.write(formats.WRITERS["ctm"](Hypothesis("", tokens, words=words), name))
         if len(skipped) == len(utterances):
             first = ": ".join(skipped[0])
             raise InputError(f"no utterance can be aligned; first: {first}", manifest)

@@ -23,11 +23,14 @@ from asr.console import Stopwatch, compiling, end_with_skipped, say, some, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
+    from asr.data.manifest import Manifest
     from asr.decoding.fusion import Fusion
     from asr.decoding.language_models import LanguageModels
     from asr.decoding.options import SearchOptions
     from asr.hypothesis import NBest
+    from asr.outputs import Outputs
     from asr.training.distributed import Group
+    from asr.transcriber import Transcriber
 
 TOGETHER = 64  # saved outputs a thread that are handed to the threads at once
 
@@ -67,42 +70,36 @@ def command(
         raise click.UsageError("Missing argument 'MANIFEST'")
     if tokens is not None:
         raise click.UsageError("--tokens goes with an OUTPUTS.npz")
+    from asr.data.manifest import Manifest
     from asr.training.distributed import joined
 
     with joined() as group:
         if group.size > 1 and save_outputs is not None:
             raise click.UsageError("--save-outputs is for one process only")
-        decode_manifest(model, manifest, output, nbest, save_outputs, arguments, group)
+        utterances = Manifest.open(manifest)
+        transcriber = open_transcriber(model, arguments, nbest)
+        decode_manifest(transcriber, model, utterances, output, save_outputs, group)
 
 
 def decode_manifest(
-    model: Path,
-    manifest: Path,
-    output: Path,
-    nbest: int,
-    save_outputs: Path | None,
-    arguments: SearchArguments,
-    group: Group,
+    transcriber: Transcriber, model: Path, whole: Manifest, output: Path, save: File, group: Group
 ) -> None:
     """Decode this process's share; the leader merges the shares in the order of the manifest."""
-    from asr.data.manifest import Manifest, Share
+    from asr.data.manifest import Share
     from asr.models.folder import model_folder, model_hash
     from asr.outputs import OutputsWriter, write_tokens
 
-    utterances = Manifest.open(manifest)
-    transcriber = open_transcriber(model, arguments, nbest)
-    if save_outputs and not transcriber.recognizer.has_ctc:
+    if save and not transcriber.recognizer.has_ctc:
         what = "the model has no CTC head, so there are no outputs"
         raise InputError(what, "--save-outputs", "Leave the option away.")
     with compiling():
         transcriber.warm_up()
-    share, watch = Share(utterances, group.rank, group.size), Stopwatch()
-    split = {"path": str(manifest), "hash": utterances.hash, "split": utterances.split}
+    share, watch = Share(whole, group.rank, group.size), Stopwatch()
     meta: dict[str, Any] = {
         "model": str(model),
         "model_hash": model_hash(model_folder(model)),
         "head": transcriber.head,
-        "manifest": split,
+        "manifest": {"path": str(whole.path), "hash": whole.hash, "split": whole.split},
         "normalizer": transcriber.tokenizer.normalizer.to_dict(),
         "tokenizer_hash": transcriber.tokenizer.hash,
         **describe_search(transcriber.fusion, transcriber.lms),
@@ -117,12 +114,12 @@ def decode_manifest(
                 outputs.add(result.id, log_probs)
             yield result
 
-    with OutputsWriter(save_outputs) as outputs:
-        skipped = write_list(output, meta, results(), watch, manifest, len(utterances), group)
-    if save_outputs:
-        write_tokens(save_outputs.with_suffix(".tokens.txt"), transcriber.tokenizer.pieces)
+    with OutputsWriter(save) as outputs:
+        skipped = write_list(output, meta, results(), watch, whole, group)
+    if save:
+        write_tokens(save.with_suffix(".tokens.txt"), transcriber.tokenizer.pieces)
     if group.leader:
-        end(len(utterances), output, watch, skipped)
+        end(len(whole), output, watch, skipped)
 
 
 def write_list(
@@ -130,19 +127,18 @@ def write_list(
     meta: dict[str, Any],
     results: Iterator[NBest],
     watch: Stopwatch,
-    where: Path,
-    number: int,
+    whole: Manifest | Outputs,
     group: Group | None = None,
 ) -> list[tuple[str, str]]:
     """Write the n-best file of all processes; the utterances that are skipped, each with the
-    reason. Raises InputError where these are all that `where` holds, and writes nothing."""
+    reason. Raises InputError where these are all there are, and writes nothing."""
     from asr.hypothesis import merge_nbest, write_nbest
 
     skipped: list[tuple[str, str]] = []
 
     def check_any() -> None:
-        if len(skipped) == number:
-            raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", where)
+        if len(skipped) == len(whole):
+            raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", whole.path)
 
     def checked() -> Iterator[NBest]:
         for result in results:
@@ -169,9 +165,9 @@ def write_list(
 
 
 def end(number: int, output: Path, watch: Stopwatch, skipped: list[tuple[str, str]]) -> None:
-    seconds, audio = watch.decode_seconds, watch.audio_seconds
-    factor = f", real-time factor {seconds / audio:.4f}" if audio else ""
-    say(f"{number} utterances decoded in {seconds:.1f} s{factor} -> {output}")
+    took, audio = watch.decode_seconds, watch.audio_seconds
+    factor = f", real-time factor {took / audio:.4f}" if audio else ""
+    say(f"{number} utterances decoded in {took:.1f} s{factor} -> {output}")
     end_with_skipped(skipped, number)
 
 
@@ -201,12 +197,7 @@ def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
 
 
 def decode_file(
-    path: Path,
-    tokens: Path,
-    output: Path,
-    nbest: int,
-    frame_shift: float,
-    arguments: SearchArguments,
+    path: Path, tokens: Path, output: Path, nbest: int, shift: float, arguments: SearchArguments
 ) -> None:
     """Decode saved CTC outputs; needs no torch."""
     import numpy as np
@@ -216,8 +207,8 @@ def decode_file(
     from asr.hypothesis import NBest
     from asr.outputs import Outputs
 
-    if not 0 < frame_shift < math.inf:
-        what = f"is {frame_shift}; it must be above 0 and finite"
+    if not 0 < shift < math.inf:
+        what = f"is {shift}; it must be above 0 and finite"
         raise InputError(what, "--frame-shift", "Give the seconds between two frames.")
     fusion, lms, options = open_search(tokens, nbest, arguments)
     outputs, watch = Outputs(path), Stopwatch()
@@ -226,18 +217,18 @@ def decode_file(
     meta |= {"beam": options.beam, "threads": threads}
     with compiling():
         size = len(fusion.tokens)
-        search(np.full((10, size), -math.log(size)), fusion, options, frame_shift)
+        search(np.full((10, size), -math.log(size)), fusion, options, shift)
 
     def decode(name: str) -> tuple[NBest, float]:
         """Of one utterance, and its seconds of audio."""
         try:
             log_probs = outputs.read(name)
-            found = search(log_probs, fusion, options, frame_shift)
+            found = search(log_probs, fusion, options, shift)
         except InputError as error:
             return NBest(name, [], str(error)), 0.0
         if options.beam > 1:
             annotate(found, lms.calibration)
-        return NBest(name, found[:nbest]), len(log_probs) * frame_shift
+        return NBest(name, found[:nbest]), len(log_probs) * shift
 
     def in_threads() -> Iterator[tuple[NBest, float]]:
         with ThreadPoolExecutor(threads) as pool:
@@ -251,7 +242,7 @@ def decode_file(
             yield result
         watch.decode_seconds = time.perf_counter() - started
 
-    skipped = write_list(output, meta, results(), watch, path, len(outputs))
+    skipped = write_list(output, meta, results(), watch, outputs)
     end(len(outputs), output, watch, skipped)
 
 
@@ -265,26 +256,25 @@ def open_search(
     from asr.decoding.lexicon_search import make_fusion
     from asr.decoding.options import SearchOptions
 
-    given = arguments
     lms = open_lms(
-        given["lm"],
-        units=given["lm_unit"],
-        lm_weights=given["lm_weight"],
-        bonus=given["length_bonus"],
-        unk_penalty=given["unk_penalty"],
-        weights_file=given["weights"],
+        arguments["lm"],
+        units=arguments["lm_unit"],
+        lm_weights=arguments["lm_weight"],
+        bonus=arguments["length_bonus"],
+        unk_penalty=arguments["unk_penalty"],
+        weights_file=arguments["weights"],
     )
     if lms.weights.att:
         what = "has a weight for the score of attention (att), which saved outputs lack"
-        raise InputError(what, given["weights"], "Tune on a list decoded from such outputs.")
+        raise InputError(what, arguments["weights"], "Tune on a list decoded from such outputs.")
     weights = replace(lms.weights, ctc=lms.weights.ctc or 1.0)
     fusion = make_fusion(
         read_tokens(tokens),
         lms.models,
         weights,
-        lexicon=given["lexicon"],
-        hotwords=given["hotwords"],
+        lexicon=arguments["lexicon"],
+        hotwords=arguments["hotwords"],
     )
-    beam = given["beam"]
-    options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
-    return fusion, lms, replace(options, nbest=enough(nbest, options.beam))
+    beam = SearchOptions().beam if arguments["beam"] is None else arguments["beam"]
+    options = SearchOptions(beam, nbest)
+    return fusion, lms, replace(options, nbest=enough(nbest, beam))

@@ -108,12 +108,10 @@ def open_transcriber(
     model: Path, arguments: SearchArguments, nbest: int = 1, vad: str | None = None
 ) -> Transcriber:
     """The transcriber for a model folder and the shared options."""
-    from asr.console import say
-    from asr.loading import load
-    from asr.machine import use_machine
+    from asr import console, loading, machine
 
-    use_machine(arguments["threads"])
-    transcriber = load(model, nbest=nbest, vad=vad, **arguments)
+    machine.use_machine(arguments["threads"])
+    transcriber = loading.load(model, nbest=nbest, vad=vad, **arguments)
     if transcriber.tokenizer.type == "lexicon" and not arguments["lexicon"]:
-        say("warning: this model writes pronunciations, not words: give --lexicon")
+        console.say("warning: this model writes pronunciations, not words: give --lexicon")
     return transcriber

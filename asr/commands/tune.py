@@ -40,23 +40,21 @@ def command(
       asr decode exp/ctc data/manifest.dev.jsonl --beam 100 --nbest 100 -o dev.nbest.jsonl
       asr tune dev.nbest.jsonl --ref data/manifest.dev.jsonl --lm big.lm -o WEIGHTS.json
     """
-    from asr.confidence import fit
-    from asr.decoding import tune
-    from asr.decoding.rescore import normalizer_of, open_scorers, plan
+    from asr import confidence, hypothesis
+    from asr.decoding import rescore, tune
     from asr.decoding.table import errors_found, references, tabulate, wer_report, word_lists
     from asr.decoding.weights import save_weights, weights_from
-    from asr.hypothesis import read_lists, read_nbest
 
     said, manifest = references(ref)
     tune.refuse_test([manifest.split, *(each.extra.get("split") for each in manifest)], ref)
-    metas, utterances = read_lists(nbest)
+    metas, utterances = hypothesis.read_lists(nbest)
     for path, each in zip(nbest, metas, strict=True):
         tune.refuse_test([(each.get("manifest") or {}).get("split")], path)
-    rescorer, meta = plan(metas[0], open_scorers(lm, lm_unit, name))
+    rescorer, meta = rescore.plan(metas[0], rescore.open_scorers(lm, lm_unit, name))
     if plot and not meta["lms"]:
         raise InputError("without an LM there is no surface to draw", "--plot", "Give --lm.")
     # The order stays as it is: the first-best's errors are those of the list as decoded.
-    normalize, length = normalizer_of(meta), meta["length"]
+    normalize, length = rescore.normalizer_of(meta), meta["length"]
     table = tabulate(rescorer.score(track(utterances, "scoring", len(said))), said, normalize)
     own = [weights_from(each.get("weights", {})) for each in metas]
     if metas[0].get("length") not in (None, length):
@@ -64,11 +62,13 @@ def command(
         own = [weights for weights in own if not weights.bonus]
     fused = bool(meta["lms"]) and not lm
     lists = nbest if fused and len(nbest) > 1 else ()
-    found = [errors_found(read_nbest(path)[1], said, normalize) for path in lists]
+    found = [errors_found(hypothesis.read_nbest(path)[1], said, normalize) for path in lists]
     tuned = tune.tune(table, length, own, stay=fused, found=found)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
-    calibration = fit(word_lists(read_lists(nbest)[1], said, normalize, table.scores @ tuned.point))
+    calibration = confidence.fit(
+        word_lists(hypothesis.read_lists(nbest)[1], said, normalize, table.scores @ tuned.point)
+    )
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
     record = {"length": length, "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
     save_weights(output, tuned.weights, record | {"confidence": asdict(calibration)})
