@@ -26,9 +26,7 @@ def command(
     White space in an id becomes `_`. With --pictures also says how monotonic the attention of a
     speller is, over all utterances.
 
-    Examples:
-      asr align exp/ctc data/manifest.test.jsonl -o test.ctm
-      asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
+    Example: asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
     """
     from asr import files, formats, loading, machine
     from asr.data import audio

@@ -15,8 +15,7 @@ def command(path: Path) -> None:
     """Describe a model or experiment folder, a language model (its whole checksum is verified), or
     what `asr tune` has chosen.
 
-    Examples:
-      asr info exp/ctc
+    Example: asr info exp/ctc
     """
     if not path.exists():
         raise InputError("is not there", path, "Give a model or experiment folder, or an LM file.")

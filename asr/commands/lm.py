@@ -53,9 +53,7 @@ def train(
     The ARPA file is kept beside the model. A line with characters that the tokenizer lacks is left
     out and listed (exit status 3): their n-grams could never be output.
 
-    Examples:
-      asr lm train novels.txt.gz data/manifest.train.jsonl -o word.lm --prune "0 0 1"
-      asr lm train novels.txt.gz -o char.lm --order 6 --unit token --tokenizer exp/ctc
+    Example: asr lm train novels.txt.gz -o char.lm --order 6 --unit token --tokenizer exp/ctc
     """
     from asr.commands.tokenizer import read_texts
     from asr.lm import train as lm
@@ -83,8 +81,7 @@ def score(
 ) -> None:
     """Perplexity and unknown words of TEXTS (.txt[.gz], .jsonl manifests) under LM.
 
-    Examples:
-      asr lm score word.lm data/manifest.dev.jsonl
+    Example: asr lm score word.lm data/manifest.dev.jsonl
     """
     import numpy as np
 
@@ -123,8 +120,6 @@ def score(
 
 command = click.Group(
     commands=[train, score],
-    help="""Train an n-gram language model, or score text with one.
-
-    Example: asr lm train novels.txt.gz data/manifest.train.jsonl -o word.lm
-    """,
+    help="Train an n-gram language model, or score text with one."
+    "\n\n\b\nExample:\n  asr lm train novels.txt.gz data/manifest.train.jsonl -o word.lm",
 )

@@ -67,6 +67,7 @@ def as_command(function: Callable[..., None]) -> Command:
     """A command whose parameters are those of a function: an option where the type is annotated
     (help, names beside its own, a click type, a dictionary of more for click), else an argument."""
     text = (function.__doc__ or "").replace("    Example", "    \b\n    Example")  # not wrapped
+    text = text.replace("Example: ", "Example:\n      ")
     name, parameters = function.__name__, [*_parameters(function)]
     return Command(name, callback=function, params=parameters, help=text)
 

@@ -75,8 +75,7 @@ def folder(folder: Path, **sets: Unpack[Sets]) -> None:
     The first subfolder is the speaker. Recordings without text and texts without a recording are
     skipped and listed.
 
-    Example:
-      asr prepare folder recordings/ -o data/ --dev 0.1 --test 0.1
+    Example: asr prepare folder recordings/ -o data/ --dev 0.1 --test 0.1
     """
     from asr.data.corpora.folder import import_folder
 
@@ -95,8 +94,7 @@ def csv(
 ) -> None:
     """A CSV or TSV file with a line of column names, as Common Voice has.
 
-    Examples:
-      asr prepare csv cv-corpus/de/train.tsv -o data/ --name train
+    Example: asr prepare csv cv-corpus/de/train.tsv -o data/ --name train
     """
     from asr.data.corpora.table import import_table
 
@@ -109,8 +107,7 @@ def csv(
 def kaldi(folder: Path, **sets: Unpack[Sets]) -> None:
     """A Kaldi data folder: wav.scp and, if there, segments, text, utt2spk.
 
-    Example:
-      asr prepare kaldi egs/data/train -o data/ --name train
+    Example: asr prepare kaldi egs/data/train -o data/ --name train
     """
     from asr.data.corpora.kaldi import import_kaldi
 
@@ -132,8 +129,7 @@ def fsdd(
     SOURCE is a clone of the repository, or a folder of manifests with a key `index`. Sets: train,
     dev, test of four speakers (indices 10-49, 5-9, 0-4), unseen (another speaker).
 
-    Example:
-      asr prepare fsdd free-spoken-digit-dataset/ --download -o data/ --strings 3-7
+    Example: asr prepare fsdd free-spoken-digit-dataset/ --download -o data/ --strings 3-7
     """
     from asr.data.corpora import fsdd
     from asr.data.corpora.common import measured
@@ -184,8 +180,7 @@ def espeak(
 
     Voices and sentences of the test and dev sets are in no other set, nor in the LM text.
 
-    Example:
-      asr prepare espeak recipes/quickstart/conf/grammar.txt -o data/
+    Example: asr prepare espeak recipes/quickstart/conf/grammar.txt -o data/
     """
     from asr.data.corpora.espeak import Grammar, other_sentences, synthesise
     from asr.data.manifest import write_manifest
@@ -213,14 +208,11 @@ def lexicon(
     dictionary: Annotated[File, "Lines `word unit unit ...`. [cmudict, English]"] = None,
     normalizer: Normalizer = "basic",
 ) -> None:
-    """Look up the pronunciations of the words of TEXTS (.txt[.gz], .jsonl manifests), as phones
-    without stress.
+    """Look up the words of TEXTS (.txt[.gz], .jsonl manifests), as phones without stress.
 
-    A word that the dictionary lacks is spelt: its units are its letters. The lexicon serves
-    `asr tokenizer --type lexicon`, and `asr decode --lexicon` with the model trained on it.
+    A word that the dictionary lacks is spelt: its units are its letters.
 
-    Example:
-      asr prepare lexicon data/manifest.train.jsonl novels.txt.gz -o lexicon.txt
+    Example: asr prepare lexicon data/manifest.train.jsonl novels.txt.gz -o lexicon.txt
     """
     from asr.commands.tokenizer import read_texts
     from asr.files import whole_file
@@ -253,8 +245,6 @@ def lexicon(
 
 command = click.Group(
     commands=[folder, csv, kaldi, fsdd, espeak, lexicon],
-    help="""Make manifests from a corpus or a folder of recordings. The audio stays where it is.
-
-    Example: asr prepare folder recordings/ -o data/ --dev 0.1 --test 0.1
-    """,
+    help="Make manifests from a corpus or a folder of recordings. The audio stays where it is."
+    "\n\n\b\nExample:\n  asr prepare folder recordings/ -o data/ --dev 0.1 --test 0.1",
 )

@@ -25,11 +25,9 @@ def command(
     length and group, comparisons, confusions, utterances to hear, configuration.
 
     EXP is an experiment folder, a folder of them, or an n-best file. n-best files in these folders
-    are taken too, and those beside an experiment if its model made them. References come from the
-    manifests that the n-best files name.
+    are taken too, and those beside an experiment if its model made them.
 
-    Examples:
-      asr report exp/ctc exp/las test.*.jsonl -o report.html
+    Example: asr report exp/ctc exp/las test.*.jsonl -o report.html
     """
     from asr.data.manifest import Manifest
     from asr.machine import use_machine

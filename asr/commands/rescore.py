@@ -32,9 +32,7 @@ def command(
     LMs that are in the list keep their scores and weights; bonus and cost of unknown words are the
     list's where none are given. With --weights and no --lm the list is only sorted anew.
 
-    Examples:
-      asr rescore test.nbest.jsonl --lm big.lm --lm-weight 0.8 --length-bonus 1 -o new.nbest.jsonl
-      asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
+    Example: asr rescore test.nbest.jsonl --lm big.lm --weights WEIGHTS.json -o new.nbest.jsonl
     """
     from asr.decoding import options, rescore, table
     from asr.decoding.weights import calibration_from, check_alone, check_lms, load_weights

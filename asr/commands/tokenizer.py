@@ -47,11 +47,9 @@ def command(
     """Make a tokenizer from TEXTS: .txt[.gz], .jsonl manifests; with --type lexicon a lexicon.
 
     Normalisers: none leaves the text as it is, basic makes it lower case without punctuation,
-    english keeps a to z and the apostrophe only. All text that the model meets gets the same.
+    english keeps a to z and the apostrophe only.
 
-    Examples:
-      asr tokenizer data/manifest.train.jsonl more.txt --type bpe --size 500 -o bpe.json
-      asr tokenizer cmudict.dict --type lexicon -o phones.json
+    Example: asr tokenizer data/manifest.train.jsonl more.txt --type bpe --size 500 -o bpe.json
     """
     from asr.lm.lexicon import read_lexicon
     from asr.text.normalize import get_normalizer

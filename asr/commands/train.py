@@ -56,9 +56,8 @@ def command(
 ) -> None:
     """Train the model that the YAML file CONFIG describes; ends with OUTPUT/model.
 
-    A run that was stopped, however it was, continues when the same command is given again. All
-    options of CONFIG are printed by `asr train --options`; paths in it are relative to it. By
-    torchrun several processes share each batch: the losses are those of one process.
+    A run that was stopped, however it was, continues when the same command is given again. Paths in
+    CONFIG are relative to it. By torchrun several processes share each batch.
 
     Examples:
       asr train conf/ctc.yaml -o exp/ctc

@@ -51,8 +51,7 @@ def command(
 
     Audio and video of any kind that soundfile or ffmpeg reads; `-` is standard input. With -o,
     each file x.wav gives x.txt, x.srt, ... in that folder, and after Ctrl-C the same command
-    continues where it was. A file that cannot be read (to its end) is listed (exit status 3). By
-    torchrun several processes share the files.
+    continues where it was. By torchrun several processes share the files.
 
     Examples:
       asr transcribe exp/ctc lecture.mp4 -f srt,json -o out/ --lm word.lm --weights WEIGHTS.json

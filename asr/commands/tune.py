@@ -29,16 +29,12 @@ def command(
     """Choose the LM weights, the length bonus and the cost of unknown words that give a dev set the
     fewest word errors.
 
-    LMs given here join the list first, as in `asr rescore`. The weights file also keeps how the
-    words' confidences are to be made from such lists.
-
+    LMs given here join the list first, as in `asr rescore`.
     NBEST is decoded from the dev set with a wide beam, --nbest 100 and moderate weights. With
     shallow fusion the list depends on the weights it was made with: the new ones stay near to them.
     Decode again with these, and give all lists, until the weights stay.
 
-    Examples:
-      asr decode exp/ctc data/manifest.dev.jsonl --beam 100 --nbest 100 -o dev.nbest.jsonl
-      asr tune dev.nbest.jsonl --ref data/manifest.dev.jsonl --lm big.lm -o WEIGHTS.json
+    Example: asr tune dev.nbest.jsonl --ref data/manifest.dev.jsonl --lm big.lm -o WEIGHTS.json
     """
     from asr import confidence, hypothesis
     from asr.decoding import rescore, tune
