@@ -175,16 +175,15 @@ def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
     """The part of the meta record that every n-best file has."""
     from asr.decoding.lexicon_search import LexiconFusion
 
-    lists: dict[str, Any] = {}
+    models, lists = lms.models.items(), {}
     if isinstance(fusion, LexiconFusion):
         lexicon, missing = fusion.lexicon, fusion.missing()
         lists["lexicon"] = {"path": lexicon.path, "hash": lexicon.hash, "lm_words": missing[:1000]}
         if missing:
             what = f"{len(missing)} words of the LM are not in {lexicon.path}, so never said"
             say(f"{what}: {some(missing)}")
-    if fusion.hotwords:
-        lists["hotwords"] = {"path": fusion.hotwords.where, "hash": fusion.hotwords.hash}
-    models = lms.models.items()
+    if hot := fusion.hotwords:
+        lists["hotwords"] = {"path": hot.where, "hash": hot.hash}
     return {
         **lists,
         "weights": asdict(fusion.weights),

@@ -195,10 +195,7 @@ def espeak(
     (output / "lm.txt").write_text(text, encoding="utf-8")
     for split, rows in records.items():
         write_manifest(output / f"manifest.{split}.jsonl", rows)
-        hours = sum(float(str(row["duration"])) for row in rows) / 3600
-        voices = len({row["speaker"] for row in rows})
-        words = sum(len(str(row["text"]).split()) for row in rows)
-        say(f"{split}: {len(rows)} utterances, {words} words, {voices} voices, {hours:.2f} hours")
+        say(f"{split}: {count(len(rows), 'utterance')}")
 
 
 @as_command

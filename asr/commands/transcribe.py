@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 VAD = Literal["silero"] | None
 STDIN = Path("-")
+PARTLY = ". What comes before is transcribed"
 
 
 @as_command
@@ -83,14 +84,13 @@ def command(
         command = [model_hash(model_folder(model)), search, arguments, names, process, vad]
         share = files[group.rank :: group.size]
         with standard_input(share) as paths, Journal(output, command) as journal:
-            found = transcribe(transcriber, paths, names, output, journal)
-            unusable, broken = (group.union(kind) for kind in found)
-        if len(unusable) == len(files):
-            what = "; ".join(f"{name}: {reason}" for name, reason in unusable[:3])
+            skipped = group.union(transcribe(transcriber, paths, names, output, journal))
+        if sum(not reason.endswith(PARTLY) for _, reason in skipped) == len(files):
+            what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
             raise InputError(f"none of the files can be used: {what}")
         if group.leader:
             order = {str(file): number for number, file in enumerate(files)}
-            skipped = sorted(unusable + broken, key=lambda item: order[item[0]])
+            skipped.sort(key=lambda item: order[item[0]])
             end_with_skipped(skipped, len(files), "file")
 
 
@@ -137,9 +137,8 @@ def transcribe(
     formats: Sequence[str],
     output: Path | None,
     journal: Journal,
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Transcribe the files that are not done. Those of which there is nothing, each with its
-    reason, and those that break off, whose beginning is written.
+) -> list[tuple[str, str]]:
+    """Transcribe the files that are not done; those that cannot be used, or break off, with why.
 
     paths: what was given and the file to read.
     """
@@ -147,8 +146,7 @@ def transcribe(
     places = [journal[name].place for name in todo]
     if len(todo) < len(paths) or any(place.sample for place in places):
         say(f"continuing: {len(paths) - len(todo):,} of {count(len(paths), 'file')} done already")
-    unusable: list[tuple[str, str]] = []
-    broken: list[tuple[str, str]] = []
+    skipped: list[tuple[str, str]] = []
     with progress(counted=False) as bar:
         begun = [place.sample / transcriber.sample_rate for place in places]
         meter = Meter(bar, [paths[name] for name in todo], begun)
@@ -166,9 +164,7 @@ def transcribe(
                     journal.add(name, event.part)
                     continue
                 reason = str(event.error).removeprefix(f"{paths[name]}: ")
-                if transcript.parts:
-                    reason += ". What comes before is transcribed"
-                (broken if transcript.parts else unusable).append((str(name), reason))
+                skipped.append((str(name), reason + PARTLY * bool(transcript.parts)))
         except KeyboardInterrupt:
             if not meter.audio:
                 say("nothing is decoded yet")
@@ -177,10 +173,10 @@ def transcribe(
             elif stopped:
                 write(journal[stopped].hypothesis(), stopped, paths[stopped], formats, output)
             raise
-    if len(unusable) < len(paths):
-        done = len(paths) - len(unusable) - len(broken)
+    if meter.audio or len(skipped) < len(paths):
+        done = len(paths) - len(skipped)
         say(f"{done:,} of {count(len(paths), 'file')} transcribed; {meter}")
-    return unusable, broken
+    return skipped
 
 
 def write(
