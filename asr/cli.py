@@ -8,32 +8,47 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 
 import click
 
-from asr.commands.lazy import LazyGroup
 from asr.errors import InputError
 
-# name: (module in asr/commands, what it does); kept here so that --help imports nothing else
-COMMANDS = {
-    "prepare": ("prepare", "Make manifests from a corpus or a folder of recordings."),
-    "check": ("check", "Say what is wrong with the data, before any training."),
-    "tokenizer": ("tokenizer", "Make a tokenizer from text or manifests."),
-    "lm": ("lm", "Train an n-gram language model, or score text with one."),
-    "train": ("train", "Train a CTC or LAS model directly from waveforms."),
-    "decode": ("decode", "Decode a manifest, or saved outputs, into an n-best file."),
-    "rescore": ("rescore", "Add a language model's scores to an n-best file."),
-    "tune": ("tune", "Choose LM weight and length bonus on a dev set."),
-    "score": ("score", "Word and character error rate, with intervals and comparison."),
-    "transcribe": ("transcribe", "Turn audio files into text, subtitles or JSON."),
-    "align": ("align", "Word times of known transcripts, as CTM."),
-    "report": ("report", "Experiments and their test sets as one page of HTML."),
-    "info": ("info", "Describe a model folder or a language model."),
-    "doctor": ("doctor", "Say which optional parts are missing and how to get them."),
+COMMANDS = {  # kept here so that --help imports nothing else
+    "prepare": "Make manifests from a corpus or a folder of recordings.",
+    "check": "Say what is wrong with the data, before any training.",
+    "tokenizer": "Make a tokenizer from text or manifests.",
+    "lm": "Train an n-gram language model, or score text with one.",
+    "train": "Train a CTC or LAS model directly from waveforms.",
+    "decode": "Decode a manifest, or saved outputs, into an n-best file.",
+    "rescore": "Add a language model's scores to an n-best file.",
+    "tune": "Choose LM weight and length bonus on a dev set.",
+    "score": "Word and character error rate, with intervals and comparison.",
+    "transcribe": "Turn audio files into text, subtitles or JSON.",
+    "align": "Word times of known transcripts, as CTM.",
+    "report": "Experiments and their test sets as one page of HTML.",
+    "info": "Describe a model folder or a language model.",
+    "doctor": "Say which optional parts are missing and how to get them.",
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return import_module(f"asr.commands.{name}").command if name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    commands=[click.Command(name) for name in COMMANDS],  # what click suggests for a wrong one
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="asr")
 def cli() -> None:
     """Train a speech recogniser on your recordings, decode it with a language model, score it,
@@ -43,8 +58,6 @@ def cli() -> None:
     Examples:
       asr prepare folder recordings/ -o data/
       asr train conf/ctc.yaml -o exp/ctc
-      asr decode exp/ctc data/manifest.test.jsonl -o test.nbest.jsonl
-      asr score data/manifest.test.jsonl test.nbest.jsonl
       asr transcribe exp/ctc talk.wav -f txt,srt
     """
 

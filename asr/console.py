@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from threading import Timer
 from typing import NoReturn, TypeVar
 
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 Item = TypeVar("Item")
+MISTAKE, SKIPPED, INTERRUPTED = 2, 3, 130
+
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @dataclass(slots=True)
@@ -29,11 +24,6 @@ class Stopwatch:
 
     audio_seconds: float = 0.0
     decode_seconds: float = 0.0
-
-
-DONE, MISTAKE, SKIPPED, INTERRUPTED = 0, 2, 3, 130
-
-stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
@@ -58,29 +48,31 @@ def count(number: int, unit: str) -> str:
     return f"{number:,} {unit}" + "s" * (number != 1)
 
 
-@contextmanager
-def progress(counted: bool = True) -> Iterator[Progress]:
-    """A rich Progress on stderr with count (or percentage), time and ETA; tasks may set the field
+def some(names: Sequence[str], most: int | None = 10, by: str = ", ") -> str:
+    """The first of them, and whether there are more."""
+    return by.join([*names[:most], *["..."] * (most is not None and len(names) > most)])
+
+
+def progress(counted: bool = True) -> rich.Progress:
+    """A rich Progress on stderr with count (or percentage), time and ETA; tasks have the field
     `note`. Not shown where stderr is no terminal."""
+    done = rich.MofNCompleteColumn() if counted else rich.TaskProgressColumn()
+    time = rich.TimeElapsedColumn(), "ETA", rich.TimeRemainingColumn()
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
-        MofNCompleteColumn() if counted else TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        "{task.description}",
+        rich.BarColumn(bar_width=10),
+        done,
+        *time,
+        "{task.fields[note]}",
     )
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
-        yield bar
+    return rich.Progress(*columns, console=stderr, disable=not stderr.is_terminal)
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """Iterate over `items` behind a progress bar."""
-    if total is None and isinstance(items, Sequence):
-        total = len(items)
     with progress() as bar:
-        task = bar.add_task(what, total=total, note="")
+        size = len(items) if total is None and isinstance(items, Sequence) else total
+        task = bar.add_task(what, total=size, note="")
         for item in items:
             yield item
             bar.advance(task)
@@ -91,14 +83,13 @@ def end_with_skipped(
 ) -> None:
     """List skipped items (`most` of them) with their reasons and exit with status 3; nothing
     skipped: return."""
-    if not skipped:
-        return
-    say(f"skipped {len(skipped):,} of {count(of, what)}:")
-    for name, reason in skipped[:most]:
-        say(f"  {name}: {reason}")
-    if most is not None and len(skipped) > most:
-        say(f"  ... and {len(skipped) - most:,} more")
-    leave(SKIPPED)
+    if skipped:
+        say(f"skipped {len(skipped):,} of {count(of, what)}:")
+        for name, reason in skipped[:most]:
+            say(f"  {name}: {reason}")
+        if most is not None and len(skipped) > most:
+            say(f"  ... and {len(skipped) - most:,} more")
+        leave(SKIPPED)
 
 
 def leave(status: int) -> NoReturn:

@@ -3,63 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-import click
-
-from asr.commands.lazy import Command
-from asr.commands.options import FILE, machine_options
+from asr.commands.options import Device, File, Threads, as_command
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 PICTURES = 10
 
 
-@click.command(cls=Command)
-@click.argument("model", type=FILE)
-@click.argument("manifest", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The CTM file.")
-@click.option(
-    "--pictures", type=FILE, help=f"Folder: attention and CTC outputs of the first {PICTURES}."
-)
-@machine_options
+@as_command
 def command(
     model: Path,
     manifest: Path,
-    output: Path,
-    pictures: Path | None,
-    device: str,
-    threads: int | None,
+    output: Annotated[Path, "The CTM file.", "-o", "--output"],
+    pictures: Annotated[File, f"Folder: attention and CTC of the first {PICTURES}."] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
 ) -> None:
     """Align the transcripts of MANIFEST with a CTC head: word times in seconds, as CTM.
 
     White space in an id becomes `_`. With --pictures also says how monotonic the attention of a
     speller is, over all utterances.
 
-    \b
-    Examples:
-      asr align exp/ctc data/manifest.test.jsonl -o test.ctm
-      asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
+    Example: asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
     """
-    from asr.data.audio import load as load_audio
+    from asr import files, formats, loading, machine
+    from asr.data import audio
     from asr.data.manifest import Manifest
-    from asr.files import whole_file
-    from asr.formats import WRITERS
     from asr.hypothesis import Hypothesis
-    from asr.loading import load
-    from asr.machine import use_machine
     from asr.pictures import attention, draw, monotonic_share
 
-    use_machine(threads)
+    machine.use_machine(threads)
     utterances = Manifest.open(manifest)
-    transcriber = load(model, head="ctc", device=device, threads=threads)
-    tokenizer = transcriber.tokenizer
+    transcriber = loading.load(model, head="ctc", device=device, threads=threads)
     skipped: list[tuple[str, str]] = []
-    shares: list[float] = []
-    with whole_file(output) as file:
+    shares: list[float] = []  # of steps forward, an utterance
+    with files.whole_file(output) as file:
         for utterance in track(utterances, "aligning"):
             try:
                 tokens = transcriber.spell(utterance.text)
-                samples = load_audio(utterance, transcriber.sample_rate)
+                samples = audio.load(utterance, transcriber.sample_rate)
                 words, log_probs = transcriber.align_tokens(samples, tokens)
             except InputError as error:
                 skipped.append((utterance.id, str(error)))
@@ -69,15 +53,15 @@ def command(
                 if transcriber.recognizer.has_speller:
                     alignment = attention(transcriber, transcriber.outputs([samples]), tokens)
                 if len(shares) < PICTURES:
-                    shift, pieces = transcriber.frame_shift, tokenizer.pieces
-                    with whole_file(pictures / f"{utterance.id}.png", "wb") as png:
+                    pieces, shift = transcriber.tokenizer.pieces, transcriber.frame_shift
+                    with files.whole_file(pictures / f"{utterance.id}.png", "wb") as png:
                         png.write(draw(tokens, pieces, shift, alignment, log_probs, "png"))
                 shares.append(1.0 if alignment is None else monotonic_share(alignment))
             name = "_".join(utterance.id.split())
-            file.write(WRITERS["ctm"](Hypothesis("", tokens, words=words), name))
+            file.write(formats.WRITERS["ctm"](Hypothesis("", tokens, words=words), name))
         if len(skipped) == len(utterances):
-            name, reason = skipped[0]
-            raise InputError(f"no utterance can be aligned; first: {name}: {reason}", manifest)
+            first = ": ".join(skipped[0])
+            raise InputError(f"no utterance can be aligned; first: {first}", manifest)
     say(f"{count(len(utterances) - len(skipped), 'utterance')} aligned -> {output}")
     if shares and transcriber.recognizer.has_speller:
         say(f"attention goes forward in {sum(shares) / len(shares):.1%} of the steps")

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import click
 
-from asr.commands.lazy import Command
 from asr.commands.options import (
-    FILE,
+    File,
     SearchArguments,
-    machine_options,
+    as_command,
     open_transcriber,
-    search_options,
 )
-from asr.console import Stopwatch, compiling, end_with_skipped, say, track
+from asr.console import Stopwatch, compiling, end_with_skipped, say, some, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,32 +28,22 @@ if TYPE_CHECKING:
     from asr.decoding.options import SearchOptions
     from asr.decoding.weights import LanguageModels
     from asr.hypothesis import NBest
+    from asr.outputs import Outputs
     from asr.training.distributed import Group
     from asr.transcriber import Transcriber
 
-Result = TypeVar("Result")
+TOGETHER = 64  # saved outputs a thread that are handed to the threads at once
 
 
-@click.command(cls=Command)
-@click.argument("model", type=FILE)
-@click.argument("manifest", type=FILE, required=False)
-@click.option("-o", "--output", type=FILE, required=True, help="The n-best file.")
-@click.option("--nbest", default=1, show_default=True, help="Hypotheses an utterance.")
-@search_options
-@click.option("--save-outputs", type=FILE, help="Also write the CTC log-probabilities, as .npz.")
-@click.option("--tokens", type=FILE, help="Of an OUTPUTS.npz: one a line, line 0 the blank.")
-@click.option("--frame-shift", default=0.04, help="Seconds between frames of an OUTPUTS.npz.")
-@machine_options
+@as_command
 def command(
     model: Path,
-    manifest: Path | None,
-    output: Path,
-    nbest: int,
-    save_outputs: Path | None,
-    tokens: Path | None,
-    frame_shift: float,
-    device: str,
-    threads: int | None,
+    output: Annotated[Path, "The n-best file.", "-o", "--output"],
+    manifest: Path | None = None,
+    nbest: Annotated[int, "Hypotheses an utterance."] = 1,
+    save_outputs: Annotated[File, "Also write the CTC log-probabilities, as .npz."] = None,
+    tokens: Annotated[File, "Of an OUTPUTS.npz: one a line, line 0 the blank."] = None,
+    frame_shift: Annotated[float, "Seconds between frames of an OUTPUTS.npz."] = 0.04,
     **arguments: Unpack[SearchArguments],
 ) -> None:
     """Decode MANIFEST with a model or experiment folder MODEL.
@@ -64,12 +51,8 @@ def command(
     In place of MODEL and MANIFEST stands an OUTPUTS.npz, arrays (T, V) of natural
     log-probabilities under their utterance ids, with --tokens.
 
-    \b
     Examples:
-      asr decode exp/ctc data/manifest.test.jsonl -o greedy.jsonl --beam 1
-      asr decode exp/las data/manifest.dev.jsonl -o dev.jsonl --lm word.lm --nbest 100
       asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl --lm word.lm --weights W.json
-      asr decode exp/phones data/manifest.test.jsonl -o test.jsonl --lexicon cmudict.dict
       torchrun --nproc-per-node=4 -m asr decode exp/ctc data/manifest.test.jsonl -o test.jsonl
       asr decode outputs.npz --tokens tokens.txt -o test.jsonl --lm word.arpa --lm-weight 0.8
     """
@@ -78,10 +61,10 @@ def command(
             raise click.UsageError("an OUTPUTS.npz takes neither MANIFEST nor --save-outputs")
         if tokens is None:
             raise click.UsageError("an OUTPUTS.npz needs --tokens tokens.txt")
-        if device != "cpu" or arguments["head"] not in (None, "ctc"):
+        if arguments["device"] != "cpu" or arguments["head"] not in (None, "ctc"):
             what = "an OUTPUTS.npz is of a CTC head and decoded on the CPU"
             raise click.UsageError(f"{what}: leave out --head and --device")
-        decode_file(model, tokens, output, nbest, frame_shift, threads, arguments)
+        decode_file(model, tokens, output, nbest, frame_shift, arguments)
         return
     if manifest is None:
         raise click.UsageError("Missing argument 'MANIFEST'")
@@ -94,36 +77,28 @@ def command(
         if group.size > 1 and save_outputs is not None:
             raise click.UsageError("--save-outputs is for one process only")
         utterances = Manifest.open(manifest)
-        transcriber = open_transcriber(model, device, threads, nbest, arguments)
+        transcriber = open_transcriber(model, arguments, nbest)
         decode_manifest(transcriber, model, utterances, output, save_outputs, group)
 
 
 def decode_manifest(
-    transcriber: Transcriber,
-    model: Path,
-    utterances: Manifest,
-    output: Path,
-    save_outputs: Path | None,
-    group: Group,
+    transcriber: Transcriber, model: Path, whole: Manifest, output: Path, save: File, group: Group
 ) -> None:
     """Decode this process's share; the leader merges the shares in the order of the manifest."""
-    from asr.hypothesis import merge_nbest, write_nbest
     from asr.models.folder import model_folder, model_hash
     from asr.outputs import OutputsWriter, write_tokens
 
-    share = utterances.share(group.rank, group.size)
-    if save_outputs and not transcriber.recognizer.has_ctc:
+    if save and not transcriber.recognizer.has_ctc:
         what = "the model has no CTC head, so there are no outputs"
         raise InputError(what, "--save-outputs", "Leave the option away.")
     with compiling():
         transcriber.warm_up()
-    skipped: list[tuple[str, str]] = []
-    stopwatch = Stopwatch()
+    share, watch = whole.share(group.rank, group.size), Stopwatch()
     meta: dict[str, Any] = {
         "model": str(model),
         "model_hash": model_hash(model_folder(model)),
         "head": transcriber.head,
-        "manifest": describe_manifest(utterances),
+        "manifest": {"path": str(whole.path), "hash": whole.hash, "split": whole.split},
         "normalizer": transcriber.tokenizer.normalizer.to_dict(),
         "tokenizer_hash": transcriber.tokenizer.hash,
         **describe_search(transcriber.fusion, transcriber.lms),
@@ -132,75 +107,87 @@ def decode_manifest(
     }
 
     def results() -> Iterator[NBest]:
-        decoded = transcriber.decode_utterances(share, stopwatch)
-        with OutputsWriter(save_outputs) as outputs:
-            for result, log_probs in track(decoded, "decoding", total=len(share)):
-                if result.error:
-                    skipped.append((result.id, result.error))
-                elif log_probs is not None:
-                    outputs.add(result.id, log_probs)
-                yield result
-            meta.update(asdict(stopwatch))
-            check_any(skipped, utterances)
+        decoded = transcriber.decode_utterances(share, watch)
+        for result, log_probs in track(decoded, "decoding", total=len(share)):
+            if log_probs is not None and not result.error:
+                outputs.add(result.id, log_probs)
+            yield result
 
-    if group.size == 1:
-        write_nbest(output, meta, results())
-    else:
-        part = output.with_name(f".{output.name}.{group.rank}.part")
-        write_nbest(part, meta, results())
-        skipped = group.union(skipped)
-        check_any(skipped, utterances)
-        watches = group.gather(stopwatch)
-        stopwatch.audio_seconds = sum(watch.audio_seconds for watch in watches)
-        stopwatch.decode_seconds = max(watch.decode_seconds for watch in watches)
-        parts = group.gather(part)
-        if not group.leader:
-            return
-        merge_nbest(output, meta | asdict(stopwatch), parts)
-    if save_outputs:
-        write_tokens(save_outputs.with_suffix(".tokens.txt"), transcriber.tokenizer.pieces)
-    tell(len(utterances), output, stopwatch)
-    end_with_skipped(skipped, len(utterances))
+    with OutputsWriter(save) as outputs:
+        skipped = write_list(output, meta, results(), watch, whole, group)
+    if save:
+        write_tokens(save.with_suffix(".tokens.txt"), transcriber.tokenizer.pieces)
+    if group.leader:
+        end(len(whole), output, watch, skipped)
 
 
-def check_any(skipped: list[tuple[str, str]], utterances: Manifest) -> None:
-    """InputError where all are skipped."""
-    if len(skipped) == len(utterances):
-        what = f"no utterance can be decoded; first: {skipped[0][1]}"
-        raise InputError(what, utterances.path)
+def write_list(
+    output: Path,
+    meta: dict[str, Any],
+    results: Iterator[NBest],
+    watch: Stopwatch,
+    whole: Manifest | Outputs,
+    group: Group | None = None,
+) -> list[tuple[str, str]]:
+    """Write the n-best file of all processes; the utterances that are skipped, each with the
+    reason. Raises InputError where these are all there are, and writes nothing."""
+    from asr.hypothesis import merge_nbest, write_nbest
+
+    skipped: list[tuple[str, str]] = []
+
+    def check_any() -> None:
+        if len(skipped) == len(whole):
+            raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", whole.path)
+
+    def checked() -> Iterator[NBest]:
+        for result in results:
+            if result.error:
+                skipped.append((result.id, result.error))
+            yield result
+        meta.update(asdict(watch))
+        check_any()
+
+    if group is None or group.size == 1:
+        write_nbest(output, meta, checked())
+        return skipped
+    part = output.with_name(f".{output.name}.{group.rank}.part")
+    write_nbest(part, meta, checked())
+    skipped = group.union(skipped)
+    check_any()
+    watches = group.gather(watch)
+    watch.audio_seconds = sum(each.audio_seconds for each in watches)
+    watch.decode_seconds = max(each.decode_seconds for each in watches)
+    parts = group.gather(part)
+    if group.leader:
+        merge_nbest(output, meta | asdict(watch), parts)
+    return skipped
 
 
-def tell(count: int, output: Path, stopwatch: Stopwatch) -> None:
-    seconds, audio = stopwatch.decode_seconds, stopwatch.audio_seconds
-    factor = f", real-time factor {seconds / audio:.4f}" if audio else ""
-    say(f"{count} utterances decoded in {seconds:.1f} s{factor} -> {output}")
-
-
-def describe_manifest(manifest: Any) -> dict[str, Any]:
-    return {"path": str(manifest.path), "hash": manifest.hash, "split": manifest.split}
+def end(number: int, output: Path, watch: Stopwatch, skipped: list[tuple[str, str]]) -> None:
+    took, audio = watch.decode_seconds, watch.audio_seconds
+    factor = f", real-time factor {took / audio:.4f}" if audio else ""
+    say(f"{number} utterances decoded in {took:.1f} s{factor} -> {output}")
+    end_with_skipped(skipped, number)
 
 
 def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
     """The part of the meta record that every n-best file has."""
     from asr.decoding.lexicon_search import LexiconFusion
 
-    lists: dict[str, Any] = {}
+    models, lists = lms.models.items(), {}
     if isinstance(fusion, LexiconFusion):
         lexicon, missing = fusion.lexicon, fusion.missing()
         lists["lexicon"] = {"path": lexicon.path, "hash": lexicon.hash, "lm_words": missing[:1000]}
         if missing:
-            shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-            say(f"{len(missing)} words of the LM are not in {lexicon.path}, so never said: {shown}")
-    if fusion.hotwords:
-        lists["hotwords"] = {"path": fusion.hotwords.where, "hash": fusion.hotwords.hash}
+            what = f"{len(missing)} words of the LM are not in {lexicon.path}, so never said"
+            say(f"{what}: {some(missing)}")
+    if hot := fusion.hotwords:
+        lists["hotwords"] = {"path": hot.where, "hash": hot.hash}
     return {
         **lists,
         "weights": asdict(fusion.weights),
         "length": fusion.length_unit,
-        "lms": {
-            name: {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
-            for name, lm in lms.models.items()
-        },
+        "lms": {n: {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit} for n, lm in models},
         "tuned_on": lms.tuned_on,
         "confidence": asdict(lms.calibration),
         "tokens": fusion.tokens,
@@ -208,68 +195,53 @@ def describe_search(fusion: Fusion, lms: LanguageModels) -> dict[str, Any]:
 
 
 def decode_file(
-    path: Path,
-    tokens: Path,
-    output: Path,
-    nbest: int,
-    frame_shift: float,
-    threads: int | None,
-    arguments: SearchArguments,
+    path: Path, tokens: Path, output: Path, nbest: int, shift: float, arguments: SearchArguments
 ) -> None:
     """Decode saved CTC outputs; needs no torch."""
     import numpy as np
 
     from asr.confidence import annotate
     from asr.decoding.ctc_search import search
-    from asr.hypothesis import NBest, write_nbest
+    from asr.hypothesis import NBest
     from asr.outputs import Outputs
 
-    if not 0 < frame_shift < math.inf:
-        what = f"is {frame_shift}; it must be above 0 and finite"
+    if not 0 < shift < math.inf:
+        what = f"is {shift}; it must be above 0 and finite"
         raise InputError(what, "--frame-shift", "Give the seconds between two frames.")
     fusion, lms, options = open_search(tokens, nbest, arguments)
-    outputs = Outputs(path)
-    threads = threads or os.cpu_count() or 1
-    meta: dict[str, Any] = {
-        "outputs": str(path),
-        "head": "ctc",
-        **describe_search(fusion, lms),
-        "beam": options.beam,
-        "threads": threads,
-    }
+    outputs, watch = Outputs(path), Stopwatch()
+    threads = arguments["threads"] or os.cpu_count() or 1
+    meta: dict[str, Any] = {"outputs": str(path), "head": "ctc", **describe_search(fusion, lms)}
+    meta |= {"beam": options.beam, "threads": threads}
     with compiling():
         size = len(fusion.tokens)
-        search(np.full((10, size), -math.log(size)), fusion, options, frame_shift)
-    skipped: list[tuple[str, str]] = []
-    stopwatch = Stopwatch()
+        search(np.full((10, size), -math.log(size)), fusion, options, shift)
 
     def decode(name: str) -> tuple[NBest, float]:
         """Of one utterance, and its seconds of audio."""
         try:
             log_probs = outputs.read(name)
-            found = search(log_probs, fusion, options, frame_shift)
+            found = search(log_probs, fusion, options, shift)
         except InputError as error:
             return NBest(name, [], str(error)), 0.0
         if options.beam > 1:
             annotate(found, lms.calibration)
-        return NBest(name, found[:nbest]), len(log_probs) * frame_shift
+        return NBest(name, found[:nbest]), len(log_probs) * shift
+
+    def in_threads() -> Iterator[tuple[NBest, float]]:
+        with ThreadPoolExecutor(threads) as pool:
+            for begin in range(0, len(outputs), TOGETHER * threads):
+                yield from pool.map(decode, outputs.ids[begin : begin + TOGETHER * threads])
 
     def results() -> Iterator[NBest]:
         started = time.perf_counter()
-        decoded = in_threads(decode, outputs.ids, threads)
-        for result, seconds in track(decoded, "decoding", total=len(outputs)):
-            if result.error:
-                skipped.append((result.id, result.error))
-            stopwatch.audio_seconds += seconds
+        for result, seconds in track(in_threads(), "decoding", total=len(outputs)):
+            watch.audio_seconds += seconds
             yield result
-        stopwatch.decode_seconds = time.perf_counter() - started
-        meta.update(asdict(stopwatch))
-        if len(skipped) == len(outputs):
-            raise InputError(f"no utterance can be decoded; first: {skipped[0][1]}", path)
+        watch.decode_seconds = time.perf_counter() - started
 
-    write_nbest(output, meta, results())
-    tell(len(outputs), output, stopwatch)
-    end_with_skipped(skipped, len(outputs))
+    skipped = write_list(output, meta, results(), watch, outputs)
+    end(len(outputs), output, watch, skipped)
 
 
 def open_search(
@@ -293,27 +265,14 @@ def open_search(
     if lms.weights.att:
         what = "has a weight for the score of attention (att), which saved outputs lack"
         raise InputError(what, arguments["weights"], "Tune on a list decoded from such outputs.")
+    weights = replace(lms.weights, ctc=lms.weights.ctc or 1.0)
     fusion = make_fusion(
         read_tokens(tokens),
         lms.models,
-        replace(lms.weights, ctc=lms.weights.ctc or 1.0),
+        weights,
         lexicon=arguments["lexicon"],
         hotwords=arguments["hotwords"],
     )
-    beam = arguments["beam"]
-    options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
-    return fusion, lms, replace(options, nbest=enough(nbest, options.beam))
-
-
-def in_threads(
-    work: Callable[[str], Result], names: Iterable[str], threads: int
-) -> Iterator[Result]:
-    """`work` of each name, in order; at most a few results a thread wait to be taken."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for name in names:
-            waiting.append(pool.submit(work, name))
-            if len(waiting) > 4 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    beam = SearchOptions().beam if arguments["beam"] is None else arguments["beam"]
+    options = SearchOptions(beam, nbest)
+    return fusion, lms, replace(options, nbest=enough(nbest, beam))

@@ -6,22 +6,16 @@ from pathlib import Path
 
 import click
 
-from asr.commands.lazy import Command
-from asr.commands.options import FILE
+from asr.commands.options import as_command
 from asr.errors import InputError
 
 
-@click.command(cls=Command)
-@click.argument("path", metavar="MODEL|LM|WEIGHTS", type=FILE)
+@as_command
 def command(path: Path) -> None:
     """Describe a model or experiment folder, a language model (its whole checksum is verified), or
     what `asr tune` has chosen.
 
-    \b
-    Examples:
-      asr info exp/ctc
-      asr info word.lm
-      asr info WEIGHTS.json
+    Example: asr info exp/ctc
     """
     if not path.exists():
         raise InputError("is not there", path, "Give a model or experiment folder, or an LM file.")
@@ -29,7 +23,7 @@ def command(path: Path) -> None:
     facts = describe_model(path) if path.is_dir() else describe(path)
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name.ljust(width)}  {value}")
+        click.echo(f"{name:{width}}  {value}")
 
 
 def describe_model(path: Path) -> dict[str, object]:
@@ -38,22 +32,22 @@ def describe_model(path: Path) -> dict[str, object]:
     from asr.text.tokenizer import Tokenizer
 
     folder = model_folder(path)
-    recognizer = Recognizer.load(folder)
-    facts = recognizer.describe()
-    tokenizer = Tokenizer.load(folder)
+    recognizer, tokenizer = Recognizer.load(folder), Tokenizer.load(folder)
     tokenizer.check_belongs(recognizer.vocabulary, recognizer.tokenizer_hash, folder)
-    facts["heads"] = ", ".join(facts["heads"])
-    facts["parameters"] = f"{facts['parameters']:,}"
-    facts["sample_rate"] = f"{facts['sample_rate']} Hz"
-    shift, field = facts["frame_shift"], facts["receptive_field"]
-    facts["frame_shift"] = f"{1000 * shift:g} ms, {1 / shift:.4g} frames a second"
+    facts = recognizer.describe()
+    shift, field, window = facts["frame_shift"], facts["receptive_field"], facts.pop("window")
     layers = "attention" if facts["encoder"] == "conformer" else "LSTM"
-    facts["receptive_field"] = f"{1000 * field:g} ms below the first {layers} layer, then all"
-    if (window := facts.pop("window")) is not None:
+    facts |= {
+        "heads": ", ".join(facts["heads"]),
+        "parameters": f"{facts['parameters']:,}",
+        "sample_rate": f"{facts['sample_rate']} Hz",
+        "frame_shift": f"{1000 * shift:g} ms, {1 / shift:.4g} frames a second",
+        "receptive_field": f"{1000 * field:g} ms below the first {layers} layer, then all",
+    }
+    if window is not None:
         facts["window"] = f"{window:.1f} s, of recordings above {2 * window:.1f} s"
     facts["tokenizer"] = f"{tokenizer.type}, {tokenizer.size} pieces"
-    facts["normalizer"] = tokenizer.normalizer.name
-    return {**facts, "hash": model_hash(folder)}
+    return {**facts, "normalizer": tokenizer.normalizer.name, "hash": model_hash(folder)}
 
 
 def describe_lm(path: Path) -> dict[str, object]:
@@ -61,11 +55,10 @@ def describe_lm(path: Path) -> dict[str, object]:
 
     lm = NGram.open(path, "word" if is_arpa(path) else None)
     lm.verify()
-    counts = {f"{n}-grams": f"{count:,}" for n, count in enumerate(lm.counts, start=1)}
     return {
         "unit": "unknown" if is_arpa(path) else lm.unit,
         "order": lm.order,
-        **counts,
+        **{f"{n}-grams": f"{count:,}" for n, count in enumerate(lm.counts, start=1)},
         "normalizer": lm.normalizer.name if lm.normalizer else "unknown",
         "hash": lm.hash,
     }
@@ -75,13 +68,12 @@ def describe_weights(path: Path) -> dict[str, object]:
     from asr.decoding.weights import load_weights
 
     weights, record = load_weights(path)
-    unit = str(record.get("length", "words")).removesuffix("s")
     return {
         "tuned on": (record.get("tuned_on") or {}).get("path", "unknown"),
         "ctc": weights.ctc,
         "att": weights.att,
         **{f"LM {name}": weight for name, weight in weights.lm.items()},
-        "bonus": f"{weights.bonus:g} a {unit}",
+        "bonus": f"{weights.bonus:g} a {str(record.get('length', 'words')).removesuffix('s')}",
         "unknown words": f"{weights.unk:g} a letter",
         **{f"WER {name}": f"{rate:.2%}" for name, rate in record.get("wer", {}).items()},
     }

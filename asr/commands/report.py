@@ -3,69 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
-
-from asr.commands.lazy import Command
-from asr.commands.options import FILE
+from asr.commands.options import Files, Threads, as_command
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
-    from asr.report.content import Models, TestSet
+    from asr.report.content import TestSet
 
 
-@click.command(cls=Command)
-@click.argument("paths", metavar="EXP...", type=FILE, nargs=-1, required=True)
-@click.option("-o", "--output", type=FILE, required=True, help="The page (.html).")
-@click.option("--ref", type=FILE, multiple=True, help="Manifest of n-best files that moved.")
-@click.option(
-    "--utterances", default=2, show_default=True, help="Best, median and worst ones, of each kind."
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@as_command
 def command(
-    paths: tuple[Path, ...],
-    output: Path,
-    ref: tuple[Path, ...],
-    utterances: int,
-    threads: int | None,
+    exp: Files,
+    output: Annotated[Path, "The page (.html).", "-o", "--output"],
+    ref: Annotated[Files, "Manifest of n-best files that moved."] = (),
+    utterances: Annotated[int, "Best, median and worst ones, of each kind."] = 2,
+    threads: Threads = None,
 ) -> None:
     """One HTML file, without network, about experiments: learning curves, error rates by speaker,
     length and group, comparisons, confusions, utterances to hear, configuration.
 
     EXP is an experiment folder, a folder of them, or an n-best file. n-best files in these folders
-    are taken too, and those beside an experiment if its model made them. References come from the
-    manifests that the n-best files name.
+    are taken too, and those beside an experiment if its model made them.
 
-    \b
-    Examples:
-      asr report exp/ctc -o report.html
-      asr report exp/ctc exp/las test.*.jsonl -o report.html
-      asr report recipes/quickstart/exp -o report.html --utterances 5
+    Example: asr report exp/ctc exp/las test.*.jsonl -o report.html
     """
     from asr.data.manifest import Manifest
     from asr.machine import use_machine
-    from asr.report import content
-    from asr.report.page import write_page
+    from asr.report import content, page
 
     if output.suffix not in (".html", ".htm"):
         raise InputError("is no name of a page", output, "Give one that ends in .html.")
     use_machine(threads)
-    folders = [path for path in paths if path.suffix != ".jsonl"]
-    given = [path for path in paths if path.suffix == ".jsonl"]
+    folders = [path for path in exp if path.suffix != ".jsonl"]
     experiments = content.find_experiments(folders)
-    found = content.find_lists(folders, [one.hash for one in experiments])
-    lists = list({path.resolve(): path for path in [*given, *found]}.values())
+    given = [path for path in exp if path.suffix == ".jsonl"]
+    given += content.find_lists(folders, [one.hash for one in experiments])
+    lists = list({path.resolve(): path for path in given}.values())
     tests, skipped = content.group_by_set(lists, [Manifest.open(path) for path in ref])
     models = content.load_models(experiments, threads)
     sections = []
     for test in track(tests, "sets"):
-        section, unheard = describe(test, utterances, models)
-        sections.append(section)
+        shown, unheard = content.show(test, utterances, models)
+        sections.append(describe(test) | {"shown": shown})
         skipped += unheard
     anchors = [(f"set-{number}", one["title"]) for number, one in enumerate(sections, 1)]
-    write_page(
+    page.write_page(
         output,
         "report.html",
         title=f"Report: {', '.join(one.name for one in experiments) or 'n-best files'}",
@@ -81,27 +65,21 @@ def command(
     end_with_skipped(skipped, len(lists) + sum(len(one["shown"]) for one in sections), "item")
 
 
-def describe(
-    test: TestSet, number: int, models: Models
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The part of the page about one set, and utterances that cannot be heard."""
+def describe(test: TestSet) -> dict[str, Any]:
+    """The part of the page about one set."""
     from asr.report import content
 
-    shown, unheard = content.show(test, number, models)
     words = int(test.lengths.sum())
     size = count(len(test.utterances), "utterance")
-    path, several = test.manifest.path, len(test.systems) > 1
-    section = {
+    comparison = [content.comparison_table(test)] if len(test.systems) > 1 else []
+    path = test.manifest.path
+    return {
         "title": f"{path.resolve().parent.name}/{path.name}",
         "about": f"{size}, {words:,} words; hash {test.manifest.hash}",
         "systems": [system.figures for system in test.systems],
-        "summary": [
-            content.systems_table(test),
-            *([content.comparison_table(test)] if several else []),
-        ],
+        "summary": [content.systems_table(test), *comparison],
         "surfaces": list(content.surfaces(test)),
         "details": [*content.group_tables(test), content.confusion_table(test)],
         "leader": test.leader.label,
-        "shown": shown,
+        "utterances": content.utterance_table(test),
     }
-    return section, unheard

@@ -2,104 +2,71 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
-from asr import console
-from asr.commands.lazy import Command
-from asr.commands.options import FILE
+from asr.commands.options import File, Files, Text, as_command
+from asr.console import count, end_with_skipped, say, some
 from asr.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from asr.scoring import References, System, Transcripts
 
+Format = Literal["trn", "kaldi", "manifest", "nbest"] | None
 
-@click.command(cls=Command)
-@click.argument("ref", type=FILE)
-@click.argument("hyp", type=FILE, nargs=-1, required=True)
-@click.option(
-    "--compare",
-    type=FILE,
-    metavar="FILE|LABEL",
-    help="Test each HYP against this system, on the same units.",
-)
-@click.option("--labels", help="Names of the systems, separated by commas.")
-@click.option("--sclite", is_flag=True, help="Word counts as `sctk sclite -s` gives them.")
-@click.option(
-    "--normalizer",
-    metavar="NAME",
-    help="Normalise both sides; default: the one that the n-best file names, else none.",
-)
-@click.option(
-    "--alignments",
-    type=click.IntRange(0),
-    default=0,
-    metavar="N",
-    help="Show the N with most errors.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(["trn", "kaldi", "manifest", "nbest"]),
-    help="Of files whose suffix is neither .trn nor .jsonl; default: Kaldi text.",
-)
-@click.option("--json", "json_file", type=FILE, help="Write all figures to this file.")
-@click.option("--trn", "trn_folder", type=FILE, help="Write ref.trn and hyp.trn for sclite here.")
+
+@as_command
 def command(
     ref: Path,
-    hyp: tuple[Path, ...],
-    compare: Path | None,
-    labels: str | None,
-    sclite: bool,
-    normalizer: str | None,
-    alignments: int,
-    format: str | None,
-    json_file: Path | None,
-    trn_folder: Path | None,
+    hyp: Files,
+    compare: Annotated[File, "Test each HYP against this system (a file, or its label)."] = None,
+    labels: Annotated[Text, "Names of the systems, separated by commas."] = None,
+    sclite: Annotated[bool, "Word counts as `sctk sclite -s` gives them."] = False,
+    normalizer: Annotated[Text, "Of both sides. [that of the n-best file, or none]"] = None,
+    alignments: Annotated[int, "Show so many, with most errors.", click.IntRange(0)] = 0,
+    format: Annotated[Format, "Of files of another suffix than .trn and .jsonl. [kaldi]"] = None,
+    json_file: Annotated[File, "Write all figures to this file.", "--json"] = None,
+    trn_folder: Annotated[File, "Write ref.trn and hyp.trn for sclite here.", "--trn"] = None,
 ) -> None:
     """Word and character error rates of HYP against REF, paired by id.
 
     REF and HYP are manifests, n-best files, trn or Kaldi text. A missing hypothesis counts as
     deletions; ids that REF lacks are listed and not scored (exit status 3).
 
-    \b
     Examples:
-      asr score data/manifest.test.jsonl test.nbest.jsonl --alignments 5
       asr score data/manifest.test.jsonl 1.jsonl 2.jsonl --labels greedy,beam --compare greedy
       asr score ref.trn hyp.trn --sclite --json score.json
     """
-    import json
-
-    from asr.files import whole_file
-    from asr.scoring import References, choose_normalizer, read_transcripts, score_system
+    from asr import files, scoring
 
     paths = [*hyp, compare] if compare and compare not in hyp and compare.exists() else list(hyp)
-    source = read_transcripts(ref, format)
-    hypotheses = [read_transcripts(path, format) for path in paths]
+    source = scoring.read_transcripts(ref, format)
+    hypotheses = [scoring.read_transcripts(path, format) for path in paths]
     if source.meta and not any(one.meta for one in hypotheses):
-        console.say(f"warning: {ref} is an n-best file; the references come first, then HYP.")
-    chosen = choose_normalizer(normalizer, hypotheses)
-    references = References.of(source, chosen)
+        say(f"warning: {ref} is an n-best file; the references come first, then HYP.")
+    chosen = scoring.choose_normalizer(normalizer, hypotheses)
+    references = scoring.References.of(source, chosen)
     names = _labels(labels, hypotheses)
     compared = None if compare is None else _find(compare, paths, names)
     systems = [
-        score_system(label, transcripts, references, chosen, sclite)
+        scoring.score_system(label, transcripts, references, chosen, sclite)
         for label, transcripts in zip(names, hypotheses, strict=True)
     ]
-    base = None if compared is None else systems[compared]
-    result = _figures(references, systems, base)
+    result = _figures(references, systems, None if compared is None else systems[compared])
     result |= {"normalizer": chosen.name, "alignment": "sclite" if sclite else "minimal"}
     if trn_folder:
         _write_trn(trn_folder, references, systems)
     if json_file:
-        with whole_file(json_file) as file:
+        with files.whole_file(json_file) as file:
             file.write(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    _print_report(references, systems, result, sclite, alignments)
+    _print_report(references, systems, result, alignments)
     skipped = list(source.skipped)
     for system in systems:
         skipped += [(id, f"not in {ref} ({system.label})") for id in system.figures["surplus"]]
-    console.end_with_skipped(skipped, len(skipped) + len(references.ids))
+    end_with_skipped(skipped, len(skipped) + len(references.ids))
 
 
 def _labels(labels: str | None, hypotheses: list[Transcripts]) -> list[str]:
@@ -131,46 +98,40 @@ def _find(system: Path, paths: list[Path], names: list[str]) -> int:
 
 def _figures(references: References, systems: list[System], base: System | None) -> dict[str, Any]:
     """What --json writes: the first system's figures, all `systems` and their `comparisons`."""
-    result: dict[str, Any] = {**systems[0].figures, "units": references.bootstrap.units}
+    bootstrap = references.bootstrap
+    result: dict[str, Any] = {**systems[0].figures, "units": bootstrap.units}
     if len(systems) > 1:
         result["systems"] = [system.figures for system in systems]
     if base is not None:
-        lengths = base.words[:, :3].sum(axis=1)
         result["comparisons"] = []
         for system in systems:
             if system is not base:
-                pair = references.bootstrap.compare(base.errors, system.errors, lengths)
-                verdict = pair.verdict(base.label, system.label, references.bootstrap.units)
-                result["comparisons"].append(
-                    {"a": base.label, "b": system.label, **pair._asdict(), "verdict": verdict}
-                )
+                pair = bootstrap.compare(base.errors, system.errors, base.words[:, :3].sum(axis=1))
+                verdict = pair.verdict(base.label, system.label, bootstrap.units)
+                one = {"a": base.label, "b": system.label, **pair._asdict(), "verdict": verdict}
+                result["comparisons"].append(one)
     return result
 
 
 def _print_report(
-    references: References,
-    systems: list[System],
-    result: dict[str, Any],
-    sclite: bool,
-    alignments: int,
+    references: References, systems: list[System], result: dict[str, Any], alignments: int
 ) -> None:
     from asr import scoring_report as report
 
     for system in systems:
         _warn(system.figures)
-    words = result["wer"]["words"]
+    sclite = result["alignment"] == "sclite"
     weights = "sclite's weights" if sclite else "minimal edit distance"
+    size = count(len(references.ids), "utterance"), count(result["wer"]["words"], "word")
     parts = [
-        f"{console.count(len(references.ids), 'utterance')}, {console.count(words, 'word')};"
-        f" normaliser {result['normalizer']}; {weights}",
+        f"{', '.join(size)}; normaliser {result['normalizer']}; {weights}",
         report.systems_table(result.get("systems", [result]))
         + f"\n95 % intervals: bootstrap over {result['units']}, 10,000 resamples",
         "\n".join(report.comparison_line(pair) for pair in result.get("comparisons", [])),
     ]
     if len(systems) == 1:
-        parts.append(report.speakers_table(result))
-        parts.append(report.confusions_table(result))
-        parts.append(report.confidence_table(result))
+        tables = report.speakers_table, report.confusions_table, report.confidence_table
+        parts += [table(result) for table in tables]
     for system in systems if alignments else []:
         heading = f"{system.label}\n" if len(systems) > 1 else ""
         parts.append(heading + report.alignments(references, system, alignments, sclite))
@@ -179,36 +140,32 @@ def _print_report(
 
 def _warn(figures: dict[str, Any]) -> None:
     """What a reader of the figures must know."""
-    label, missing = figures["label"], figures["missing"]
+    label, missing, failed = figures["label"], figures["missing"], figures["failed"]
     if figures["tuned_on_this_set"]:
-        console.say(
+        say(
             f"warning: {label}: the LM weights were tuned on this very set; its error rate says"
             " nothing about other recordings. Score a test set."
         )
     if missing:
-        shown = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
-        console.say(
-            f"warning: {label}: no hypothesis for {len(missing)} of"
-            f" {figures['ser']['utterances']} utterances; all their words are deletions: {shown}"
-        )
-    if figures["failed"]:
-        console.say(f"warning: {label}: {figures['failed']} utterances failed in decoding")
+        of = f"{len(missing)} of {figures['ser']['utterances']} utterances"
+        what = f"no hypothesis for {of}; all their words are deletions"
+        say(f"warning: {label}: {what}: {some(missing)}")
+    if failed:
+        say(f"warning: {label}: {failed} utterances failed in decoding")
 
 
 def _write_trn(folder: Path, references: References, systems: list[System]) -> None:
     """ref.trn and hyp.trn, of several systems hyp.LABEL.trn; every id in each."""
+    from asr import formats, hypothesis
     from asr.files import whole_file
-    from asr.formats import write_trn
-    from asr.hypothesis import Hypothesis
 
     files = {"ref.trn": references.texts}
     for system in systems:
-        label = system.label.replace("/", "_")
-        name = "hyp.trn" if len(systems) == 1 else f"hyp.{label}.trn"
-        if name in files:
+        label = "." + system.label.replace("/", "_") if len(systems) > 1 else ""
+        if (name := f"hyp{label}.trn") in files:
             raise InputError(f"two systems would be {name}", "--trn", "Name them by --labels.")
         files[name] = system.texts
     for name, texts in files.items():
-        pairs = zip(references.ids, texts, strict=True)
         with whole_file(folder / name) as file:
-            file.writelines(write_trn(Hypothesis(text), id) for id, text in pairs)
+            for id, text in zip(references.ids, texts, strict=True):
+                file.write(formats.write_trn(hypothesis.Hypothesis(text), id))

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import click
 
 from asr import console
-from asr.commands.lazy import Command
-from asr.commands.options import FILE
+from asr.commands.options import Files, Normalizer, as_command
 from asr.errors import InputError
 from asr.files import cannot_read
 
 
 def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """(where, text) of every line of .txt[.gz] files and every utterance of .jsonl manifests."""
-    import gzip
-
     from asr.data.manifest import Manifest
 
     for path in paths:
         if path.suffix == ".jsonl":
-            for utterance in Manifest.open(path):
-                if utterance.text is not None:
-                    yield f"{path} ({utterance.id})", utterance.text
+            yield from (
+                (f"{path} ({u.id})", u.text) for u in Manifest.open(path) if u.text is not None
+            )
             continue
         number = 0
         try:
@@ -37,45 +36,31 @@ def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
             raise cannot_read(path, error) from error
 
 
-@click.command(cls=Command)
-@click.argument("texts", type=FILE, nargs=-1, required=True)
-@click.option(
-    "--type",
-    "kind",
-    default="char",
-    show_default=True,
-    metavar="char|bpe|unigram|lexicon",
-    help="Characters, sentencepiece's pieces, or the units of a pronunciation lexicon.",
-)
-@click.option("--size", type=click.IntRange(4), help="Pieces altogether (bpe and unigram).")
-@click.option("--normalizer", default="basic", show_default=True, help="none, basic or english.")
-@click.option("-o", "--output", type=FILE, required=True, help="A .json file, or a folder.")
+@as_command
 def command(
-    texts: tuple[Path, ...], kind: str, size: int | None, normalizer: str, output: Path
+    texts: Files,
+    output: Annotated[Path, "A .json file, or a folder.", "-o", "--output"],
+    kind: Annotated[str, "char, bpe, unigram (sentencepiece), lexicon (units).", "--type"] = "char",
+    size: Annotated[int | None, "Pieces altogether (bpe and unigram).", click.IntRange(4)] = None,
+    normalizer: Normalizer = "basic",
 ) -> None:
     """Make a tokenizer from TEXTS: .txt[.gz], .jsonl manifests; with --type lexicon a lexicon.
 
     Normalisers: none leaves the text as it is, basic makes it lower case without punctuation,
-    english keeps a to z and the apostrophe only. All text that the model meets gets the same.
+    english keeps a to z and the apostrophe only.
 
-    \b
-    Examples:
-      asr tokenizer data/manifest.train.jsonl --type char -o chars.json
-      asr tokenizer data/manifest.train.jsonl more.txt --type bpe --size 500 -o bpe.json
-      asr tokenizer cmudict.dict --type lexicon -o phones.json
+    Example: asr tokenizer data/manifest.train.jsonl more.txt --type bpe --size 500 -o bpe.json
     """
+    from asr.lm.lexicon import read_lexicon
     from asr.text.normalize import get_normalizer
     from asr.text.tokenizer import Tokenizer
 
     rules = get_normalizer(normalizer)
     if kind == "lexicon":
-        from asr.lm.lexicon import read_lexicon
-
         if len(texts) > 1:
             raise InputError("--type lexicon takes one lexicon", texts[1], "Join the files.")
-        tokenizer = Tokenizer.train(
-            kind, size=size, normalizer=rules, lexicon=read_lexicon(texts[0])
-        )
+        words = read_lexicon(texts[0])
+        tokenizer = Tokenizer.train(kind, size=size, normalizer=rules, lexicon=words)
     else:
         lines = (text for _, text in console.track(read_texts(texts), "reading"))
         tokenizer = Tokenizer.train(kind, lines, size, rules)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from asr.commands.lazy import Command
-from asr.commands.options import FILE
+from asr.commands.options import File, Text, as_command
 from asr.console import count, end_with_skipped, say
 from asr.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from asr.config import Experiment
     from asr.data.loader import DevSet, TrainingSet
@@ -26,19 +24,16 @@ if TYPE_CHECKING:
     from asr.training.distributed import Group
     from asr.training.loop import Trainer
 
-
 # a row a token
 TOKEN_WEIGHTS = {
     *("ctc.linear.weight", "ctc.linear.bias"),
     *("speller.embedding.weight", "speller.output.weight", "speller.output.bias"),
 }
-
 USUAL = 0.9  # of the utterances trained on are no longer than a model's window
 SHORTEST_WINDOW = 2.0  # seconds
 
 
 def show_options(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """All options of a configuration on stdout, as YAML."""
     if value:
         from asr.config import all_options
 
@@ -46,36 +41,24 @@ def show_options(context: click.Context, parameter: click.Parameter, value: bool
         context.exit()
 
 
-@click.command(cls=Command)
-@click.argument("config", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The experiment folder.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an option.")
-@click.option("--init", type=FILE, help="Start from the weights of this model or experiment.")
-@click.option("--device", help="Same as --set train.device: cpu, cuda or cuda:N.")
-@click.option("--threads", type=int, help="Same as --set train.threads. Default: all cores.")
-@click.option(
-    "--options",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=show_options,
-    help="Print all options of a configuration with their defaults, as YAML.",
-)
+EAGER = {"is_eager": True, "callback": show_options}
+
+
+@as_command
 def command(
     config: Path,
-    output: Path,
-    changes: tuple[str, ...],
-    init: Path | None,
-    device: str | None,
-    threads: int | None,
+    output: Annotated[Path, "The experiment folder.", "-o", "--output"],
+    changes: Annotated[tuple[str, ...], "KEY=VALUE: change an option.", "--set"] = (),
+    init: Annotated[File, "Start from the weights of this model or experiment."] = None,
+    device: Annotated[Text, "Same as --set train.device: cpu, cuda or cuda:N."] = None,
+    threads: Annotated[int | None, "Same as --set train.threads. Default: all cores."] = None,
+    options: Annotated[bool, "Print all options and their defaults, as YAML.", EAGER] = False,
 ) -> None:
     """Train the model that the YAML file CONFIG describes; ends with OUTPUT/model.
 
-    A run that was stopped, however it was, continues when the same command is given again. All
-    options of CONFIG are printed by `asr train --options`; paths in it are relative to it. By
-    torchrun several processes share each batch: the losses are those of one process.
+    A run that was stopped, however it was, continues when the same command is given again. Paths in
+    CONFIG are relative to it. By torchrun several processes share each batch.
 
-    \b
     Examples:
       asr train conf/ctc.yaml -o exp/ctc
       asr train conf/las.yaml -o exp/las --set model.encoder.layers=4 --set train.epochs=20
@@ -108,21 +91,18 @@ def check_folder(folder: Path, experiment: Experiment) -> Path | None:
     """The model of a finished experiment. Raises InputError where `folder` holds another one."""
     from asr.config import differences
 
-    saved = folder / "config.yaml"
-    if not saved.exists():
-        left = folder.iterdir() if folder.exists() else ()
-        if any(path.suffix != ".part" for path in left):  # those a killed run leaves
-            raise InputError(
-                "is neither empty nor an experiment", folder, "Choose another folder with -o."
-            )
-        return None
-    if changed := differences(saved, experiment):
-        raise InputError(
-            f"was begun with another configuration ({'; '.join(changed)})",
-            folder,
-            "Choose another folder with -o, or undo the change to continue.",
-        )
-    return folder / "model" if (folder / "model").exists() else None
+    saved, model = folder / "config.yaml", folder / "model"
+    if saved.exists():
+        if changed := differences(saved, experiment):
+            what = f"was begun with another configuration ({'; '.join(changed)})"
+            remedy = "Choose another folder with -o, or undo the change to continue."
+            raise InputError(what, folder, remedy)
+        return model if model.exists() else None
+    left = folder.iterdir() if folder.exists() else ()
+    if any(path.suffix != ".part" for path in left):  # those a killed run leaves
+        what, remedy = "is neither empty nor an experiment", "Choose another folder with -o."
+        raise InputError(what, folder, remedy)
+    return None
 
 
 def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
@@ -148,10 +128,9 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
         initialise(model, tokenizer, Path(options.init))
     train, dev = open_sets(experiment, tokenizer, model)
     model.window = window_of(train.sampler.durations, model.window)
-    size = sum(p.numel() for p in model.parameters())
     say(
-        f"{size / 1e6:.1f} M parameters, {tokenizer.size} tokens; training on "
-        f"{count(len(train.kept), 'utterance')}, {train.seconds / 3600:.2f} h"
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {tokenizer.size}"
+        f" tokens; training on {count(len(train.kept), 'utterance')}, {train.seconds / 3600:.2f} h"
     )
     if options.precision == "float64":
         model.double()
@@ -180,46 +159,40 @@ def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None
     from asr.files import cannot_write
     from asr.machine import write_machine
 
-    train = trainer.train
+    left_out = trainer.train.left_out
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_experiment(experiment, folder / "config.yaml")  # first: it marks the folder as ours
         trainer.tokenizer.save(folder / "tokenizer")
-        write_left_out(folder, train.left_out + train.unreadable)
+        write_left_out(folder, left_out + trainer.train.unreadable)
         write_machine(folder / "machine.json", experiment.train.device)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    if train.left_out:
-        left_out = count(len(train.left_out), "utterance")
-        say(f"left out {left_out}, listed in {folder / 'skipped.jsonl'}")
+    if left_out:
+        say(f"left out {count(len(left_out), 'utterance')}, listed in {folder / 'skipped.jsonl'}")
 
 
-def find_tokenizer(experiment: Experiment, folder: Path) -> Tokenizer:
-    """The experiment's own when it is continued; else a new one."""
-    from asr.text.tokenizer import Tokenizer
-
-    if (folder / "tokenizer" / "tokenizer.json").exists():
-        return Tokenizer.load(folder / "tokenizer")
-    return new_tokenizer(experiment)
+def write_left_out(folder: Path, left_out: list[tuple[str, str]]) -> None:
+    lines = [json.dumps({"id": i, "reason": r}, ensure_ascii=False) + "\n" for i, r in left_out]
+    (folder / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def new_tokenizer(experiment: Experiment) -> Tokenizer:
-    """The given one, or one made from the training texts."""
+def find_tokenizer(experiment: Experiment, folder: Path | None = None) -> Tokenizer:
+    """That of the experiment in `folder`, the given one, or one made from the training texts."""
     from asr.data.manifest import open_manifests
+    from asr.lm.lexicon import read_lexicon
     from asr.text.normalize import get_normalizer
     from asr.text.tokenizer import Tokenizer
 
     options = experiment.tokenizer
+    if folder and (folder / "tokenizer" / "tokenizer.json").exists():
+        return Tokenizer.load(folder / "tokenizer")
     if options.path:
         return Tokenizer.load(options.path)
-    normalizer = get_normalizer(options.normalizer)
-    lexicon = None
-    if options.lexicon:
-        from asr.lm.lexicon import read_lexicon
-
-        lexicon = read_lexicon(Path(options.lexicon))
+    rules = get_normalizer(options.normalizer)
+    lexicon = read_lexicon(Path(options.lexicon)) if options.lexicon else None
     texts = (u.text for u in open_manifests(experiment.data.train) if u.text)
-    return Tokenizer.train(options.type, texts, options.size, normalizer, lexicon)
+    return Tokenizer.train(options.type, texts, options.size, rules, lexicon)
 
 
 def open_sets(
@@ -230,7 +203,7 @@ def open_sets(
     from asr.data.loader import BatchMaker, DevSet, Fit, TrainingSet
     from asr.data.manifest import open_manifests
 
-    data, seed = experiment.data, experiment.seed
+    data, seed, longest = experiment.data, experiment.seed, experiment.train.max_dev_seconds
     train, dev = open_manifests(data.train), open_manifests(data.dev)
     for part in train.parts:
         if part.split == "test":
@@ -242,7 +215,7 @@ def open_sets(
     varied, plain = (BatchMaker(tokenizer, audio, seed, fit, options) for options in (data, None))
     return (
         TrainingSet(train, varied, train.durations),
-        DevSet(dev, plain, dev.durations, data, experiment.train.max_dev_seconds),
+        DevSet(dev, plain, dev.durations, data, longest),
     )
 
 
@@ -254,11 +227,8 @@ def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
     """
     import torch
 
-    from asr.models.recognizer import Recognizer as Saved
-    from asr.text.tokenizer import Tokenizer as SavedTokenizer
-
     source = source / "model" if (source / "model").is_dir() else source
-    saved, pieces = Saved.load(source), SavedTokenizer.load(source).pieces
+    saved, pieces = model.load(source), tokenizer.load(source).pieces
     if saved.options.sample_rate != model.options.sample_rate:
         what = f"its sample rate is {saved.options.sample_rate} Hz, not {model.options.sample_rate}"
         raise InputError(what, source, "Set model.sample_rate to it; audio is converted.")
@@ -273,23 +243,10 @@ def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
                 weights[name] = own[name].index_copy(0, torch.tensor(here), weights[name][there])
     left = [n for n, w in own.items() if n not in weights or weights[n].shape != w.shape]
     taken = {n: w for n, w in weights.items() if n in own and n not in left}
-    if all(2 * size_of(taken) < size_of(all_of) for all_of in (weights, own)):
-        raise InputError(
-            f"is another model: {len(taken)} of its {len(weights)} weights would be taken",
-            source,
-            "Copy `model:` from its config.yaml into the configuration.",
-        )
+    sizes = [sum(w.numel() for w in those.values()) for those in (taken, weights, own)]
+    if 2 * sizes[0] < min(sizes[1:]):
+        what = f"is another model: {len(taken)} of its {len(weights)} weights would be taken"
+        raise InputError(what, source, "Copy `model:` from its config.yaml into the configuration.")
     model.load_state_dict(taken, False)
     model.window = saved.window
     say(f"weights from {source}" + (f"; new ones: {', '.join(left)}" if left else ""))
-
-
-def size_of(weights: Mapping[str, Tensor]) -> int:
-    return sum(w.numel() for w in weights.values())
-
-
-def write_left_out(folder: Path, left_out: list[tuple[str, str]]) -> None:
-    import json
-
-    lines = [json.dumps({"id": i, "reason": r}, ensure_ascii=False) + "\n" for i, r in left_out]
-    (folder / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -10,18 +10,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 
 import click
 
-from asr.commands.lazy import Command
 from asr.commands.options import (
-    FILE,
+    File,
+    Files,
     SearchArguments,
-    machine_options,
+    as_command,
     open_transcriber,
-    search_options,
 )
 from asr.console import compiling, count, end_with_skipped, progress, say
 from asr.errors import InputError, nearest
@@ -29,51 +29,31 @@ from asr.errors import InputError, nearest
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from asr.data.segment import Place
     from asr.decoding.recording import Event, Journal
     from asr.hypothesis import Hypothesis
     from asr.transcriber import Transcriber
 
+VAD = Literal["silero"] | None
 STDIN = Path("-")
+PARTLY = ". What comes before is transcribed"
 
 
-@click.command(cls=Command)
-@click.argument("model", type=FILE)
-@click.argument("files", type=FILE, nargs=-1, required=True)
-@click.option(
-    "-f",
-    "--format",
-    "formats",
-    default="txt",
-    show_default=True,
-    help="One or more of txt, srt, vtt, json, ctm, trn, tsv (labels for Audacity), kaldi.",
-)
-@click.option("-o", "--output", type=FILE, help="Folder for the files; without it all is printed.")
-@click.option(
-    "--vad", type=click.Choice(["silero"]), help="Find speech by a network: slower; for loud noise."
-)
-@search_options
-@machine_options
+@as_command
 def command(
     model: Path,
-    files: tuple[Path, ...],
-    formats: str,
-    output: Path | None,
-    vad: str | None,
-    device: str,
-    threads: int | None,
+    files: Files,
+    formats: Annotated[str, "txt,srt,vtt,json,ctm,trn,tsv,kaldi.", "-f", "--format"] = "txt",
+    output: Annotated[File, "Folder; without it all is printed.", "-o", "--output"] = None,
+    vad: Annotated[VAD, "Find speech by a network: slower; for loud noise."] = None,
     **arguments: Unpack[SearchArguments],
 ) -> None:
     """Transcribe FILES of any length with a model or experiment folder MODEL.
 
     Audio and video of any kind that soundfile or ffmpeg reads; `-` is standard input. With -o,
     each file x.wav gives x.txt, x.srt, ... in that folder, and after Ctrl-C the same command
-    continues where it was. A file that cannot be read (to its end) is listed (exit status 3). By
-    torchrun several processes share the files.
+    continues where it was. By torchrun several processes share the files.
 
-    \b
     Examples:
-      asr transcribe exp/ctc talk.wav
       asr transcribe exp/ctc lecture.mp4 -f srt,json -o out/ --lm word.lm --weights WEIGHTS.json
       curl -s https://example.org/talk.mp3 | asr transcribe exp/ctc -
     """
@@ -81,6 +61,7 @@ def command(
     from asr.decoding.recording import Journal
     from asr.formats import WRITERS
     from asr.models.folder import model_folder, model_hash
+    from asr.training.distributed import joined
 
     names = [name.strip().lstrip(".") for name in formats.split(",")]
     for name in names:
@@ -88,50 +69,28 @@ def command(
             raise InputError(f"no format '{name}'", "--format", nearest(name, WRITERS))
     if output is None and len(names) > 1:
         raise InputError("several formats need a folder", "--format", "Give it by -o FOLDER.")
-    from asr.training.distributed import joined
-
     files = tuple(dict.fromkeys(files))
     with joined() as group:
         if group.size > 1 and (output is None or STDIN in files):
             raise click.UsageError("several processes need -o FOLDER, and no standard input")
         check_output(files, output)
-        check_usable(missing(files), files)
-        transcriber = open_transcriber(model, device, threads, 1, arguments, vad)
+        transcriber = open_transcriber(model, arguments, vad=vad)
         with compiling():
             transcriber.warm_up()
         search = describe_search(transcriber.fusion, transcriber.lms)
-        share = files[group.rank :: group.size]
         # whatever the files are: the same command with one more of them continues, too
         process = [group.rank, group.size]
         command = [model_hash(model_folder(model)), search, arguments, names, process, vad]
+        share = files[group.rank :: group.size]
         with standard_input(share) as paths, Journal(output, command) as journal:
-            found = transcribe(transcriber, paths, names, output, journal)
-            unusable, broken = (group.union(kind) for kind in found)
-        check_usable(unusable, files)
+            skipped = group.union(transcribe(transcriber, paths, names, output, journal))
+        if sum(not reason.endswith(PARTLY) for _, reason in skipped) == len(files):
+            what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
+            raise InputError(f"none of the files can be used: {what}")
         if group.leader:
-            skipped = unusable + broken
-            skipped.sort(key=lambda item: files.index(Path(item[0])))
+            order = {str(file): number for number, file in enumerate(files)}
+            skipped.sort(key=lambda item: order[item[0]])
             end_with_skipped(skipped, len(files), "file")
-
-
-def missing(files: Sequence[Path]) -> list[tuple[str, str]]:
-    """The files that are not there, each with the reason: known before a model is loaded."""
-    from asr.data.manifest import split_audio
-
-    found: list[tuple[str, str]] = []
-    for file in files:
-        try:
-            if file != STDIN:
-                os.stat(split_audio(str(file))[0])
-        except OSError as error:
-            found.append((str(file), f"cannot be opened ({error.strerror}). Correct the path"))
-    return found
-
-
-def check_usable(skipped: Sequence[tuple[str, str]], files: Sequence[Path]) -> None:
-    if len(skipped) == len(files):
-        what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-        raise InputError(f"none of the files can be used: {what}")
 
 
 def check_output(files: Sequence[Path], output: Path | None) -> None:
@@ -142,18 +101,15 @@ def check_output(files: Sequence[Path], output: Path | None) -> None:
         return
     taken: dict[str, Path] = {}
     for file in files:
-        if taken.setdefault(stem(file), file) != file:
-            raise InputError(
-                f"would be written over the outputs of {taken[stem(file)]}",
-                file,
-                "Transcribe files of the same name into different folders.",
-            )
+        if (other := taken.setdefault(stem(file), file)) != file:
+            what = f"would be written over the outputs of {other}"
+            remedy = "Transcribe files of the same name into different folders."
+            raise InputError(what, file, remedy)
     if output.exists() and not output.is_dir():
         raise InputError("is not a folder", output, "-o takes the folder for the files.")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
+        tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
         raise cannot_write(output, error) from error
 
@@ -180,9 +136,8 @@ def transcribe(
     formats: Sequence[str],
     output: Path | None,
     journal: Journal,
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Transcribe the files that are not done. Those of which there is nothing, each with its
-    reason, and those that break off, whose beginning is written.
+) -> list[tuple[str, str]]:
+    """Transcribe the files that are not done; those that cannot be used, or break off, with why.
 
     paths: what was given and the file to read.
     """
@@ -190,16 +145,16 @@ def transcribe(
     places = [journal[name].place for name in todo]
     if len(todo) < len(paths) or any(place.sample for place in places):
         say(f"continuing: {len(paths) - len(todo):,} of {count(len(paths), 'file')} done already")
-    unusable: list[tuple[str, str]] = []
-    broken: list[tuple[str, str]] = []
+    skipped: list[tuple[str, str]] = []
     with progress(counted=False) as bar:
-        meter = Meter(bar, transcriber.sample_rate, [paths[name] for name in todo], places)
-        recordings = map(transcriber.recording, (paths[name] for name in todo), places)
-        begun: Path | None = None
+        begun = [place.sample / transcriber.sample_rate for place in places]
+        meter = Meter(bar, [paths[name] for name in todo], begun)
+        recordings = map(transcriber.recording, meter.paths, places)
+        stopped: Path | None = None  # where Ctrl-C would stop
         try:
             for event in transcriber.decode_recordings(recordings):
                 name = todo[event.number]
-                begun = name if event.part is not None else None
+                stopped = name if event.part else None
                 meter.advance(event)
                 transcript = journal[name]
                 if event.part is None and (event.error is None or transcript.parts):
@@ -208,21 +163,19 @@ def transcribe(
                     journal.add(name, event.part)
                     continue
                 reason = str(event.error).removeprefix(f"{paths[name]}: ")
-                if transcript.parts:
-                    reason += ". What comes before is transcribed"
-                (broken if transcript.parts else unusable).append((str(name), reason))
+                skipped.append((str(name), reason + PARTLY * bool(transcript.parts)))
         except KeyboardInterrupt:
             if not meter.audio:
                 say("nothing is decoded yet")
             elif output is not None:
                 say(f"{meter} are kept: the same command continues")
-            elif begun:
-                write(journal[begun].hypothesis(), begun, paths[begun], formats, output)
+            elif stopped:
+                write(journal[stopped].hypothesis(), stopped, paths[stopped], formats, output)
             raise
-    if len(unusable) < len(paths):
-        done = len(paths) - len(unusable) - len(broken)
+    if meter.audio or len(skipped) < len(paths):
+        done = len(paths) - len(skipped)
         say(f"{done:,} of {count(len(paths), 'file')} transcribed; {meter}")
-    return unusable, broken
+    return skipped
 
 
 def write(
@@ -243,43 +196,33 @@ def write(
             content = SUBTITLES[name](hypothesis, id, duration(source))
         else:
             content = WRITERS[name](hypothesis, id)
-        if output is None:
-            line = shown.translate({9: r"\t", 10: r"\n", 13: r"\r"})
-            click.echo(f"{line}\t{content}" if name == "txt" else content, nl=False)
-        else:
+        if output:
             with whole_file(output / f"{stem(file)}.{name}") as stream:
                 stream.write(content)
+        else:
+            line = shown.translate({9: r"\t", 10: r"\n", 13: r"\r"})
+            click.echo(f"{line}\t{content}" if name == "txt" else content, nl=False)
 
 
 class Meter:
-    """Progress, in bytes: the sizes of all files are known at once, their lengths are not."""
+    """Progress in files and, where its length is known, in parts of one."""
 
-    def __init__(
-        self, bar: Progress, rate: int, paths: Sequence[Path], places: Sequence[Place]
-    ) -> None:
-        self.bar, self.paths = bar, paths
-        self.begun = [place.sample / rate for place in places]  # seconds done in an earlier run
-        self.sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
-        self.task = bar.add_task("transcribing", total=sum(self.sizes), note="")
-        self.started = time.perf_counter()
-        self.number, self.length = -1, 0.0  # the file that is being read, and its seconds
-        self.position = 0.0  # seconds of it that are done
-        self.audio, self.bytes = 0.0, 0  # done in this run; of the files before
-
-    def advance(self, event: Event) -> None:
+    def __init__(self, bar: Progress, paths: Sequence[Path], begun: list[float]) -> None:
         from asr.data.audio import duration
 
-        if event.number != self.number:
-            self.number, self.position = event.number, self.begun[event.number]
-            show = event.part is not None and not self.bar.disable
-            self.length = (duration(self.paths[event.number]) or 0.0) if show else 0.0
-        size, done = self.sizes[event.number], 1.0
-        if event.part is not None:
-            self.audio += event.part.end - self.position
-            self.position = event.part.end
-            done = min(self.position / self.length, 1.0) if self.length else 0.0
-        self.bar.update(self.task, completed=self.bytes + done * size, note=str(self))
-        self.bytes += size if event.part is None else 0
+        self.bar, self.paths, self.length = bar, paths, cache(duration)
+        self.reached = begun  # seconds of each file
+        self.audio, self.started = 0.0, time.perf_counter()  # seconds done in this run
+        self.task = bar.add_task("transcribing", total=len(paths), note="")
+
+    def advance(self, event: Event) -> None:
+        number, part, done = event.number, event.part, 1.0
+        if part:
+            self.audio += part.end - self.reached[number]
+            self.reached[number] = part.end
+            length = None if self.bar.disable else self.length(self.paths[number])
+            done = min(part.end / length, 1.0) if length else 0.0
+        self.bar.update(self.task, completed=number + done, note=str(self))
 
     def __str__(self) -> str:
         speed = self.audio / (time.perf_counter() - self.started)

@@ -47,6 +47,7 @@ CURVES = (
 LENGTHS = (0, 1, 3, 5, 8, 12, 20, 40)  # words
 MOST_GROUPS = 12  # values of a key that makes groups
 MOST_CONFUSIONS = 100
+MOST_UTTERANCES = 1000
 
 
 class Experiment:
@@ -295,6 +296,18 @@ def confusion_table(test: TestSet) -> Table:
     header = ["kind", "word", *(system.label for system in test.systems)]
     rest = len(ranked) - len(rows)
     return Table("Confusions", header, rows, f"And {rest:,} rarer ones." if rest else "")
+
+
+def utterance_table(test: TestSet) -> Table:
+    """Every utterance as the leader heard it, those with most errors first."""
+    said, leader = test.references, test.leader
+    rows: Rows = []
+    for row in np.argsort(-leader.errors, kind="stable")[:MOST_UTTERANCES].tolist():
+        numbers = count(int(leader.errors[row])), count(int(test.lengths[row]))
+        rows.append([said.ids[row], said.speakers[row], *numbers, said.texts[row]])
+        rows[-1].append(leader.texts[row])
+    note = f"As heard by {leader.label}, at most {MOST_UTTERANCES:,}, those with most errors first."
+    return Table("Utterances", ["id", "speaker", "errors", "words", "said", "heard"], rows, note)
 
 
 def choose(test: TestSet, number: int) -> dict[int, str]:

@@ -16,10 +16,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_words_are_looked_up_or_spelt(tmp_path: Path, run_asr: Run) -> None:
     (tmp_path / "dict").write_text("READ R EH1 D # past\nread(2) R IY1 D\nread(3) R IY0 D\nx K S\n")
-    (tmp_path / "a.txt").write_text("Read, zyx!\nread zyx read\nrare\n")
+    (tmp_path / "a.txt").write_text("Read, zyx!\nread zyx read\n")
     out = tmp_path / "lexicon.txt"
     done = run_asr("prepare", "lexicon", tmp_path / "a.txt", "--dictionary", tmp_path / "dict",
-                   "--often", 2, "-o", out)  # fmt: skip
+                   "-o", out)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert out.read_text() == "read R EH D\nread(2) R IY D\nzyx z y x\n"
     assert "2 words, 1 of them spelt by their letters" in done.stderr

@@ -154,15 +154,12 @@ def test_tokenizer_and_model(good: list[Utterance], tmp_path: Path, run_asr: Run
     write_manifest(path, good)
     assert run_asr("check", path, "--model", tmp_path / "model").returncode == 0
     write_manifest(path, [*good, short, odd])
-    done = run_asr("check", path, "--tokenizer", tmp_path / "model")
+    done = run_asr("check", path, "--model", tmp_path / "model")
     assert done.returncode == 3
     assert "characters outside the tokenizer (1)\n  odd: ü ж in: good MÜRNING, Ж" in done.stdout
-    assert "short" not in done.stdout
-    done = run_asr("check", path, "--model", tmp_path / "model")
     frames = model.output_lengths(RATE // 5)
     needed = len("good morning good night") + 2  # "oo" twice: a blank between
     assert f"  short: {frames} frames available, {needed} needed: Good morn" in done.stdout
-    assert "odd: ü ж in" in done.stdout
     # of a configuration the tokenizer is that of its own training texts
     config = tmp_path / "my.yaml"
     sets = "{train: [manifest.train.jsonl], dev: [manifest.train.jsonl]}"
