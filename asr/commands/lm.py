@@ -24,8 +24,10 @@ def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
     from asr.text.tokenizer import Tokenizer
 
     if (unit == "token") != bool(tokenizer):
-        what = "words need no tokenizer" if tokenizer else "tokens need a tokenizer"
-        raise InputError(what, "--tokenizer", "Give it with --unit token, and only then.")
+        if tokenizer:
+            raise InputError("words need no tokenizer", "--tokenizer", "Leave it away.")
+        remedy = "Give the model or experiment whose tokens they are."
+        raise InputError("tokens need a tokenizer", "--tokenizer", remedy)
     if tokenizer is None:
         return Units(get_normalizer(normalizer or "basic"))
     loaded = Tokenizer.load(tokenizer)
