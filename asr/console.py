@@ -13,6 +13,7 @@ from rich import progress as rich
 from rich.console import Console
 
 Item = TypeVar("Item")
+Skipped = list[tuple[str, str]]  # what was skipped, and why
 MISTAKE, SKIPPED, INTERRUPTED = 2, 3, 130
 
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -79,7 +80,7 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
 
 
 def end_with_skipped(
-    skipped: Sequence[tuple[str, str]], of: int, what: str = "utterance", most: int | None = None
+    skipped: Skipped, of: int, what: str = "utterance", most: int | None = None
 ) -> None:
     """List skipped items (`most` of them) with their reasons and exit with status 3; nothing
     skipped: return."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from asr.commands.options import Device, File, Threads, as_command
-from asr.console import count, end_with_skipped, say, track
+from asr.console import Skipped, count, end_with_skipped, say, track
 from asr.errors import InputError
 
 PICTURES = 10
@@ -37,7 +37,7 @@ def command(
     machine.use_machine(threads)
     utterances = Manifest.open(manifest)
     transcriber = loading.load(model, head="ctc", device=device, threads=threads)
-    skipped: list[tuple[str, str]] = []
+    skipped: Skipped = []
     shares: list[float] = []  # of steps forward, an utterance
     with files.whole_file(output) as file:
         for utterance in track(utterances, "aligning"):

@@ -13,21 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import click
 
-from asr.commands.options import (
-    File,
-    SearchArguments,
-    as_command,
-    open_transcriber,
-)
-from asr.console import Stopwatch, compiling, end_with_skipped, say, some, track
+from asr.commands.options import File, SearchArguments, as_command, open_transcriber
+from asr.console import Skipped, Stopwatch, compiling, end_with_skipped, say, some, track
 from asr.errors import InputError
+from asr.hypothesis import NBest, merge_nbest, write_nbest
 
 if TYPE_CHECKING:
     from asr.data.manifest import Manifest
     from asr.decoding.fusion import Fusion
     from asr.decoding.options import SearchOptions
     from asr.decoding.weights import LanguageModels
-    from asr.hypothesis import NBest
     from asr.outputs import Outputs
     from asr.training.distributed import Group
     from asr.transcriber import Transcriber
@@ -57,19 +52,16 @@ def command(
       asr decode outputs.npz --tokens tokens.txt -o test.jsonl --lm word.arpa --lm-weight 0.8
     """
     if model.suffix == ".npz":
-        if manifest is not None or save_outputs is not None:
-            raise click.UsageError("an OUTPUTS.npz takes neither MANIFEST nor --save-outputs")
-        if tokens is None:
-            raise click.UsageError("an OUTPUTS.npz needs --tokens tokens.txt")
+        if manifest or save_outputs or not tokens:
+            what = "an OUTPUTS.npz needs --tokens, and takes neither MANIFEST nor --save-outputs"
+            raise click.UsageError(what)
         if arguments["device"] != "cpu" or arguments["head"] not in (None, "ctc"):
             what = "an OUTPUTS.npz is of a CTC head and decoded on the CPU"
             raise click.UsageError(f"{what}: leave out --head and --device")
         decode_file(model, tokens, output, nbest, frame_shift, arguments)
         return
-    if manifest is None:
-        raise click.UsageError("Missing argument 'MANIFEST'")
-    if tokens is not None:
-        raise click.UsageError("--tokens goes with an OUTPUTS.npz")
+    if manifest is None or tokens is not None:
+        raise click.UsageError("a model needs a MANIFEST, an OUTPUTS.npz needs --tokens")
     from asr.data.manifest import Manifest
     from asr.training.distributed import joined
 
@@ -128,12 +120,10 @@ def write_list(
     watch: Stopwatch,
     whole: Manifest | Outputs,
     group: Group | None = None,
-) -> list[tuple[str, str]]:
+) -> Skipped:
     """Write the n-best file of all processes; the utterances that are skipped, each with the
     reason. Raises InputError where these are all there are, and writes nothing."""
-    from asr.hypothesis import merge_nbest, write_nbest
-
-    skipped: list[tuple[str, str]] = []
+    skipped: Skipped = []
 
     def check_any() -> None:
         if len(skipped) == len(whole):
@@ -154,16 +144,15 @@ def write_list(
     write_nbest(part, meta, checked())
     skipped = group.union(skipped)
     check_any()
-    watches = group.gather(watch)
+    watches, parts = group.gather(watch), group.gather(part)
     watch.audio_seconds = sum(each.audio_seconds for each in watches)
     watch.decode_seconds = max(each.decode_seconds for each in watches)
-    parts = group.gather(part)
     if group.leader:
         merge_nbest(output, meta | asdict(watch), parts)
     return skipped
 
 
-def end(number: int, output: Path, watch: Stopwatch, skipped: list[tuple[str, str]]) -> None:
+def end(number: int, output: Path, watch: Stopwatch, skipped: Skipped) -> None:
     took, audio = watch.decode_seconds, watch.audio_seconds
     factor = f", real-time factor {took / audio:.4f}" if audio else ""
     say(f"{number} utterances decoded in {took:.1f} s{factor} -> {output}")
@@ -202,7 +191,6 @@ def decode_file(
 
     from asr.confidence import annotate
     from asr.decoding.ctc_search import search
-    from asr.hypothesis import NBest
     from asr.outputs import Outputs
 
     if not 0 < shift < math.inf:

@@ -10,6 +10,7 @@ import click
 from asr import console
 from asr.commands.options import File, Files, Text, Unit, as_command
 from asr.errors import InputError
+from asr.text.normalize import check_same, get_normalizer
 
 if TYPE_CHECKING:
     from asr.lm.train import Units
@@ -20,16 +21,15 @@ SHOWN = 10  # lines left out that are listed
 def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
     """How text becomes units; a tokenizer brings its own normaliser."""
     from asr.lm.train import Units
-    from asr.text.normalize import check_same, get_normalizer
     from asr.text.tokenizer import Tokenizer
 
-    if unit == "token" and tokenizer is None:
+    if (unit == "token") != bool(tokenizer):
+        if tokenizer:
+            raise InputError("words need no tokenizer", "--tokenizer", "Leave it away.")
         remedy = "Give the model or experiment whose tokens they are."
         raise InputError("tokens need a tokenizer", "--tokenizer", remedy)
     if tokenizer is None:
         return Units(get_normalizer(normalizer or "basic"))
-    if unit == "word":
-        raise InputError("words need no tokenizer", "--tokenizer", "Leave it away.")
     loaded = Tokenizer.load(tokenizer)
     if normalizer is not None:
         check_same(loaded.normalizer, get_normalizer(normalizer), str(tokenizer), "--normalizer")
@@ -87,7 +87,6 @@ def score(
 
     from asr.commands.tokenizer import read_texts
     from asr.lm.ngram import UNK, NGram
-    from asr.text.normalize import check_same
 
     model = NGram.open(lm, lm_unit)
     own = model.normalizer.name if model.normalizer else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 import click
 
 from asr.commands.options import File, Files, Normalizer, Text, as_command
-from asr.console import count, end_with_skipped, progress, say, some, track
+from asr.console import Skipped, count, end_with_skipped, progress, say, some, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.data.manifest import Utterance
+
+    Importer = Callable[[Path, Skipped], Iterable[Utterance]]
 
 FRACTION = click.FloatRange(0, 1, max_open=True)
 SHARE = "Share for manifest.{}.jsonl: whole speakers where there are enough."
@@ -25,38 +28,42 @@ Output = Annotated[Path, "Folder of the manifests.", "-o", "--output", {"require
 
 class Sets(TypedDict):
     output: Output
-    name: Annotated[str, "The set (or what --dev, --test leave). [train]", {"default": "train"}]
+    name: Annotated[str, "The set (or what --dev, --test leave).", {"default": "train"}]
     dev: Annotated[float, SHARE.format("dev"), FRACTION, {"default": 0.0}]
     test: Annotated[float, SHARE.format("test"), FRACTION, {"default": 0.0}]
 
 
-def write_sets(
-    source: Path,
-    importer: Callable[[Path, list[tuple[str, str]]], Iterable[Utterance]],
-    output: Path,
-    name: str,
-    dev: float,
-    test: float,
-) -> None:
+def write_sets(source: Path, importer: Importer, sets: Sets) -> None:
     """Import, measure, split and write; end with status 3 if anything was skipped."""
     from asr.data.corpora.common import measured, split_utterances
 
-    fractions = {key: value for key, value in (("dev", dev), ("test", test)) if value}
+    name, shares = sets["name"], (("dev", sets["dev"]), ("test", sets["test"]))
+    fractions = {key: value for key, value in shares if value}
     if not re.fullmatch(r"\w[\w.-]*", name) or name in fractions:
         what = f"'{name}' is no name of a set beside {', '.join(fractions) or 'others'}"
         raise InputError(what, "--name", "Give another one.")
-    skipped: list[tuple[str, str]] = []
+    skipped: Skipped = []
     good = list(track(measured(importer(source, skipped), skipped), "reading"))
     if not good:
         reason = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         raise InputError(f"no usable utterance{reason}", source, "Nothing was written.")
-    write(split_utterances(good, fractions, name), output)
+    parts = split_utterances(good, fractions, name)
+    write(parts, sets["output"])
+    for key, fraction in fractions.items():
+        if (got := len(parts[key]) / len(good)) > 1.5 * fraction + 1 / len(good):
+            say(f"warning: {key} got {got:.0%}, not {fraction:.0%}: it takes whole speakers")
     end_with_skipped(skipped, len(good) + len(skipped))
 
 
 def write(sets: dict[str, list[Utterance]], output: Path) -> None:
-    from asr.data.manifest import write_manifest
+    from asr.data.manifest import Manifest, write_manifest
 
+    written = {output / f"manifest.{name}.jsonl" for name in sets}
+    ids = {u.id for utterances in sets.values() for u in utterances}
+    for old in sorted({*output.glob("manifest.*.jsonl")} - written):
+        with suppress(InputError):  # a broken one is no hindrance
+            if both := sum(u.id in ids for u in Manifest.open(old)):
+                say(f"warning: {old}, from before, holds {both} of these utterances: remove it")
     for name, utterances in sets.items():
         path = output / f"manifest.{name}.jsonl"
         write_manifest(path, utterances)
@@ -79,7 +86,7 @@ def folder(folder: Path, **sets: Unpack[Sets]) -> None:
     """
     from asr.data.corpora.folder import import_folder
 
-    write_sets(folder, import_folder, **sets)
+    write_sets(folder, import_folder, sets)
 
 
 @as_command
@@ -100,7 +107,7 @@ def csv(
 
     columns = {"audio": audio_column, "text": text_column, "speaker": speaker_column}
     named = {key: value for key, value in (columns | {"id": id_column}).items() if value}
-    write_sets(file, partial(import_table, columns=named, audio_folder=audio_folder), **sets)
+    write_sets(file, partial(import_table, columns=named, audio_folder=audio_folder), sets)
 
 
 @as_command
@@ -111,7 +118,7 @@ def kaldi(folder: Path, **sets: Unpack[Sets]) -> None:
     """
     from asr.data.corpora.kaldi import import_kaldi
 
-    write_sets(folder, import_kaldi, **sets)
+    write_sets(folder, import_kaldi, sets)
 
 
 @as_command
@@ -155,7 +162,7 @@ def fsdd(
             )
     elif not source.is_dir():
         raise InputError("no such folder", source, "--download fetches the corpus to it")
-    skipped: list[tuple[str, str]] = []
+    skipped: Skipped = []
     sets = {name: list(measured(us, skipped)) for name, us in fsdd.import_fsdd(source).items()}
     write(sets, output)
     for name, recordings in sets.items() if strings else ():

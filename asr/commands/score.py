@@ -11,6 +11,9 @@ import click
 from asr.commands.options import File, Files, Text, as_command
 from asr.console import count, end_with_skipped, say, some
 from asr.errors import InputError, nearest
+from asr.files import whole_file
+from asr.formats import write_trn
+from asr.hypothesis import Hypothesis
 
 if TYPE_CHECKING:
     from asr.scoring import References, System, Transcripts
@@ -40,7 +43,7 @@ def command(
       asr score data/manifest.test.jsonl 1.jsonl 2.jsonl --labels greedy,beam --compare greedy
       asr score ref.trn hyp.trn --sclite --json score.json
     """
-    from asr import files, scoring
+    from asr import scoring
 
     paths = [*hyp, compare] if compare and compare not in hyp and compare.exists() else list(hyp)
     source = scoring.read_transcripts(ref, format)
@@ -60,7 +63,7 @@ def command(
     if trn_folder:
         _write_trn(trn_folder, references, systems)
     if json_file:
-        with files.whole_file(json_file) as file:
+        with whole_file(json_file) as file:
             file.write(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     _print_report(references, systems, result, alignments)
     skipped = list(source.skipped)
@@ -87,7 +90,7 @@ def _labels(labels: str | None, hypotheses: list[Transcripts]) -> list[str]:
 
 
 def _find(system: Path, paths: list[Path], names: list[str]) -> int:
-    """The place of a system that is named by its file or its label, beside at least one other."""
+    """The place of a system that is named by its file or its label."""
     if system not in paths and str(system) not in names:
         what = f"'{system}' is neither a file nor the label of a system"
         raise InputError(what, "--compare", nearest(str(system), names))
@@ -156,9 +159,6 @@ def _warn(figures: dict[str, Any]) -> None:
 
 def _write_trn(folder: Path, references: References, systems: list[System]) -> None:
     """ref.trn and hyp.trn, of several systems hyp.LABEL.trn; every id in each."""
-    from asr import formats, hypothesis
-    from asr.files import whole_file
-
     files = {"ref.trn": references.texts}
     for system in systems:
         label = "." + system.label.replace("/", "_") if len(systems) > 1 else ""
@@ -168,4 +168,4 @@ def _write_trn(folder: Path, references: References, systems: list[System]) -> N
     for name, texts in files.items():
         with whole_file(folder / name) as file:
             for id, text in zip(references.ids, texts, strict=True):
-                file.write(formats.write_trn(hypothesis.Hypothesis(text), id))
+                file.write(write_trn(Hypothesis(text), id))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from asr.commands.options import File, Text, as_command
-from asr.console import count, end_with_skipped, say
+from asr.console import Skipped, count, end_with_skipped, say
 from asr.errors import InputError
+from asr.files import cannot_write, locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,6 @@ def command(
       asr train --options > conf/new.yaml
     """
     from asr.config import load_experiment
-    from asr.files import locked
     from asr.training.distributed import joined
 
     shortcuts = {"train.init": init, "train.device": device, "train.threads": threads}
@@ -156,7 +156,6 @@ def window_of(durations: NDArray[np.float32], before: float | None) -> float:
 
 def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
     from asr.config import save_experiment
-    from asr.files import cannot_write
     from asr.machine import write_machine
 
     left_out = trainer.train.left_out
@@ -172,7 +171,7 @@ def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None
         say(f"left out {count(len(left_out), 'utterance')}, listed in {folder / 'skipped.jsonl'}")
 
 
-def write_left_out(folder: Path, left_out: list[tuple[str, str]]) -> None:
+def write_left_out(folder: Path, left_out: Skipped) -> None:
     lines = [json.dumps({"id": i, "reason": r}, ensure_ascii=False) + "\n" for i, r in left_out]
     (folder / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")
 

@@ -16,21 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 
 import click
 
-from asr.commands.options import (
-    File,
-    Files,
-    SearchArguments,
-    as_command,
-    open_transcriber,
-)
-from asr.console import compiling, count, end_with_skipped, progress, say
+from asr.commands.options import File, Files, SearchArguments, as_command, open_transcriber
+from asr.console import Skipped, compiling, count, end_with_skipped, progress, say
 from asr.errors import InputError, nearest
+from asr.files import cannot_write, whole_file
+from asr.formats import SUBTITLES, WRITERS
+from asr.hypothesis import Hypothesis
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from asr.decoding.recording import Event, Journal
-    from asr.hypothesis import Hypothesis
     from asr.transcriber import Transcriber
 
 VAD = Literal["silero"] | None
@@ -59,7 +55,6 @@ def command(
     """
     from asr.commands.decode import describe_search
     from asr.decoding.recording import Journal
-    from asr.formats import WRITERS
     from asr.models.folder import model_folder, model_hash
     from asr.training.distributed import joined
 
@@ -95,8 +90,6 @@ def command(
 
 def check_output(files: Sequence[Path], output: Path | None) -> None:
     """InputError where the folder cannot be written, or two files would get the same name there."""
-    from asr.files import cannot_write
-
     if output is None:
         return
     taken: dict[str, Path] = {}
@@ -131,12 +124,8 @@ def standard_input(files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def transcribe(
-    transcriber: Transcriber,
-    paths: dict[Path, Path],
-    formats: Sequence[str],
-    output: Path | None,
-    journal: Journal,
-) -> list[tuple[str, str]]:
+    model: Transcriber, paths: dict[Path, Path], names: list[str], output: File, journal: Journal
+) -> Skipped:
     """Transcribe the files that are not done; those that cannot be used, or break off, with why.
 
     paths: what was given and the file to read.
@@ -145,20 +134,20 @@ def transcribe(
     places = [journal[name].place for name in todo]
     if len(todo) < len(paths) or any(place.sample for place in places):
         say(f"continuing: {len(paths) - len(todo):,} of {count(len(paths), 'file')} done already")
-    skipped: list[tuple[str, str]] = []
+    skipped: Skipped = []
     with progress(counted=False) as bar:
-        begun = [place.sample / transcriber.sample_rate for place in places]
+        begun = [place.sample / model.sample_rate for place in places]
         meter = Meter(bar, [paths[name] for name in todo], begun)
-        recordings = map(transcriber.recording, meter.paths, places)
+        recordings = map(model.recording, meter.paths, places)
         stopped: Path | None = None  # where Ctrl-C would stop
         try:
-            for event in transcriber.decode_recordings(recordings):
+            for event in model.decode_recordings(recordings):
                 name = todo[event.number]
                 stopped = name if event.part else None
                 meter.advance(event)
                 transcript = journal[name]
                 if event.part is None and (event.error is None or transcript.parts):
-                    write(transcript.hypothesis(), name, paths[name], formats, output)
+                    write(transcript.hypothesis(), name, paths[name], names, output)
                 if event.error is None:
                     journal.add(name, event.part)
                     continue
@@ -170,7 +159,7 @@ def transcribe(
             elif output is not None:
                 say(f"{meter} are kept: the same command continues")
             elif stopped:
-                write(journal[stopped].hypothesis(), stopped, paths[stopped], formats, output)
+                write(journal[stopped].hypothesis(), stopped, paths[stopped], names, output)
             raise
     if meter.audio or len(skipped) < len(paths):
         done = len(paths) - len(skipped)
@@ -178,20 +167,16 @@ def transcribe(
     return skipped
 
 
-def write(
-    hypothesis: Hypothesis, file: Path, source: Path, formats: Sequence[str], output: Path | None
-) -> None:
+def write(hypothesis: Hypothesis, file: Path, source: Path, names: list[str], output: File) -> None:
     """Write a file's results into the folder, or print them; `source` is what was read for it."""
     from asr.data.audio import duration
-    from asr.files import whole_file
-    from asr.formats import SUBTITLES, WRITERS
 
     # A file name may hold bytes that are no text, and white space that ends an id in most formats.
     shown = os.fsencode(file).decode(errors="replace")
     id = "_".join(stem(Path(shown)).split())
     if not hypothesis.text:
         say(f"{shown}: no speech found")
-    for name in formats:
+    for name in names:
         if name in SUBTITLES:
             content = SUBTITLES[name](hypothesis, id, duration(source))
         else:

@@ -10,6 +10,7 @@ import click
 
 from asr.commands.options import File, Files, Names, ScorerLMs, Units, as_command
 from asr.console import count, say, track
+from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.files import whole_file
 
@@ -76,6 +77,9 @@ def command(
             file.write(surface(table, tuned, plot.suffix[1:] or "png"))
     if len(table.errors) < len(said):
         say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
+    widest = max(int(each.get("beam", 0)) for each in metas)
+    if fused and widest > SearchOptions().beam:
+        say(f"these lists are of a beam of {widest}: decode with --beam {widest} at least")
     tell(tuned, fused, length[:-1])
     click.echo(wer_report(wer))
     known, temperature = calibration.known, calibration.temperature

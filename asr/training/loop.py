@@ -45,9 +45,18 @@ LOSSES = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att", "mwer": "loss_m
 
 @contextmanager
 def signals() -> Iterator[Event]:
-    """Ctrl-C and SIGTERM within the block set the event, so that the step is finished first."""
-    stop = Event()
-    old = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl-C and SIGTERM within the block set the event, so that the step is finished first; a
+    second one interrupts, but not within a second: a cluster sends them to a process on two ways."""
+    stop, first = Event(), 0.0
+
+    def note(*_: object) -> None:
+        nonlocal first
+        if stop.is_set() and time.monotonic() > first + 1:
+            raise KeyboardInterrupt
+        stop.set()
+        first = time.monotonic()
+
+    old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

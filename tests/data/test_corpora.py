@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -74,6 +75,32 @@ def test_of_recordings_of_one_name_the_wave_is_taken(
     assert "anna/y.flac: anna/y.wav has the same name" in done.stderr
     found = {u.id: u.audio for u in Manifest.open(tmp_path / "out/manifest.train.jsonl")}
     assert found["anna/y"].endswith("anna/y.wav")
+
+
+def test_sets_from_before_that_hold_the_same_are_named(
+    recordings: Path, tmp_path: Path, run_asr: Run
+) -> None:
+    """Else what was the test set yesterday is trained on today."""
+    for share in ("0.4", "0"):
+        done = run_asr("prepare", "folder", recordings, "-o", tmp_path / "out", "--test", share)
+    old = tmp_path / "out/manifest.test.jsonl"
+    number = len(Manifest.open(old))
+    message = f"warning: {old}, from before, holds {number} of these utterances: remove it"
+    assert (done.returncode, message in done.stderr) == (0, True), done.stderr
+    config = tmp_path / "c.yaml"
+    config.write_text(f"data: {{train: [{old}], dev: [{old}]}}\ntrain: {{epochs: 1, threads: 1}}\n")
+    done = run_asr("train", config, "-o", tmp_path / "exp")
+    assert f"warning: {old} is marked as a test set, and trained on" in done.stderr
+    assert f"warning: {old} is in data.dev too" in done.stderr
+
+
+def test_whole_speakers_are_more_than_was_asked_for(tmp_path: Path, run_asr: Run) -> None:
+    for speaker, number in itertools.product("abcd", range(4)):
+        sound(tmp_path / "in" / speaker / f"{number}.wav")
+        (tmp_path / "in" / speaker / f"{number}.txt").write_text("said")
+    done = run_asr("prepare", "folder", tmp_path / "in", "-o", tmp_path / "out", "--dev", "0.1")
+    assert "warning: dev got 25%, not 10%: it takes whole speakers" in done.stderr
+    assert done.returncode == 0
 
 
 def test_folder_skips_and_lists_single_bad_items(
