@@ -46,7 +46,7 @@ LOSSES = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att", "mwer": "loss_m
 @contextmanager
 def signals() -> Iterator[Event]:
     """Ctrl-C and SIGTERM within the block set the event, so that the step is finished first; a
-    second one interrupts, but not within a second: a cluster sends them to a process on two ways."""
+    second one interrupts, but not within a second: a cluster sends them on two ways."""
     stop, first = Event(), 0.0
 
     def note(*_: object) -> None:
