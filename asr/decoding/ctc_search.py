@@ -205,7 +205,7 @@ def describe(
     flat = np.concatenate([np.empty(0, np.int32), *(tokens for _, tokens in everything)])
     begin = np.cumsum([0, *(len(tokens) for _, tokens in everything)])
     counts = np.cumsum([0, *map(len, texts)])
-    (start, end, peak), ctc = align_all(log_probs, bounds, flat, begin, counts)
+    (start, end, peak), _, ctc = align_all(log_probs, bounds, flat, begin, counts)
     raw = np.zeros((len(everything), 5))
     _add_raw(fusion.arrays, flat, begin, *fusion.start, raw)
     scored = zip(ctc.tolist(), raw.tolist(), strict=True)
@@ -272,7 +272,7 @@ def search_group(
     checked(frames, fusion)
     check_weights(fusion)
     limits = prefix_tree.pruning(options, fusion)
-    arrays = prefix_tree.new_arrays(limits, fusion)
+    arrays = prefix_tree.room(limits, fusion)
     start = (*fusion.start, np.int32(fusion.arrays.hot.start))
     wanted = 1 if options.nbest == 1 else limits.beam  # several of them may have one text
     found, done = prefix_beam.new_found(limits, np.diff(bounds), wanted), 0

@@ -304,7 +304,7 @@ def search_all(
 
     The utterance for which the tree has no more room, or how many there are.
     """
-    place = 0
+    place: Any = np.int64(0)  # a plain 0 would compile fill_best once more
     for u in range(len(found.counts)):
         if u >= first:
             restart(s, start)

@@ -90,9 +90,15 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
 
 
 def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
-    """The empty prefix, with all mass; in the arrays of a search that is over, if there are any."""
-    s: Arrays = fusion.spare(limits) or _allocate(limits, fusion)
+    """The empty prefix, with all mass."""
+    s = room(limits, fusion)
     restart(s, (*fusion.start, np.int32(fusion.arrays.hot.start)))
+    return s
+
+
+def room(limits: Pruning, fusion: Fusion) -> Arrays:
+    """Arrays for a search, those of one that is over if there are any."""
+    s: Arrays = fusion.spare(limits) or _allocate(limits, fusion)
     return s
 
 

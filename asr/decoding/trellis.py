@@ -266,6 +266,48 @@ def _align_log(log_probs: Any, tokens: Any, window: Any, found: Any) -> Any:
 
 
 @njit
+def align_all(log_probs: Any, bounds: Any, texts: Any, begin: Any, counts: Any) -> Any:
+    """`align` of several utterances, log_probs[bounds[u] : bounds[u + 1]], each with its texts,
+    the counts[u]-th to the counts[u + 1]-th."""
+    found = np.zeros((3, len(texts)), np.int32)
+    best, sums = np.full(len(begin) - 1, -np.inf), np.full(len(begin) - 1, -np.inf)
+    longest = 0
+    for n in range(len(best)):
+        longest = max(longest, begin[n + 1] - begin[n])
+    old, new, skip = np.empty((2, longest + 3)), np.empty((2, longest + 3)), np.empty(longest)
+    for i in range(len(bounds) - 1):
+        part, first = log_probs[bounds[i] : bounds[i + 1]], begin[counts[i]]
+        frames = len(part)
+        rows, columns = _columns(part, texts[first : begin[counts[i + 1]]])
+        window, scale = np.zeros((frames, 2), np.int32), np.empty(frames)
+        for n in range(counts[i], counts[i + 1]):
+            tokens = texts[begin[n] : begin[n + 1]]
+            column = columns[begin[n] - first : begin[n + 1] - first]
+            if min_frames(tokens) > frames:
+                continue
+            for u in range(len(tokens)):
+                skip[u] = 1.0 if u > 0 and tokens[u] != tokens[u - 1] else 0.0
+            drop, path, total, lost, state = DROP, 0.0, 0.0, 1.0, 0
+            for _ in range(2):
+                sums[n], total, lost = _sum(rows, column, skip, old, new, window, scale, drop)
+                if lost <= EXACT * total:
+                    break
+                drop = max(SAFE * np.exp(sums[n]), 1e-290)
+            if lost <= EXACT * total:
+                size = 0
+                for t in range(frames):
+                    size += 2 * (window[t, 1] - window[t, 0])
+                back = np.empty(size, np.int8)
+                path, state = _best(rows, column, skip, old, new, window, scale, back)
+                best[n] = np.log(path / total) + sums[n]
+            times = found[:, begin[n] : begin[n + 1]]
+            if path > lost:  # no path that was dropped is better
+                _trace(part, tokens, window, back, np.int64(0), frames, state, times)
+            else:
+                best[n], sums[n] = _align_log(part, tokens, window, times)
+    return found, best, sums
+
+
 def align(log_probs: Any, texts: Any, begin: Any) -> Any:
     """Best alignments of N token sequences, texts[begin[n] : begin[n + 1]]; log_probs (T, V) f32.
 
@@ -273,56 +315,5 @@ def align(log_probs: Any, texts: Any, begin: Any) -> Any:
     emission; the log probability of each best alignment (N,), and of all alignments (N,); -inf
     where there is none.
     """
-    frames, longest = len(log_probs), 0
-    rows, columns = _columns(log_probs, texts)
-    found = np.zeros((3, len(texts)), np.int32)
-    best, sums = np.full(len(begin) - 1, -np.inf), np.full(len(begin) - 1, -np.inf)
-    for n in range(len(best)):
-        longest = max(longest, begin[n + 1] - begin[n])
-    old, new, skip = np.empty((2, longest + 3)), np.empty((2, longest + 3)), np.empty(longest)
-    window, scale = np.zeros((frames, 2), np.int32), np.empty(frames)
-    for n in range(len(best)):
-        tokens, column = texts[begin[n] : begin[n + 1]], columns[begin[n] : begin[n + 1]]
-        if min_frames(tokens) > frames:
-            continue
-        for u in range(len(tokens)):
-            skip[u] = 1.0 if u > 0 and tokens[u] != tokens[u - 1] else 0.0
-        drop, path, total, lost, state = DROP, 0.0, 0.0, 1.0, 0
-        for _ in range(2):
-            sums[n], total, lost = _sum(rows, column, skip, old, new, window, scale, drop)
-            if lost <= EXACT * total:
-                break
-            drop = max(SAFE * np.exp(sums[n]), 1e-290)
-        if lost <= EXACT * total:
-            size = 0
-            for t in range(frames):
-                size += 2 * (window[t, 1] - window[t, 0])
-            back = np.empty(size, np.int8)
-            path, state = _best(rows, column, skip, old, new, window, scale, back)
-            best[n] = np.log(path / total) + sums[n]
-        times = found[:, begin[n] : begin[n + 1]]
-        if path > lost:  # no path that was dropped is better
-            _trace(log_probs, tokens, window, back, np.int64(0), frames, state, times)
-        else:
-            best[n], sums[n] = _align_log(log_probs, tokens, window, times)
-    return found, best, sums
-
-
-@njit
-def align_all(log_probs: Any, bounds: Any, texts: Any, begin: Any, counts: Any) -> Any:
-    """`align` of several utterances, log_probs[bounds[u] : bounds[u + 1]], each with its texts,
-    those from counts[u] to counts[u + 1]: times (3, U) and log probabilities of all alignments."""
-    found, sums = np.empty((3, len(texts)), np.int32), np.empty(len(begin) - 1)
-    for u in range(len(bounds) - 1):
-        first, past = counts[u], counts[u + 1]
-        own, base = np.empty(past - first + 1, np.int64), begin[first]
-        for n in range(len(own)):
-            own[n] = begin[first + n] - base
-        tokens = texts[base : begin[past]]
-        times, _, total = align(log_probs[bounds[u] : bounds[u + 1]], tokens, own)
-        for n in range(past - first):
-            sums[first + n] = total[n]
-        for k in range(len(tokens)):
-            for i in range(3):
-                found[i, base + k] = times[i, k]
-    return found, sums
+    bounds, counts = np.array([0, len(log_probs)]), np.array([0, len(begin) - 1])
+    return align_all(log_probs, bounds, texts, begin, counts)
