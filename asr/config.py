@@ -82,7 +82,8 @@ PATHS = (
     "mwer.weights",
 )
 # a run may be continued on another machine with these changed
-OF_THE_MACHINE = {"train.device", "train.threads", "data.workers", "train.checkpoint_minutes"}
+OF_THE_MACHINE = {"train.device", "train.threads", "data.workers", "data.cache_mb"}
+OF_THE_MACHINE |= {"train.checkpoint_minutes"}
 
 
 def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment:

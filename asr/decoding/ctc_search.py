@@ -311,7 +311,7 @@ def search_batch(
         raise InputError(f"is {threads}; it must be at least 1", "threads", "None is all cores.")
     threads = threads or os.cpu_count() or 1
     numbered, lock = enumerate(batch), Lock()
-    share = len(batch) // (8 * threads) if isinstance(batch, Sized) else GROUP
+    share = len(batch) // (8 * threads) if isinstance(batch, Sized) else 1
     size = max(1, min(GROUP, share)) if options.nbest == 1 else 1  # else there is enough to do
     found: dict[int, list[Hypothesis]] = {}
 

@@ -51,10 +51,11 @@ def signals() -> Iterator[Event]:
 
     def note(*_: object) -> None:
         nonlocal first
-        if stop.is_set() and time.monotonic() > first + 1:
+        before, first = first, time.monotonic()
+        if before and first > before + 1:
             raise KeyboardInterrupt
-        stop.set()
-        first = time.monotonic()
+        if not before:
+            stop.set()
 
     old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
