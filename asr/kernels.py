@@ -36,6 +36,8 @@ def _cache_folder() -> Path | None:
 
 
 CACHE_FOLDER = _cache_folder()
+# Nothing calls kernels from C.
+FLAGS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
 
 
 def njit(function: Function, **flags: Any) -> Function:
@@ -46,9 +48,7 @@ def njit(function: Function, **flags: Any) -> Function:
     saved = settings.CACHE_DIR
     try:  # numba chooses the folder while it decorates; other packages keep their own
         settings.CACHE_DIR = str(CACHE_FOLDER or saved)
-        decorate: Any = numba.njit(
-            cache=bool(CACHE_FOLDER), error_model="numpy", **({"nogil": True} | flags)
-        )
+        decorate: Any = numba.njit(cache=bool(CACHE_FOLDER), **(FLAGS | flags))
         compiled: Function = decorate(function)
     finally:
         settings.CACHE_DIR = saved
@@ -61,6 +61,12 @@ def njit_lean(function: Function) -> Function:
     They count no references: in loops over tuples of many arrays that costs more than the work.
     """
     return njit(function, _nrt=False)
+
+
+def njit_inner(function: Function) -> Function:
+    """`njit_lean` for what only kernels call: without the wrapper for calls from Python, which for
+    tuples of many arrays takes as long to compile as the function. (Such a call would crash.)"""
+    return njit(function, _nrt=False, no_cpython_wrapper=True)
 
 
 def njit_inline(function: Function) -> Function:

@@ -12,10 +12,11 @@ included. The loops are in `prefix_beam`, the language models' part of the total
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -40,6 +41,7 @@ Longs = NDArray[np.int64]
 
 TOLERANCE = 0.01  # of the sum of a frame's probabilities (half precision gives 1e-3)
 GROUP = 16  # utterances that a thread searches at once, at most
+LARGE = 1 << 18  # log probabilities of which no further utterance is added to them
 NOTHING = 1e-45  # what a float32 cannot hold
 
 
@@ -52,6 +54,23 @@ class Search:
     limits: prefix_tree.Pruning
     arrays: prefix_tree.Arrays
     chunks: list[Floats] = field(default_factory=list)
+
+    def run(self, frames: Floats, bounds: Longs, found: prefix_beam.Found) -> None:
+        """Search frames[bounds[u] : bounds[u + 1]] of each utterance; the first one's are the next
+        after those in `chunks`."""
+        fusion, run = self.fusion, prefix_beam.search_all
+        start = (*fusion.start, np.int32(fusion.arrays.hot.start))
+        models, at = fusion.search_arrays, (0, 0 if self.chunks else prefix_beam.NEW)
+        while True:
+            at = run(self.arrays, models, self.limits, frames, bounds, start, found, at)
+            if at[0] == len(found.counts):
+                return
+            self.arrays = prefix_tree.with_more_room(self.arrays)
+
+    def found(self, lengths: Sequence[int]) -> prefix_beam.Found:
+        """Room for what is wanted of utterances of so many frames."""
+        wanted = 1 if self.nbest == 1 else self.limits.beam  # several of them may have one text
+        return prefix_beam.new_found(self.limits, np.array(lengths), wanted)
 
 
 def check_weights(fusion: Fusion) -> None:
@@ -66,8 +85,12 @@ def begin(fusion: Fusion, options: SearchOptions) -> Search | LexiconSearch:
     check_weights(fusion)
     if isinstance(fusion, LexiconFusion):
         return LexiconSearch(fusion, options)
+    return _begin(fusion, options)
+
+
+def _begin(fusion: Fusion, options: SearchOptions) -> Search:
     limits = prefix_tree.pruning(options, fusion)
-    return Search(fusion, options.nbest, limits, prefix_tree.new_arrays(limits, fusion))
+    return Search(fusion, options.nbest, limits, prefix_tree.room(limits, fusion))
 
 
 def step(search: Search | LexiconSearch, log_probs: LogProbs) -> None:
@@ -80,13 +103,9 @@ def step(search: Search | LexiconSearch, log_probs: LogProbs) -> None:
     if isinstance(search, LexiconSearch):
         search.step(probs)
         return
+    nothing = prefix_beam.new_found(search.limits, np.array([len(frames)]), 0)
+    search.run(frames, np.array([0, len(frames)]), nothing)
     search.chunks.append(frames)
-    arrays = search.fusion.search_arrays
-    while len(frames):
-        done = prefix_beam.advance(search.arrays, arrays, search.limits, frames)
-        frames = frames[done:]
-        if len(frames):
-            search.arrays = prefix_tree.with_more_room(search.arrays)
 
 
 def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> list[Hypothesis]:
@@ -97,12 +116,16 @@ def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> 
     """
     if isinstance(search, LexiconSearch):
         return search.finish(frame_shift)
-    frames = np.concatenate(search.chunks or [np.empty((0, len(search.fusion.tokens)), np.float32)])
-    bounds, limits, fusion = np.array([0, len(frames)]), search.limits, search.fusion
-    found = prefix_beam.new_found(limits, bounds[1:], limits.beam)
-    prefix_beam.fill_best(search.arrays, fusion.search_arrays, limits, found, 0, 0)
+    fusion = search.fusion
+    frames = _joined(search.chunks or [np.empty((0, len(fusion.tokens)), np.float32)])
+    found = search.found([len(frames)])
+    search.run(frames[:0], np.array([0, 0]), found)
     texts = distinct_texts(found, fusion, search.nbest)
-    return describe(frames, bounds, fusion, texts, frame_shift)[0]
+    return describe(frames, np.array([0, len(frames)]), fusion, texts, frame_shift)[0]
+
+
+def _joined(parts: Sequence[Floats]) -> Floats:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def distinct_texts(found: prefix_beam.Found, fusion: Fusion, nbest: int) -> list[dict[str, Ints]]:
@@ -268,19 +291,13 @@ def search_group(
     if options.beam == options.nbest == 1 and only_ctc:
         return [[greedy(log_probs, fusion, frame_shift)] for log_probs in batch]
     parts = [as_frames(log_probs, fusion) for log_probs in batch]
-    frames, bounds = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+    frames, bounds = _joined(parts), np.cumsum([0, *map(len, parts)])
     checked(frames, fusion)
     check_weights(fusion)
-    limits = prefix_tree.pruning(options, fusion)
-    arrays = prefix_tree.room(limits, fusion)
-    start = (*fusion.start, np.int32(fusion.arrays.hot.start))
-    wanted = 1 if options.nbest == 1 else limits.beam  # several of them may have one text
-    found, done = prefix_beam.new_found(limits, np.diff(bounds), wanted), 0
-    models = fusion.search_arrays
-    search = prefix_beam.search_all
-    while (done := search(arrays, models, limits, frames, bounds, start, found, done)) < len(batch):
-        arrays = prefix_tree.with_more_room(arrays)
-    prefix_tree.give_back(arrays, limits, fusion)
+    search = _begin(fusion, options)
+    found = search.found([*map(len, parts)])
+    search.run(frames, bounds, found)
+    prefix_tree.give_back(search.arrays, search.limits, fusion)
     texts = distinct_texts(found, fusion, options.nbest)
     return describe(frames, bounds, fusion, texts, frame_shift)
 
@@ -318,7 +335,7 @@ def search_batch(
     def work() -> None:  # one task a thread: a task an utterance would cost a tenth of the time
         while True:
             with lock:
-                group = dict(islice(numbered, size))
+                group = _take(numbered, size)
             if not group:
                 return
             try:
@@ -331,6 +348,18 @@ def search_batch(
         for task in [pool.submit(work) for _ in range(threads)]:
             task.result()
     return [found[index] for index in sorted(found)]
+
+
+def _take(numbered: Iterator[tuple[int, LogProbs]], size: int) -> dict[int, LogProbs]:
+    """The next utterances, at most `size` and few where they are large."""
+    group: dict[int, LogProbs] = {}
+    values = 0
+    for index, log_probs in numbered:
+        group[index] = log_probs
+        values += prod(getattr(log_probs, "shape", ()))
+        if len(group) == size or values >= LARGE:
+            break
+    return group
 
 
 def _named(error: InputError, group: Mapping[int, LogProbs], fusion: Fusion) -> InputError:

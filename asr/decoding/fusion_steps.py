@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.hotwords import SPACE, HotArrays
-from asr.kernels import njit_inline, njit_lean
+from asr.kernels import njit_inline, njit_inner, njit_lean
 from asr.lm.ngram import EOS, FNV_START, NGramArrays, advance, fnv, lookup
 
 END: Any = np.int32(EOS)  # of the type of other words: one compilation
@@ -57,7 +57,7 @@ class FusionArrays(NamedTuple):
     hot_gain: float  # hot words' share and bonus rise with a token by at most this
 
 
-@njit_lean
+@njit_inner
 def complete_word(a: Any, ws: Any, wh: Any) -> Any:
     """The word whose hash is `wh` after the state `ws`: (raw log probability, its letters if it is
     unknown and they are not counted yet, next state)."""
@@ -69,7 +69,7 @@ def complete_word(a: Any, ws: Any, wh: Any) -> Any:
     return logp + 0.0, 0 if counted else letters_of(a.prefixes, wh), np.int32(after)
 
 
-@njit_lean
+@njit_inner
 def letters_of(prefixes: Any, wh: Any) -> Any:
     """How many letters have the hash `wh`, where a known word begins so; else 0."""
     slot = slot_of(prefixes.keys, wh)
@@ -113,7 +113,7 @@ def extend(a: Any, ts: Any, ws: Any, wh: Any, token: Any) -> Any:
     return token_score, word_score, words, unknown, ts, ws, wh
 
 
-@njit_lean
+@njit_inner
 def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
     """Last word and end of the sentence: (token LM, word LM, words completed (0 or 1), letters of
     an unknown word); raw logs."""
@@ -128,7 +128,7 @@ def finish(a: Any, ts: Any, ws: Any, wh: Any) -> Any:
     return token_score, word_score, words, unknown
 
 
-@njit_lean
+@njit_inner
 def extend_hot(a: Any, state: Any, wh: Any, token: Any) -> Any:
     """Append `token` to a text whose last letters have the hash `wh`: (hot words' bonus, state)."""
     earned = 0.0
@@ -141,7 +141,7 @@ def extend_hot(a: Any, state: Any, wh: Any, token: Any) -> Any:
     return earned, np.int32(state)
 
 
-@njit_lean
+@njit_inner
 def finish_hot(a: Any, state: Any, wh: Any) -> Any:
     """The bonus of a hot word at the end of the text."""
     end = a.hot.next[state, a.hot.column[SPACE]]

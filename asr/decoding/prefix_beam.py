@@ -38,8 +38,10 @@ from asr.decoding.prefix_tree import (
     restart,
     with_token,
 )
-from asr.kernels import njit_inline, njit_lean
+from asr.kernels import njit_inline, njit_inner, njit_lean
 from asr.lm.ngram import FNV_START
+
+NEW = -1  # instead of the frames done: of an utterance that has not begun
 
 
 @njit_lean
@@ -213,7 +215,7 @@ def _select(s: Any, limits: Any, count: Any, best: Any) -> None:
     s.log_scale[0] += np.log(best)
 
 
-@njit_lean
+@njit_inner
 def advance(s: Any, fusion: Any, limits: Any, log_probs: Any) -> Any:
     """Consume frames (T, V); how many were done: fewer than T where the tree has no more room."""
     for t in range(len(log_probs)):
@@ -260,7 +262,7 @@ def new_found(limits: Pruning, lengths: NDArray[np.int64], wanted: int) -> Found
     )
 
 
-@njit_lean
+@njit_inner
 def fill_best(s: Any, fusion: Any, limits: Any, found: Any, u: Any, place: Any) -> None:
     """Write down the entries with the highest totals, were the u-th utterance to end here; the
     first of them is the place-th of all. No look-ahead is in a total."""
@@ -298,19 +300,26 @@ def fill_best(s: Any, fusion: Any, limits: Any, found: Any, u: Any, place: Any) 
 
 @njit_lean
 def search_all(
-    s: Any, fusion: Any, limits: Any, frames: Any, bounds: Any, start: Any, found: Any, first: Any
+    s: Any, fusion: Any, limits: Any, frames: Any, bounds: Any, start: Any, found: Any, at: Any
 ) -> Any:
-    """Search utterance after utterance, frames[bounds[u] : bounds[u + 1]], from the `first` on.
+    """Search utterance after utterance, frames[bounds[u] : bounds[u + 1]], and write down what
+    found wants of each.
 
-    The utterance for which the tree has no more room, or how many there are.
+    at: (the utterance to go on with, its frames that are done or NEW); it returns where the tree
+    has no more room, (U, 0) at the end.
     """
     place: Any = np.int64(0)  # a plain 0 would compile fill_best once more
     for u in range(len(found.counts)):
-        if u >= first:
-            restart(s, start)
-            chunk = frames[bounds[u] : bounds[u + 1]]
-            if advance(s, fusion, limits, chunk) < len(chunk):
-                return u
-            fill_best(s, fusion, limits, found, u, place)
+        if u >= at[0]:
+            done = at[1] if u == at[0] else NEW
+            if done == NEW:
+                restart(s, start)
+                done = 0
+            chunk = frames[bounds[u] + done : bounds[u + 1]]
+            count = advance(s, fusion, limits, chunk)
+            if count < len(chunk):
+                return u, done + count
+            if found.counts[u] > 0:
+                fill_best(s, fusion, limits, found, u, place)
         place += found.counts[u]
-    return len(found.counts)
+    return len(found.counts), 0

@@ -16,7 +16,7 @@ from asr.decoding import fusion_steps as lm
 from asr.decoding.fusion import Fusion
 from asr.decoding.fusion_steps import Hashes, Ints
 from asr.decoding.options import SearchOptions
-from asr.kernels import njit_inline, njit_lean, njit_short
+from asr.kernels import njit_inline, njit_inner, njit_lean
 
 Doubles = NDArray[np.float64]
 
@@ -89,15 +89,8 @@ def pruning(options: SearchOptions, fusion: Fusion) -> Pruning:
     )
 
 
-def new_arrays(limits: Pruning, fusion: Fusion) -> Arrays:
-    """The empty prefix, with all mass."""
-    s = room(limits, fusion)
-    restart(s, (*fusion.start, np.int32(fusion.arrays.hot.start)))
-    return s
-
-
 def room(limits: Pruning, fusion: Fusion) -> Arrays:
-    """Arrays for a search, those of one that is over if there are any."""
+    """Arrays for a search that has not begun, those of one that is over if there are any."""
     s: Arrays = fusion.spare(limits) or _allocate(limits, fusion)
     return s
 
@@ -133,7 +126,7 @@ def _allocate(limits: Pruning, fusion: Fusion) -> Arrays:
     )
 
 
-@njit_short
+@njit_inline
 def restart(s: Any, start: Any) -> None:
     """The empty prefix, with all mass; start: states of token LM, word LM, word and hot words."""
     ts, ws, wh, hs = start
@@ -160,7 +153,7 @@ def _mix(key: Any) -> Any:
     return key ^ (key >> np.uint64(32))
 
 
-@njit_lean
+@njit_inner
 def _state(ts: Any, ws: Any, hs: Any, wh: Any) -> Any:
     key = np.uint64(ts) * np.uint64(0x9E3779B97F4A7C15) + wh
     key += np.uint64(hs) * np.uint64(0xD6E8FEB86659FD93)
@@ -204,7 +197,7 @@ def ask(s: Any, fusion: Any, limits: Any, node: Any, token: Any) -> Any:
     return place
 
 
-@njit_lean
+@njit_inner
 def _learn(s: Any, fusion: Any, limits: Any, node: Any, token: Any, place: Any) -> None:
     """Write down the language models' answer."""
     token_score, word_score, words, unknown, ts, ws, wh = lm.extend(

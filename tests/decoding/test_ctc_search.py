@@ -166,7 +166,7 @@ def test_pruning_by_the_beam_is_exact(beam, random_lm) -> None:
             running = begin(fusion, options)
             step(running, log_probs)
             found = prefix_beam.new_found(running.limits, np.array([25]), beam)
-            prefix_beam.fill_best(running.arrays, fusion.arrays, running.limits, found, 0, 0)
+            running.run(np.zeros((0, 4), np.float32), np.array([0, 0]), found)
             totals = found.totals[found.order[: found.counts[0]]]
             assert (np.diff(totals) <= 0).all()
             assert totals[0] == pytest.approx(plain_search(log_probs, fusion, beam), abs=1e-6)
