@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 
@@ -44,16 +50,49 @@ PARTS = {
 }
 
 
-def find(section: str, name: str) -> object:
-    """The version of a library or the path of a program, None where it is missing."""
-    try:
-        if name == "lmplz":
-            from asr.lm.train import find_lmplz
+def find(section: str, name: str) -> str | None:
+    """The version of a library or the path of a program, None where it is missing. Libraries are
+    imported, so that a broken one raises what it does wherever it is used."""
+    if name == "lmplz":
+        from asr.lm.train import find_lmplz
 
-            return find_lmplz()
-        return shutil.which(name) if section == "programs" else version(name)
-    except (InputError, ImportError):  # PackageNotFoundError too
+        try:
+            return str(find_lmplz())
+        except InputError:
+            return None
+    if section == "programs":
+        return shutil.which(name)
+    module = name.replace("-", "_")
+    if importlib.util.find_spec(module) is None:
         return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module(module)
+    return version(name)
+
+
+def machine() -> Iterator[tuple[str, object]]:
+    """What the machine has, where it can be told."""
+    threads = os.environ.get("OMP_NUM_THREADS", "as many as cores")
+    yield "cores", f"{os.cpu_count()}; threads: {threads} (--threads or OMP_NUM_THREADS)"
+    with suppress(Exception):
+        import torch
+
+        found = range(torch.cuda.device_count())
+        names = [torch.cuda.get_device_name(number) for number in found]
+        yield "GPU", ", ".join(names) or "none; models run on the CPU"
+    with suppress(Exception):
+        from asr.kernels import CACHE_FOLDER
+
+        without = "none: every run compiles anew; set XDG_CACHE_HOME to a folder to write to"
+        yield "kernels", CACHE_FOLDER or without
+    folder = os.environ.get("ASR_DATA")
+    if folder and not Path(folder).is_dir():
+        folder += " is not a folder"
+    yield (
+        "ASR_DATA",
+        folder or "not set: the recipes `digits` and `sentences` and some tests need it",
+    )
 
 
 @as_command
@@ -62,17 +101,26 @@ def command() -> None:
 
     Example: asr doctor
     """
-    click.echo(f"asr {find('core', 'asr')}, Python {platform.python_version()} ({sys.executable})")
+    click.echo(f"asr {version('asr')}, Python {platform.python_version()} ({sys.executable})")
     lacking = []
     for (section, get), parts in PARTS.items():
         click.echo(f"\n{section}")
         for name, gives in parts.items():
-            if found := find(section, name):
+            why = ""
+            try:
+                found = find(section, name)
+            except Exception as error:  # a broken library may raise anything; the report goes on
+                found, why = None, f"{type(error).__name__}: {error}".splitlines()[0]
+            if found:
                 click.echo(f"  ok       {name} {found}")
                 continue
             how = "tools/build_lmplz.sh" if name == "lmplz" else get + name
-            click.echo(f"  missing  {name}: gives {gives}\n           get it: {how}")
+            click.echo(f"  {'broken ' if why else 'missing'}  {name}: gives {gives}")
+            click.echo(f"           {why}\n" * bool(why) + f"           get it: {how}")
             lacking += [name] * (section == "core")
+    click.echo("\nmachine")
+    for name, what in machine():
+        click.echo(f"  {name:8} {what}")
     if lacking:
         what = f"the core is incomplete: {', '.join(lacking)}"
         raise InputError(what, remedy="Run `pip install asr` again.")

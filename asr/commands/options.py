@@ -93,7 +93,7 @@ def _parameter(name: str, hint: Any, default: Any) -> click.Parameter:
     more: dict[str, Any] = {"type": kind, "required": required}
     if not notes:
         return click.Argument([name], nargs=-1 if several else 1, **more)
-    if default and not required:
+    if not (required or default is None or default is False or default == ()):
         more["default"] = default
     more |= {"is_flag": True} if kind is bool else {"multiple": several}
     text, *names = [note for note in notes if isinstance(note, str)]

@@ -142,7 +142,7 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     if group.leader:
         write_folder(folder, experiment, trainer)
     if mwer and not trainer.step:
-        mwer.introduce(train)
+        mwer.introduce(train, [*dev.texts.values()])
     return trainer
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 VAD = Literal["silero"] | None
 STDIN = Path("-")
+MACHINE = {"device", "threads"}  # arguments with which a run may be continued by others
 PARTLY = ". What comes before is transcribed"
 
 
@@ -69,23 +70,44 @@ def command(
         if group.size > 1 and (output is None or STDIN in files):
             raise click.UsageError("several processes need -o FOLDER, and no standard input")
         check_output(files, output)
+        check_usable(missing(files), files)
         transcriber = open_transcriber(model, arguments, vad=vad)
         with compiling():
             transcriber.warm_up()
         search = describe_search(transcriber.fusion, transcriber.lms)
         # whatever the files are: the same command with one more of them continues, too
         process = [group.rank, group.size]
-        command = [model_hash(model_folder(model)), search, arguments, names, process, vad]
+        asked = {key: value for key, value in arguments.items() if key not in MACHINE}
+        task = [model_hash(model_folder(model)), search, asked, names, process, vad]
         share = files[group.rank :: group.size]
-        with standard_input(share) as paths, Journal(output, command) as journal:
+        with standard_input(share) as paths, Journal(output, task) as journal:
             skipped = group.union(transcribe(transcriber, paths, names, output, journal))
-        if sum(not reason.endswith(PARTLY) for _, reason in skipped) == len(files):
-            what = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-            raise InputError(f"none of the files can be used: {what}")
+        check_usable([item for item in skipped if not item[1].endswith(PARTLY)], files)
         if group.leader:
             order = {str(file): number for number, file in enumerate(files)}
             skipped.sort(key=lambda item: order[item[0]])
             end_with_skipped(skipped, len(files), "file")
+
+
+def missing(files: Sequence[Path]) -> Skipped:
+    """The files that are not there, each with the reason: known before a model is loaded."""
+    from asr.data.manifest import split_audio
+
+    found: Skipped = []
+    for file in files:
+        try:
+            if file != STDIN:
+                os.stat(split_audio(str(file))[0])
+        except OSError as error:
+            found.append((str(file), f"cannot be opened ({error.strerror}). Correct the path"))
+    return found
+
+
+def check_usable(unusable: Skipped, files: Sequence[Path]) -> None:
+    """InputError where there is nothing of any file."""
+    if len(unusable) == len(files):
+        what = "; ".join(f"{name}: {reason}" for name, reason in unusable[:3])
+        raise InputError(f"none of the files can be used: {what}")
 
 
 def check_output(files: Sequence[Path], output: Path | None) -> None:

@@ -35,7 +35,7 @@ class AudioCache:
             scale = 32768 if held.dtype == np.int16 else 1
             return np.divide(held, scale, dtype=np.float32)
         samples = load(utterance, self.sample_rate)
-        if self.left > 0:
+        if 2 * len(samples) + ENTRY <= self.left:
             self._keep(key, samples)
         return samples
 

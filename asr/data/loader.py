@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,8 @@ class DataOptions:
         if self.batch_utterances < 1:
             raise InputError(f"data.batch_utterances={self.batch_utterances} must be at least 1")
         for name in ("workers", "cache_mb", "sorted_epochs", "plain_epochs"):
-            if getattr(self, name) < 0:
-                raise InputError(f"data.{name} must not be negative")
+            if not 0 <= getattr(self, name) < inf:
+                raise InputError(f"data.{name}={getattr(self, name)} must be a number from 0 on")
         if not self.speed or not all(0.5 <= factor <= 2 for factor in self.speed):
             raise InputError("data.speed needs one or more factors from 0.5 to 2")
         for name in ("gain", "channel"):

@@ -36,6 +36,7 @@ from asr.training.mwer import MWER
 from asr.training.schedule import learning_rate
 from asr.training.update import TrainOptions, Updater
 
+USELESS = 0.9  # dev WER above which a finished model deserves a warning
 DIVERGED = 20  # steps in a row without a finite loss and gradient
 SHOWN = 10  # utterances named where a loss is not finite
 # of a Trainer, in its checkpoints
@@ -293,6 +294,11 @@ class Trainer:
         if self.group.leader:
             self._write_model(self.folder / "model", average)
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
+        if figures["wer"] > USELESS:
+            say(
+                "warning: it recognises next to nothing: it needs more speech, or more epochs: "
+                f"--init {self.folder} in a new folder goes on from here"
+            )
 
     def _write_model(self, folder: Path, weights: dict[str, Any]) -> None:
         """A model folder; it appears only when it is complete."""

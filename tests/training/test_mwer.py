@@ -270,6 +270,21 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
         MWER(tiny(1.0), TOKENIZER, MWEROptions(4, [], str(tmp_path / "w.json")))
 
 
+def test_language_models_that_know_the_training_texts_are_told(
+    lms: tuple[list[str], dict[str, kenlm.Model]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mwer = make_mwer(tiny(1.0), HEADS["ctc"], lms[0], tmp_path)
+    for lm in mwer.fusion.lms.values():
+        mwer.warn_if_seen(lm, ["a ab", "b"], ["a ab", "b"])
+    assert not capsys.readouterr().err
+    mwer.warn_if_seen(mwer.fusion.lms["words"], ["a ab"], ["ba ba"])
+    said = capsys.readouterr().err
+    perplexity = 10 ** ((0.2 + 0.6 + 0.8) / 3)  # by the ARPA file
+    assert f"words seems to have seen the training texts (perplexity {perplexity:.0f}; of" in said
+
+
 def test_introduction_with_broken_audio_in_float64(
     experiment: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
