@@ -61,11 +61,6 @@ class LexiconFusion(Fusion):
     def can_spell(self) -> Callable[[str], bool]:
         return self.lexicon.known.__contains__
 
-    def unknown(self, words: Sequence[str]) -> int:
-        """Letters of the words that the language model does not know; none where there is none."""
-        lm = self.lms[self.word_name] if self.word_name else None
-        return sum(len(word) for word in words if lm.id(word) == 0) if lm else 0
-
     def missing(self) -> list[str]:
         """The words of the language model that the lexicon lacks: they are never output."""
         lm = self.lms[self.word_name] if self.word_name else None
@@ -77,7 +72,9 @@ class LexiconFusion(Fusion):
         lm = self.lms[self.word_name] if self.word_name else None
         ids = np.array([lm.id(word) if lm else 0 for word in self.lexicon.words], np.int32)
         words = self.lexicon.words
-        bonus = a.word_bonus + a.unk * np.array([self.unknown([word]) for word in words])
+        # of each word its letters, if the language model does not know it
+        self.letters = np.array(list(map(len, words))) * (ids == 0) * a.has_word
+        bonus = a.word_bonus + a.unk * self.letters
         best = bonus + (a.word_weight * lm.arrays.logprob[ids] if lm else 0.0)
         gains = self.hotwords.gains() if self.hotwords else {}
         if gains:
@@ -248,7 +245,7 @@ class LexiconSearch:
             "length": len(names),
         }
         if fusion.word_name:
-            scores["unknown"] = fusion.unknown(names)
+            scores["unknown"] = int(fusion.letters[words].sum())
         if fusion.hotwords:
             scores["hotwords"] = hot
         hypothesis = Hypothesis(" ".join(names), tokens.tolist(), scores, frames=peak.tolist())
