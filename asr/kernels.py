@@ -1,10 +1,8 @@
 """The one way in which loops are compiled: numba, cached on disk, without the interpreter's lock.
 
-Numba's own cache looks only at the file of the compiled function, not at the files of the
-functions it calls; therefore the cache folder is named by a hash of every file that holds kernels.
+Numba's own cache looks only at the file of the compiled function, not at those of the functions it
+calls; therefore the cache folder is named by a hash of every file that holds kernels.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -21,14 +19,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def _cache_folder() -> Path | None:
     """The folder of this version's compiled kernels; None where nothing can be written."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        source = file.read_bytes()
-        if b"asr.kernels import" in source:
-            digest.update(source)
+    sources = (file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))
+    kernels = b"".join(source for source in sources if b"asr.kernels import" in source)
     base = settings.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "asr" / f"kernels-{digest.hexdigest()[:12]}"
+    name = f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}"
     try:
+        folder = Path(base).expanduser() / "asr" / name
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # a read-only or missing home
         return None
@@ -43,12 +39,10 @@ def njit(function: Function, **flags: Any) -> Function:
 
     Division by zero gives inf or nan as in numpy. Array indices are not checked.
     """
-    saved = settings.CACHE_DIR
+    saved, flags = settings.CACHE_DIR, {"nogil": True} | flags
     try:  # numba chooses the folder while it decorates; other packages keep their own
         settings.CACHE_DIR = str(CACHE_FOLDER or saved)
-        decorate: Any = numba.njit(
-            cache=bool(CACHE_FOLDER), error_model="numpy", **({"nogil": True} | flags)
-        )
+        decorate: Any = numba.njit(cache=bool(CACHE_FOLDER), error_model="numpy", **flags)
         compiled: Function = decorate(function)
     finally:
         settings.CACHE_DIR = saved
@@ -56,16 +50,13 @@ def njit(function: Function, **flags: Any) -> Function:
 
 
 def njit_lean(function: Function) -> Function:
-    """`njit` for functions that make no arrays, neither themselves nor in what they call.
-
-    They count no references: in loops over tuples of many arrays that costs more than the work.
-    """
+    """`njit` for functions that make no arrays, neither themselves nor in what they call: without
+    counting references, which in loops over tuples of many arrays costs more than the work."""
     return njit(function, _nrt=False)
 
 
 def njit_inline(function: Function) -> Function:
-    """`njit_lean` for what a loop calls with such tuples: no call, so no copying of hundreds of
-    words."""
+    """`njit_lean` for what a loop calls with such tuples: no call, so no copying of them."""
     return njit(function, _nrt=False, inline="always")
 
 

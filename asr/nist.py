@@ -8,8 +8,6 @@ Among equal costs: first hit or substitution, then insertion, then deletion, loo
 end (SCTK, src/sclite/net_dp.c, calculate_internal_cells; weights in word.c, wwd_WORD).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +17,9 @@ HIT, SUBSTITUTION, DELETION, INSERTION = 0, 1, 2, 3
 
 
 @njit
-def align(reference: NDArray[np.int32], hypothesis: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """The steps from the first words to the last, given word ids (n,) and (m,)."""
+def align(reference: NDArray[np.int32], hypothesis: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The edits from first to last, (E, 3), of word ids (n,) and (m,): SUBSTITUTION, DELETION or
+    INSERTION, and the positions in both."""
     n, m = len(reference), len(hypothesis)
     back = np.empty((n + 1, m + 1), np.uint8)
     back[0, :] = INSERTION
@@ -34,20 +33,18 @@ def align(reference: NDArray[np.int32], hypothesis: NDArray[np.int32]) -> NDArra
             straight = diagonal + (0 if equal else 4)
             deleted, inserted = row[j] + 3, row[j - 1] + 3
             diagonal = row[j]
-            if straight <= deleted and straight <= inserted:
-                row[j] = straight
+            row[j] = min(straight, deleted, inserted)
+            if row[j] == straight:
                 back[i, j] = HIT if equal else SUBSTITUTION
-            elif deleted < inserted:
-                row[j] = deleted
-                back[i, j] = DELETION
             else:
-                row[j] = inserted
-                back[i, j] = INSERTION
-    steps = np.empty(n + m, np.uint8)
+                back[i, j] = DELETION if deleted < inserted else INSERTION
+    edits = np.empty((n + m, 3), np.int32)
     begin, i, j = n + m, n, m
     while i > 0 or j > 0:
-        begin -= 1
-        steps[begin] = back[i, j]
-        i -= steps[begin] != INSERTION
-        j -= steps[begin] != DELETION
-    return steps[begin:]
+        step = back[i, j]
+        i -= step != INSERTION
+        j -= step != DELETION
+        if step != HIT:
+            begin -= 1
+            edits[begin, 0], edits[begin, 1], edits[begin, 2] = step, i, j
+    return edits[begin:]

@@ -119,7 +119,7 @@ def _figures(references: References, systems: list[System], base: System | None)
 def _print_report(
     references: References, systems: list[System], result: dict[str, Any], alignments: int
 ) -> None:
-    from asr import scoring_report as report
+    from asr import scoring as report
 
     for system in systems:
         _warn(system.figures)
