@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,23 +111,16 @@ def choose_normalizer(name: str | None, hypotheses: Sequence[Transcripts]) -> No
     return get_normalizer(next(iter(chosen), "none"))
 
 
-@dataclass(slots=True)
 class References:
     """The reference side, normalised, in the order of its file."""
 
-    ids: list[str]
-    texts: list[str]
-    speakers: list[str | None]
-    hash: str | None
-    bootstrap: Bootstrap
-
-    @classmethod
-    def of(cls, transcripts: Transcripts, normalizer: Normalizer) -> Self:
-        if not transcripts.texts:
-            raise InputError("has no transcripts", transcripts.path, "Give references with text.")
-        ids, texts = [*transcripts.texts], [*map(normalizer, transcripts.texts.values())]
-        speakers = [transcripts.speakers.get(id) for id in ids]
-        return cls(ids, texts, speakers, transcripts.hash, Bootstrap(speakers))
+    def __init__(self, found: Transcripts, normalizer: Normalizer) -> None:
+        if not found.texts:
+            raise InputError("has no transcripts", found.path, "Give references with text.")
+        self.ids, self.hash = [*found.texts], found.hash
+        self.texts = [*map(normalizer, found.texts.values())]
+        self.speakers = [found.speakers.get(id) for id in self.ids]
+        self.bootstrap = Bootstrap(self.speakers)
 
 
 @dataclass(slots=True)
@@ -151,11 +144,7 @@ class System:
 
 
 def score_system(
-    label: str,
-    found: Transcripts,
-    references: References,
-    normalizer: Normalizer,
-    nist: bool = False,
+    label: str, found: Transcripts, references: References, normalizer: Normalizer, nist: bool
 ) -> System:
     """Pair by id and count. Raises InputError where no id is common."""
     known, meta, ids = found.texts, found.meta, references.ids

@@ -51,7 +51,7 @@ def command(
     if source.meta and not any(one.meta for one in hypotheses):
         say(f"warning: {ref} is an n-best file; the references come first, then HYP.")
     chosen = scoring.choose_normalizer(normalizer, hypotheses)
-    references = scoring.References.of(source, chosen)
+    references = scoring.References(source, chosen)
     names = _labels(labels, hypotheses)
     compared = None if compare is None else _find(compare, paths, names)
     systems = [

@@ -137,9 +137,9 @@ class TestSet:
         self.manifest = manifest
         self.utterances = [utterance for utterance in manifest if utterance.text is not None]
         transcripts = scoring.read_transcripts(manifest.path, "manifest")
-        self.references = scoring.References.of(transcripts, normalizer)
+        self.references = scoring.References(transcripts, normalizer)
         named = zip(distinct([path.stem for path in paths], paths), lists, strict=True)
-        given = self.references, normalizer
+        given = self.references, normalizer, False  # of minimal edit distance
         scored = [(scoring.score_system(name, one, *given), one) for name, one in named]
         scored.sort(key=lambda pair: int(pair[0].errors.sum()))
         self.systems, self.lists = [one for one, _ in scored], [found for _, found in scored]
