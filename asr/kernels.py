@@ -7,6 +7,7 @@ calls; therefore the cache folder is named by a hash of every file that holds ke
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,17 +50,10 @@ def njit(function: Function, **flags: Any) -> Function:
     return compiled
 
 
-def njit_lean(function: Function) -> Function:
-    """`njit` for functions that make no arrays, neither themselves nor in what they call: without
-    counting references, which in loops over tuples of many arrays costs more than the work."""
-    return njit(function, _nrt=False)
-
-
-def njit_inline(function: Function) -> Function:
-    """`njit_lean` for what a loop calls with such tuples: no call, so no copying of them."""
-    return njit(function, _nrt=False, inline="always")
-
-
-def njit_short(function: Function) -> Function:
-    """`njit_lean` for microseconds of work: giving up the interpreter's lock would cost more."""
-    return njit(function, _nrt=False, nogil=False)
+# `njit` for functions that make no arrays, neither themselves nor in what they call: without
+# counting references, which in loops over tuples of many arrays costs more than the work.
+njit_lean = partial(njit, _nrt=False)
+# `njit_lean` for what a loop calls with such tuples: no call, so no copying of them.
+njit_inline = partial(njit, _nrt=False, inline="always")
+# `njit_lean` for microseconds of work: giving up the interpreter's lock would cost more.
+njit_short = partial(njit, _nrt=False, nogil=False)

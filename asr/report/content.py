@@ -29,6 +29,7 @@ from asr.models.folder import model_hash
 from asr.models.recognizer import read_config
 from asr.pictures import attention, curves, draw, surface
 from asr.report.page import Number, Rows, Table, count, data_uri, distinct, sound_of
+from asr.scoring import interval, percent
 from asr.transcriber import Transcriber, load
 from asr.wer import Bootstrap, Counts, aligned
 
@@ -200,9 +201,7 @@ def rate_cell(words: NDArray[np.int64], bootstrap: Bootstrap) -> Number | None:
     if not counts.length:
         return None
     bounds = bootstrap.interval(words[:, 1:].sum(axis=1), words[:, :3].sum(axis=1))
-    text = Markup("{} <small>{}</small>").format(
-        scoring.percent(counts.rate), scoring.interval(bounds)
-    )
+    text = Markup("{} <small>{}</small>").format(percent(counts.rate), interval(bounds))
     return Number(counts.rate, text)
 
 
@@ -215,7 +214,7 @@ def systems_table(test: TestSet) -> Table:
         rates = [figures[key]["rate"] for key in ("ser", "cer")]
         rows.append([system.label, rate_cell(system.words, test.references.bootstrap)])
         rows[-1] += [count(figures["wer"][k]) for k in ("substitutions", "deletions", "insertions")]
-        rows[-1] += [Number(rate, scoring.percent(rate)) for rate in rates]
+        rows[-1] += [Number(rate, percent(rate)) for rate in rates]
         rows[-1] += [None if factor is None else Number(factor, f"{factor:.3f}")]
         model = f"{meta.get('model', 'outputs')} {meta.get('model_hash', '')}".strip()
         rows[-1] += [model, meta.get("head", ""), _lms(meta)]
