@@ -17,9 +17,8 @@ HIT, SUBSTITUTION, DELETION, INSERTION = 0, 1, 2, 3
 
 
 @njit
-def align(reference: NDArray[np.int32], hypothesis: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The edits from first to last, (E, 3), of word ids (n,) and (m,): SUBSTITUTION, DELETION or
-    INSERTION, and the positions in both."""
+def align(reference: NDArray[np.int32], hypothesis: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """The steps from the first words to the last, given word ids (n,) and (m,)."""
     n, m = len(reference), len(hypothesis)
     back = np.empty((n + 1, m + 1), np.uint8)
     back[0, :] = INSERTION
@@ -33,18 +32,20 @@ def align(reference: NDArray[np.int32], hypothesis: NDArray[np.int32]) -> NDArra
             straight = diagonal + (0 if equal else 4)
             deleted, inserted = row[j] + 3, row[j - 1] + 3
             diagonal = row[j]
-            row[j] = min(straight, deleted, inserted)
-            if row[j] == straight:
+            if straight <= deleted and straight <= inserted:
+                row[j] = straight
                 back[i, j] = HIT if equal else SUBSTITUTION
+            elif deleted < inserted:
+                row[j] = deleted
+                back[i, j] = DELETION
             else:
-                back[i, j] = DELETION if deleted < inserted else INSERTION
-    edits = np.empty((n + m, 3), np.int32)
+                row[j] = inserted
+                back[i, j] = INSERTION
+    steps = np.empty(n + m, np.uint8)
     begin, i, j = n + m, n, m
     while i > 0 or j > 0:
-        step = back[i, j]
-        i -= step != INSERTION
-        j -= step != DELETION
-        if step != HIT:
-            begin -= 1
-            edits[begin, 0], edits[begin, 1], edits[begin, 2] = step, i, j
-    return edits[begin:]
+        begin -= 1
+        steps[begin] = back[i, j]
+        i -= steps[begin] != INSERTION
+        j -= steps[begin] != DELETION
+    return steps[begin:]

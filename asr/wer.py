@@ -91,13 +91,19 @@ def edits(reference: Sequence[str], hypothesis: Sequence[str], nist: bool = Fals
     if not nist:
         found = Levenshtein.editops(reference, hypothesis)
         return [(op.tag, op.src_pos, op.dest_pos) for op in found]
-    from asr.nist import align  # numba takes a while to import
+    from asr import nist as kernel  # numba takes a while to import
 
     ids: dict[str, int] = {}
     said = np.array([ids.setdefault(unit, len(ids)) for unit in reference], np.int32)
     heard = np.array([ids.setdefault(unit, len(ids)) for unit in hypothesis], np.int32)
-    tags = ("", "replace", "delete", "insert")
-    return [(tags[step], i, j) for step, i, j in align(said, heard).tolist()]
+    path: list[Edit] = []
+    i = j = 0
+    for step in kernel.align(said, heard).tolist():
+        if step != kernel.HIT:
+            path.append((("replace", "delete", "insert")[step - 1], i, j))
+        i += step != kernel.INSERTION
+        j += step != kernel.DELETION
+    return path
 
 
 def count_errors(
