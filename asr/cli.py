@@ -4,8 +4,6 @@ Exit status: 0 done; 2 a mistake of the user's, one message; 3 done, but single 
 skipped and listed; 130 interrupted.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 from importlib import import_module

@@ -10,8 +10,6 @@ up for scores of frames that are not independent; `known` is the part of what wa
 lists hold at all. Both are fitted on a dev set by `asr tune`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -43,21 +41,19 @@ UNCALIBRATED = Calibration()
 
 def matches(words: Sequence[str], texts: Iterable[str]) -> Flags:
     """Which of `texts` have which of the `words` at their place: (H, W)."""
-    found = []
     characters = all(len(split_words(word)) == 1 for word in words)  # in scripts without spaces
-    for text in texts:
-        row = np.ones(len(words), np.bool_)
-        units = split_words(text) if characters else text.split()
-        row[[i for tag, i, _ in edits(words, units) if tag != "insert"]] = False
-        found.append(row)
-    return np.array(found, np.bool_).reshape(len(found), len(words))
+    units = [split_words(text) if characters else text.split() for text in texts]
+    found = np.ones((len(units), len(words)), np.bool_)
+    for row, others in zip(found, units, strict=True):
+        row[[i for tag, i, _ in edits(words, others) if tag != "insert"]] = False
+    return found
 
 
 def posterior(totals: Floats, temperature: float) -> Floats:
     """P(h) of a list's totals (H,), natural logs."""
     scaled = np.exp((totals - totals.max()) / temperature)
-    probabilities: Floats = scaled / scaled.sum()
-    return probabilities
+    shares: Floats = scaled / scaled.sum()
+    return shares
 
 
 def enough(nbest: int, beam: int) -> int:
@@ -67,16 +63,15 @@ def enough(nbest: int, beam: int) -> int:
 
 def annotate(nbest: Sequence[Hypothesis], calibration: Calibration) -> None:
     """Give the words of the best hypothesis their confidence, and take it from those of others."""
+    for word in (word for other in nbest for word in other.words):
+        word.confidence = None
+    if not nbest or not (words := nbest[0].words):
+        return
     totals = np.array([hypothesis.total for hypothesis in nbest])
-    for rank, hypothesis in enumerate(nbest):
-        confidences: list[float | None] = [None] * len(hypothesis.words)
-        if rank == 0 and hypothesis.words:
-            words = [word.word for word in hypothesis.words]
-            found = matches(words, (other.text for other in nbest))
-            shares = calibration.known * (posterior(totals, calibration.temperature) @ found)
-            confidences = [round(share, 4) for share in shares.tolist()]
-        for word, confidence in zip(hypothesis.words, confidences, strict=True):
-            word.confidence = confidence
+    found = matches([word.word for word in words], (other.text for other in nbest))
+    shares = calibration.known * (posterior(totals, calibration.temperature) @ found)
+    for word, share in zip(words, shares.tolist(), strict=True):
+        word.confidence = round(share, 4)
 
 
 def fit(lists: Sequence[tuple[Floats, Flags, Flags]]) -> Calibration:
@@ -108,9 +103,9 @@ def normalised_cross_entropy(confidences: Floats, correct: Flags) -> float | Non
     """(H - H_conf) / H, H the entropy of the share of correct words: 1 perfect, 0 no better than
     one number for all words, negative misleading (NIST; Siu and Gish 1999). None where all words
     are correct, or none."""
-    share = np.full(len(correct), correct.mean() if len(correct) else 0.0)
     if not 0 < correct.sum() < len(correct):
         return None
+    share = np.full(len(correct), correct.mean())
     return 1 - cross_entropy(confidences, correct) / cross_entropy(share, correct)
 
 

@@ -4,8 +4,6 @@
 `--set` to the current folder; `${oc.env:NAME}` is an environment variable.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import math
@@ -16,13 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigKeyError,
-    InterpolationResolutionError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf import DictConfig, ListConfig, OmegaConf, errors
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from asr.data.loader import DataOptions
@@ -39,14 +31,10 @@ class TokenizerOptions:
 
     # tokenizer.json or its folder (`asr tokenizer` makes it); the rest is then without effect
     path: str | None = None
-    # "char", "bpe", "unigram" or "lexicon"
-    type: str = "char"
-    # pieces of bpe and unigram
-    size: int | None = None
-    # "basic", "english", "none" or a list of rules
-    normalizer: Any = "basic"
-    # pronunciations, for type lexicon
-    lexicon: str | None = None
+    type: str = "char"  # "char", "bpe", "unigram" or "lexicon"
+    size: int | None = None  # pieces of bpe and unigram
+    normalizer: Any = "basic"  # "basic", "english", "none" or a list of rules
+    lexicon: str | None = None  # pronunciations, for type lexicon
 
     def __post_init__(self) -> None:
         rules = self.normalizer if isinstance(self.normalizer, list) else [self.normalizer]
@@ -58,8 +46,7 @@ class TokenizerOptions:
 class Experiment:
     """All options of `asr train`."""
 
-    # of everything that is drawn at random
-    seed: int = 1
+    seed: int = 1  # of everything that is drawn at random
     data: DataOptions = field(default_factory=DataOptions)
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     model: RecognizerOptions = field(default_factory=RecognizerOptions)
@@ -72,18 +59,12 @@ class Experiment:
 
 
 LISTS = ("data.train", "data.dev", "mwer.lm")
-PATHS = (
-    *LISTS,
-    "data.noise.folder",
-    "data.reverb.folder",
-    "tokenizer.path",
-    "tokenizer.lexicon",
-    "train.init",
-    "mwer.weights",
-)
+PATHS = [*LISTS, "data.noise.folder", "data.reverb.folder", "train.init", "mwer.weights"]
+PATHS += ["tokenizer.path", "tokenizer.lexicon"]
 # a run may be continued on another machine with these changed
 OF_THE_MACHINE = {"train.device", "train.threads", "data.workers", "data.cache_mb"}
 OF_THE_MACHINE |= {"train.checkpoint_minutes"}
+SHOWS = "`asr train --options` shows"
 
 
 def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment:
@@ -97,10 +78,10 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise cannot_read(path, error, "Give a YAML file.") from error
-    known = OmegaConf.structured(Experiment)
     where: object = path
     try:
-        config = OmegaConf.merge(known, _resolved(OmegaConf.create(text), path.parent))
+        read = _resolved(OmegaConf.create(text), path.parent)
+        config = OmegaConf.merge(OmegaConf.structured(Experiment), read)
         for change in changes:
             where = f"--set {change}"
             if "=" not in change:
@@ -115,7 +96,7 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
     except YAMLError as error:
         what = " ".join(str(error).split())
         raise InputError(f"is not YAML ({what})", where, "Correct its syntax.") from error
-    except OmegaConfBaseException as error:
+    except errors.OmegaConfBaseException as error:
         raise _told(error, where) from error
     except InputError as error:  # an option's own check
         if error.where is None:
@@ -128,40 +109,39 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
 def _resolved(config: Any, folder: Path) -> DictConfig:
     """With environment variables put in, and paths made absolute by `folder`."""
     if not isinstance(config, DictConfig):
-        raise InputError("is not a mapping of options", None, "`asr train --options` shows one.")
+        raise InputError("is not a mapping of options", None, f"{SHOWS} one.")
     OmegaConf.resolve(config)
-    for name in option_names():
-        for group in (name[: dot.start()] for dot in re.finditer(r"\.", name)):
-            value = OmegaConf.select(config, group, default={})
-            if not isinstance(value, Mapping):
-                what = f"option '{group}' is a group of options, not {value}"
-                raise InputError(what, None, "`asr train --options` shows what it holds.")
+    dots = ((name, dot.start()) for name in option_names() for dot in re.finditer(r"\.", name))
+    for group in dict.fromkeys(name[:dot] for name, dot in dots):
+        value = OmegaConf.select(config, group, default={})
+        if not isinstance(value, Mapping):
+            what = f"option '{group}' is a group of options, not {value}"
+            raise InputError(what, None, f"{SHOWS} what it holds.")
     for key in PATHS:
         value = OmegaConf.select(config, key)
-        if isinstance(value, str):
-            absolute: Any = os.path.abspath(folder / value)
-            OmegaConf.update(config, key, [absolute] if key in LISTS else absolute)
-        elif isinstance(value, ListConfig):
-            absolute = [os.path.abspath(folder / v) if isinstance(v, str) else v for v in value]
-            OmegaConf.update(config, key, absolute)
+        if isinstance(value, str | ListConfig):
+            given = [value] if isinstance(value, str) else value
+            paths = [os.path.abspath(folder / v) if isinstance(v, str) else v for v in given]
+            listed = key in LISTS or not isinstance(value, str)
+            OmegaConf.update(config, key, paths if listed else paths[0])
     return config
 
 
-def _told(error: OmegaConfBaseException, where: object) -> InputError:
+def _told(error: errors.OmegaConfBaseException, where: object) -> InputError:
     """omegaconf's error in a sentence of ours."""
     key = error.full_key or ""
     reason = str(error.msg or error).splitlines()[0]
-    if isinstance(error, ConfigKeyError):
+    if isinstance(error, errors.ConfigKeyError):
         return InputError(f"unknown option '{key}'", where, nearest_option(key))
-    if isinstance(error, MissingMandatoryValue):
+    if isinstance(error, errors.MissingMandatoryValue):
         return InputError(f"option '{key}' is missing", where)
-    if isinstance(error, InterpolationResolutionError):
+    if isinstance(error, errors.InterpolationResolutionError):
         reason = reason.removeprefix("KeyError raised while resolving interpolation: ").strip('"')
         return InputError(reason, where, "Set it, or write the path.")
     if "is not a ListConfig" in reason:
         reason = "must be a list, like [1, 2]"
-    remedy = "`asr train --options` shows all options with their defaults."
-    return InputError(f"option '{key}': {reason}" if key else reason, where, remedy)
+    told = f"option '{key}': {reason}" if key else reason
+    return InputError(told, where, f"{SHOWS} all options with their defaults.")
 
 
 def option_names() -> list[str]:
@@ -187,8 +167,7 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
 
 
 def differences(path: Path, experiment: Experiment) -> list[str]:
-    """Options in which a saved configuration differs: "key: old -> new"; the machine's do not
-    count."""
+    """Options in which a saved configuration differs, "key: old -> new", but for the machine's."""
     try:
         old = dict(flat(OmegaConf.to_container(OmegaConf.load(path))))
         if not old:
@@ -197,11 +176,8 @@ def differences(path: Path, experiment: Experiment) -> list[str]:
         remedy = "Remove the folder, or put the file back."
         raise InputError("is damaged", path, remedy) from error
     new = dict(flat(OmegaConf.to_container(OmegaConf.structured(experiment))))
-    return [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in OF_THE_MACHINE
-    ]
+    keys = sorted((old.keys() | new.keys()) - OF_THE_MACHINE)
+    return [f"{k}: {old.get(k)} -> {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -215,18 +191,18 @@ def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def all_options() -> str:
     """All options with their defaults and comments, as YAML."""
-    return "\n".join(_described(Experiment, OmegaConf.structured(Experiment)))
+    values = OmegaConf.to_container(OmegaConf.structured(Experiment))
+    return "\n".join(_described(Experiment, values))
 
 
-def _described(kind: type, values: DictConfig, indent: str = "") -> Iterator[str]:
+def _described(kind: type, values: Any, indent: str = "") -> Iterator[str]:
     kinds = get_type_hints(kind)
     for name, comment in _comments(kind).items():
         if is_dataclass(kinds[name]):
             yield f"{indent}{name}:"
             yield from _described(kinds[name], values[name], indent + "  ")
         else:
-            value = OmegaConf.to_container(values)[name]  # type: ignore[index, call-overload]
-            shown = "null" if value is None else json.dumps(value).strip('"')
+            shown = "null" if values[name] is None else json.dumps(values[name]).strip('"')
             yield f"{indent}{name}: {shown}".ljust(36) + f"  # {comment}"
 
 

@@ -1,7 +1,5 @@
 """What the commands say while they work: progress on stderr, skipped items, exit status."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,13 +57,7 @@ def progress(counted: bool = True) -> rich.Progress:
     `note`. Not shown where stderr is no terminal."""
     done = rich.MofNCompleteColumn() if counted else rich.TaskProgressColumn()
     time = rich.TimeElapsedColumn(), "ETA", rich.TimeRemainingColumn()
-    columns = (
-        "{task.description}",
-        rich.BarColumn(bar_width=10),
-        done,
-        *time,
-        "{task.fields[note]}",
-    )
+    columns = "{task.description}", rich.BarColumn(bar_width=10), done, *time, "{task.fields[note]}"
     return rich.Progress(*columns, console=stderr, disable=not stderr.is_terminal)
 
 

@@ -1,7 +1,5 @@
 """Files that appear under their name only when complete."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os
@@ -21,9 +19,8 @@ def cannot_read(path: object, error: Exception, remedy: str = "Correct the path.
 
 def cannot_write(path: Path, error: OSError) -> InputError:
     """What to raise where `path` cannot be written: no permission, disk full."""
-    remedy = "Choose another place."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "Make room there, or choose another place."
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Make room there, or choose another place." if full else "Choose another place."
     return InputError(f"cannot be written ({error.strerror or error})", path, remedy)
 
 
@@ -66,10 +63,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write (text in UTF-8, or "wb"), put at `path` when the block ends without error.
-
-    Safe against other processes that write the same file: the last to finish wins. Raises
-    InputError where the file cannot be written (no permission, disk full).
+    """A file to write (text in UTF-8, or "wb"), put at `path` when the block ends without error; of
+    processes that write the same one the last wins. Raises InputError where it cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:

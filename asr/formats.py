@@ -5,12 +5,11 @@
 `name` is the recording or utterance id. Formats with times need `hypothesis.words`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from html import escape
 from itertools import zip_longest
 from pathlib import Path
 
@@ -30,8 +29,8 @@ CUE_PAUSE = 0.5  # seconds of silence at which a new cue begins
 # are written as %XX, and so is a `%` that would look like one of these.
 _CODES = {f"{ord(character):02X}": character for character in "{;\\*@%() "}
 _CODE = re.compile("%(" + "|".join(_CODES) + ")")
-_SPECIAL_IN_WORD = re.compile(r"[{;\\*]|^@$|%(?=" + "|".join(_CODES) + ")")
-_SPECIAL_IN_ID = re.compile(r"[{;\\*() ]|%(?=" + "|".join(_CODES) + ")")
+_SPECIAL_IN_WORD = re.compile(rf"[{{;\\*]|^@$|%(?={'|'.join(_CODES)})")
+_SPECIAL_IN_ID = re.compile(rf"[{{;\\*() ]|%(?={'|'.join(_CODES)})")
 _NO_SPEAKER = re.compile(r"[^-_]+-*")  # sclite's swb ids: the speaker ends at the first - or _
 _UNIT = re.compile(f"{UNSPACED.pattern} *|[^ {UNSPACED.pattern[1:]}+ *| +")  # lines may break after
 _LONGEST_WORD = 9_999  # bytes; sclite never returns from a longer one
@@ -43,15 +42,20 @@ def _times(hypothesis: Hypothesis, name: str) -> list[Word]:
     return hypothesis.words
 
 
+def _field(name: str) -> str:
+    if name.split() != [name]:
+        raise InputError(f"the id {name!r} has white space", None, "Rename the utterance.")
+    return name
+
+
 def write_txt(hypothesis: Hypothesis, name: str) -> str:
     return hypothesis.text + "\n"
 
 
 def write_json(hypothesis: Hypothesis, name: str) -> str:
-    record = {"id": name, "text": hypothesis.text}
     words = [asdict(word) for word in hypothesis.words]
-    scores = hypothesis.scores
-    return json.dumps({**record, "words": words, "scores": scores}, ensure_ascii=False) + "\n"
+    record = {"id": name, "text": hypothesis.text, "words": words, "scores": hypothesis.scores}
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def write_ctm(hypothesis: Hypothesis, name: str) -> str:
@@ -59,19 +63,13 @@ def write_ctm(hypothesis: Hypothesis, name: str) -> str:
     lines = []
     for word in _times(hypothesis, name):
         line = f"{_field(name)} 1 {word.start:.3f} {word.end - word.start:.3f} {word.word}"
-        lines.append(line if word.confidence is None else f"{line} {word.confidence:.3f}")
-    return "".join(line + "\n" for line in lines)
+        lines.append(line + ("\n" if word.confidence is None else f" {word.confidence:.3f}\n"))
+    return "".join(lines)
 
 
 def write_kaldi(hypothesis: Hypothesis, name: str) -> str:
     """A line of Kaldi's `text`: id, then the words."""
-    return f"{_field(name)} {' '.join(hypothesis.text.split())}".rstrip() + "\n"
-
-
-def _field(name: str) -> str:
-    if name.split() != [name]:
-        raise InputError(f"the id {name!r} has white space", None, "Rename the utterance.")
-    return name
+    return " ".join([_field(name), *hypothesis.text.split()]) + "\n"
 
 
 def write_trn(hypothesis: Hypothesis, name: str) -> str:
@@ -93,6 +91,10 @@ def _escape(match: re.Match[str]) -> str:
     return f"%{ord(match[0]):02X}"
 
 
+def _unescape(text: str) -> str:
+    return _CODE.sub(lambda match: _CODES[match[1]], text)
+
+
 def cues(words: list[Word], length: float | None = None) -> Iterator[tuple[float, float, str]]:
     """Subtitles (start, end, text) as guides ask: at most two lines, no pause inside, shown for
     long enough to be read where the next one, or the end of the recording (`length` seconds, if
@@ -101,7 +103,9 @@ def cues(words: list[Word], length: float | None = None) -> Iterator[tuple[float
     for group, after in zip_longest(groups, groups[1:]):
         limit = after[0].start - CUE_GAP if after else length or float("inf")
         start, text = group[0].start, join_words(word.word for word in group)
-        end = max(group[-1].end, min(limit, start + max(CUE_SHORTEST, _reading_time(text))))
+        wide = len(UNSPACED.findall(text))
+        reading = wide / READING_SPEED_WIDE + (len(text) - wide) / READING_SPEED
+        end = max(group[-1].end, min(limit, start + max(CUE_SHORTEST, reading)))
         yield start, min(max(end, start + 0.001), start + CUE_SECONDS), "\n".join(_lines(text))
 
 
@@ -124,20 +128,12 @@ def phrases(words: list[Word]) -> Iterator[list[Word]]:
 def _pieces(words: list[Word]) -> Iterator[Word]:
     """The words; one longer than a line, or of a script without spaces, in parts of equal time."""
     for word in words:
-        parts = [
-            unit[i : i + LINE_WIDTH]
-            for unit in _UNIT.findall(word.word)
-            for i in range(0, len(unit), LINE_WIDTH)
-        ]
+        units = _UNIT.findall(word.word)
+        parts = [u[i : i + LINE_WIDTH] for u in units for i in range(0, len(u), LINE_WIDTH)]
         step = (word.end - word.start) / len(parts)
         for index, part in enumerate(parts):
             start = word.start + index * step
             yield Word(part, start, start + step)
-
-
-def _reading_time(text: str) -> float:
-    wide = len(UNSPACED.findall(text))
-    return wide / READING_SPEED_WIDE + (len(text) - wide) / READING_SPEED
 
 
 def _lines(text: str) -> list[str]:
@@ -154,53 +150,41 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def _clock(seconds: float, point: str) -> str:
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+def _span(start: float, end: float, point: str) -> str:
+    """`00:00:01.500 --> 00:00:02.000`"""
+    shown = []
+    for seconds in (start, end):
+        minutes, rest = divmod(round(seconds * 1000), 60_000)
+        clock = f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}"
+        shown.append(f"{clock}{point}{rest % 1000:03d}")
+    return " --> ".join(shown)
 
 
 def write_srt(hypothesis: Hypothesis, name: str, length: float | None = None) -> str:
+    shown = enumerate(cues(_times(hypothesis, name), length), start=1)
+    return "\n".join(f"{n}\n{_span(start, end, ',')}\n{text}\n" for n, (start, end, text) in shown)
+
+
+def write_vtt(hypothesis: Hypothesis, name: str, length: float | None = None) -> str:
     shown = cues(_times(hypothesis, name), length)
-    blocks = [
-        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n"
-        for number, (start, end, text) in enumerate(shown, start=1)
-    ]
-    return "\n".join(blocks)
+    blocks = [f"{_span(start, end, '.')}\n{escape(text, False)}\n" for start, end, text in shown]
+    return "\n".join(["WEBVTT\n", *blocks])
 
 
 def write_tsv(hypothesis: Hypothesis, name: str) -> str:
     """A label track for Audacity: start, end (seconds) and text of each phrase."""
-    lines = []
-    for group in phrases(_times(hypothesis, name)):
-        text = join_words(word.word for word in group)
-        lines.append(f"{group[0].start:.6f}\t{group[-1].end:.6f}\t{text}\n")
-    return "".join(lines)
-
-
-def write_vtt(hypothesis: Hypothesis, name: str, length: float | None = None) -> str:
-    blocks = ["WEBVTT\n"]
-    for start, end, text in cues(_times(hypothesis, name), length):
-        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        blocks.append(f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text}\n")
-    return "\n".join(blocks)
+    return "".join(
+        f"{group[0].start:.6f}\t{group[-1].end:.6f}\t{join_words(word.word for word in group)}\n"
+        for group in phrases(_times(hypothesis, name))
+    )
 
 
 # These also take the seconds of the recording, or None.
-SUBTITLES: dict[str, Callable[[Hypothesis, str, float | None], str]] = {
-    "srt": write_srt,
-    "vtt": write_vtt,
-}
-WRITERS: dict[str, Callable[[Hypothesis, str], str]] = {
-    "txt": write_txt,
-    "json": write_json,
-    "srt": write_srt,
-    "vtt": write_vtt,
-    "tsv": write_tsv,
-    "ctm": write_ctm,
-    "trn": write_trn,
-    "kaldi": write_kaldi,
-}
+SUBTITLES: dict[str, Callable[[Hypothesis, str, float | None], str]]
+SUBTITLES = {"srt": write_srt, "vtt": write_vtt}
+WRITERS: dict[str, Callable[[Hypothesis, str], str]]
+WRITERS = {"txt": write_txt, "json": write_json, "srt": write_srt, "vtt": write_vtt}
+WRITERS |= {"tsv": write_tsv, "ctm": write_ctm, "trn": write_trn, "kaldi": write_kaldi}
 
 
 def read_kaldi(path: Path) -> Iterator[tuple[str, str]]:
@@ -225,26 +209,17 @@ def read_trn(path: Path) -> Iterator[tuple[str, str]]:
         words = text.split()
         if re.search(r"[{@;\\*%]", text):
             words = [_trn_word(word, f"{path}:{number}") for word in words]
-        id = id[:-1]
-        if _NO_SPEAKER.fullmatch(id) and id.endswith("-"):
-            id = id[:-1]
-        yield _CODE.sub(_unescape, id), " ".join(words)
+        id = id[:-1].removesuffix("-") if _NO_SPEAKER.fullmatch(id[:-1]) else id[:-1]
+        yield _unescape(id), " ".join(words)
 
 
 def _trn_word(word: str, where: str) -> str:
     word = re.split(r"(?<!\\);", word)[0].replace("\\", "")
     word = word[:-1] if word.endswith("*") and len(word) > 1 else word
     if "{" in word or word == "@":
-        raise InputError(
-            f"alternations and the empty word ({word[:40]!r}) are not known here",
-            where,
-            "Score such a file with sclite itself.",
-        )
-    return _CODE.sub(_unescape, word)
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return _CODES[match[1]]
+        what = f"alternations and the empty word ({word[:40]!r}) are not known here"
+        raise InputError(what, where, "Score such a file with sclite itself.")
+    return _unescape(word)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -4,9 +4,6 @@ An n-best file is JSON lines: first `{"meta": {...}}`, then `{"id": ..., "nbest"
 utterance of the manifest, best hypothesis first. A failure is an empty list with its `error`.
 """
 
-from __future__ import annotations
-
-import itertools
 import json
 import math
 import re
@@ -14,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ from asr.files import cannot_read, whole_file
 
 # Han, kana and their punctuation: written without spaces.
 UNSPACED = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
-
-
 _WORD = re.compile(f"{UNSPACED.pattern}|[^\\s{UNSPACED.pattern[1:]}+")
 
 
@@ -94,40 +90,37 @@ class Hypothesis:
 
     def rate(self, weights: Weights) -> float:
         """The weighted sum of the raw scores; a score that is absent counts zero."""
-        total = weights.ctc * self.scores.get("ctc", 0.0)
-        total += weights.att * self.scores.get("att", 0.0)
+        get, lms = self.scores.get, self.scores.get("lm", {})
+        total = weights.ctc * get("ctc", 0.0)
+        total += weights.att * get("att", 0.0)
         for name, weight in weights.lm.items():
-            total += weight * self.scores.get("lm", {}).get(name, 0.0)
-        total += weights.bonus * self.scores.get("length", 0)
-        total += weights.unk * self.scores.get("unknown", 0)
+            total += weight * lms.get(name, 0.0)
+        total += weights.bonus * get("length", 0)
+        total += weights.unk * get("unknown", 0)
         return float(total + self.bonuses)
 
 
 def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:
-    """A Hypothesis from its JSON record. Raises KeyError, TypeError or AttributeError."""
-    hypothesis = Hypothesis(
-        text=record["text"],
-        tokens=list(record.get("tokens", [])),
-        scores=dict(record.get("scores", {})),
-        words=[Word(**word) for word in record.get("words", [])],
-        frames=list(record.get("frames", [])),
-    )
-    if not isinstance(hypothesis.text, str):
-        raise TypeError(f"'text' is {hypothesis.text!r}")
-    if not {*map(type, hypothesis.tokens)} <= {int}:
+    """A Hypothesis from its JSON record. Raises KeyError, TypeError, ValueError, AttributeError."""
+    words = [Word(**word) for word in record.get("words", [])]
+    tokens, frames = list(record.get("tokens", [])), list(record.get("frames", []))
+    found = Hypothesis(record["text"], tokens, dict(record.get("scores", {})), words, frames)
+    if not isinstance(found.text, str):
+        raise TypeError(f"'text' is {found.text!r}")
+    if not {*map(type, tokens)} <= {int}:
         raise TypeError("'tokens' are no ids")
-    check_numbers("scores", hypothesis.scores)
-    for word in hypothesis.words:
+    check_numbers("scores", found.scores)
+    for word in words:
         times = {"start": word.start, "end": word.end, "confidence": word.confidence or 0.0}
         check_numbers("words", times)
-    return hypothesis
+    return found
 
 
 def check_numbers(key: str, record: Mapping[str, Any]) -> None:
     """Raises TypeError unless all values are numbers, or {name: number} under "lm"."""
     own = dict(record)
     for name, value in (*dict(own.pop("lm", {})).items(), *own.items()):
-        if not isinstance(value, (int, float)):
+        if not isinstance(value, int | float):
             raise TypeError(f"'{name}' of '{key}' is {value!r:.40}")
 
 
@@ -149,21 +142,20 @@ def check_finite(weights: Weights, where: object = None) -> None:
         raise InputError(what, where, "It is added for each of their letters: give 0 or less.")
 
 
-NUMBER = int | float
-KINDS: dict[str, Any] = {  # of what commands read of a meta record or a weights file
-    **dict.fromkeys(("weights", "lms", "confidence", "wer"), dict),
-    **dict.fromkeys(("manifest", "tuned_on"), dict | None),
-    **dict.fromkeys(("audio_seconds", "decode_seconds"), NUMBER),
-    "length": str,
-    "beam": int,
-    "tokens": list,
-    "normalizer": dict | list | str | None,
-}
+KINDS: tuple[tuple[str, Any], ...] = (  # of what is read of a meta record or a weights file
+    ("weights lms confidence wer", dict),
+    ("manifest tuned_on", dict | None),
+    ("audio_seconds decode_seconds", int | float),
+    ("length", str),
+    ("beam", int),
+    ("tokens", list),
+    ("normalizer", dict | list | str | None),
+)
 
 
 def check_kinds(record: Mapping[str, Any]) -> None:
     """Raises TypeError where a meta record or a weights file holds a value of another type."""
-    for key, kind in KINDS.items():
+    for key, kind in ((key, kind) for keys, kind in KINDS for key in keys.split()):
         if key in record and not isinstance(record[key], kind):
             raise TypeError(f"'{key}' is {record[key]!r:.40}")
     for key in ("weights", "confidence", "wer"):
@@ -187,10 +179,8 @@ class NBest:
 
 
 def write_nbest(path: Path | str, meta: Mapping[str, Any], utterances: Iterable[NBest]) -> None:
-    """Write an n-best file; it appears under its name only when it is complete.
-
-    `meta` is read after all utterances, so it may hold what is known only then.
-    """
+    """Write an n-best file; it appears under its name only when it is complete. `meta` is read
+    after all utterances, so it may hold what is known only then."""
     path = Path(path)
     with (
         whole_file(path) as file,
@@ -214,8 +204,7 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
     path = Path(path)
     try:
         with open(path, "rb") as file:  # JSON decodes; bytes that are not UTF-8 are a broken line
-            first = file.readline()
-        meta = dict(json.loads(first)["meta"])
+            meta = dict(json.loads(file.readline())["meta"])
     except OSError as error:
         raise cannot_read(path, error) from error
     except (ValueError, KeyError, TypeError) as error:
@@ -224,22 +213,22 @@ def read_nbest(path: Path | str) -> tuple[dict[str, Any], Iterator[NBest]]:
         check_kinds(meta)
     except (TypeError, ValueError) as error:
         raise InputError(f"broken meta record: {error}", f"{path}:1", "Decode again.") from error
+    return meta, _utterances(path)
 
-    def utterances() -> Iterator[NBest]:
-        with open(path, "rb") as file:
-            next(file)
-            for number, line in enumerate(file, start=2):
-                try:
-                    record = json.loads(line)
-                    nbest = [hypothesis_from(h) for h in record["nbest"]]
-                    if not isinstance(record["id"], str):
-                        raise TypeError(f"'id' is {record['id']!r}")
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    what = f"broken line ({error}): {line[:80].decode(errors='replace')!r}"
-                    raise InputError(what, f"{path}:{number}", "Decode again.") from error
-                yield NBest(record["id"], nbest, record.get("error"))
 
-    return meta, utterances()
+def _utterances(path: Path) -> Iterator[NBest]:
+    with open(path, "rb") as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            try:
+                record = json.loads(line)
+                nbest = [hypothesis_from(h) for h in record["nbest"]]
+                if not isinstance(record["id"], str):
+                    raise TypeError(f"'id' is {record['id']!r}")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"broken line ({error}): {line[:80].decode(errors='replace')!r}"
+                raise InputError(what, f"{path}:{number}", "Decode again.") from error
+            yield NBest(record["id"], nbest, record.get("error"))
 
 
 SAME = ("model_hash", "tokens", "lms", "lexicon", "hotwords")  # of lists that join
@@ -259,16 +248,16 @@ def read_lists(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], Iterator[NB
                 raise InputError(what, path, "Decode again; only weights and beam may differ.")
 
     def utterances() -> Iterator[NBest]:
-        for row in itertools.zip_longest(*streams):
-            ids = [utterance and utterance.id for utterance in row]
-            for path, name in zip(paths, ids, strict=True):
-                if name != ids[0]:
+        for row in zip_longest(*streams):
+            ids = [one and one.id for one in row]
+            for path, id in zip(paths, ids, strict=True):
+                if id != ids[0]:
                     what = f"holds other utterances than {paths[0]}, or in another order"
                     raise InputError(what, path, "Decode the same manifest.")
             joined: list[Hypothesis] = []
-            for utterance in row:
+            for one in row:
                 known = {hypothesis.text for hypothesis in joined}
-                joined += [h for h in utterance.nbest if h.text not in known]
+                joined += [h for h in one.nbest if h.text not in known]
             yield NBest(row[0].id, joined, row[0].error)
 
     return list(metas), utterances()
@@ -284,8 +273,7 @@ def without_paths(entry: Any) -> Any:
 
 def merge_nbest(path: Path | str, meta: Mapping[str, Any], parts: Sequence[Path]) -> None:
     """Write one n-best file of the i-th utterance of every part for i = 0, 1, ...; parts go."""
-    streams = [read_nbest(part)[1] for part in parts]
-    rows = itertools.zip_longest(*streams)
+    rows = zip_longest(*(read_nbest(part)[1] for part in parts))
     write_nbest(path, meta, (result for row in rows for result in row if result is not None))
     for part in parts:
         part.unlink()

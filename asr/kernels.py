@@ -1,14 +1,13 @@
 """The one way in which loops are compiled: numba, cached on disk, without the interpreter's lock.
 
-Numba's own cache looks only at the file of the compiled function, not at the files of the
-functions it calls; therefore the cache folder is named by a hash of every file that holds kernels.
+Numba's own cache looks only at the file of the compiled function, not at those of the functions it
+calls; therefore the cache folder is named by a hash of every file that holds kernels, this one too.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,14 +20,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def _cache_folder() -> Path | None:
     """The folder of this version's compiled kernels; None where nothing can be written."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        source = file.read_bytes()
-        if b"asr.kernels import" in source:
-            digest.update(source)
+    sources = (file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))
+    kernels = b"".join(each for each in sources if b"njit" in each)
     base = settings.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "asr" / f"kernels-{digest.hexdigest()[:12]}"
+    name = f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}"
     try:
+        folder = Path(base).expanduser() / "asr" / name
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # a read-only or missing home
         return None
@@ -55,26 +52,13 @@ def njit(function: Function, **flags: Any) -> Function:
     return compiled
 
 
-def njit_lean(function: Function) -> Function:
-    """`njit` for functions that make no arrays, neither themselves nor in what they call.
-
-    They count no references: in loops over tuples of many arrays that costs more than the work.
-    """
-    return njit(function, _nrt=False)
-
-
-def njit_inner(function: Function) -> Function:
-    """`njit_lean` for what only kernels call: without the wrapper for calls from Python, which for
-    tuples of many arrays takes as long to compile as the function. (Such a call would crash.)"""
-    return njit(function, _nrt=False, no_cpython_wrapper=True)
-
-
-def njit_inline(function: Function) -> Function:
-    """`njit_lean` for what a loop calls with such tuples: no call, so no copying of hundreds of
-    words."""
-    return njit(function, _nrt=False, inline="always")
-
-
-def njit_short(function: Function) -> Function:
-    """`njit_lean` for microseconds of work: giving up the interpreter's lock would cost more."""
-    return njit(function, _nrt=False, nogil=False)
+# `njit` for functions that make no arrays, neither themselves nor in what they call: without
+# counting references, which in loops over tuples of many arrays costs more than the work.
+njit_lean = partial(njit, _nrt=False)
+# `njit_lean` for what only kernels call: without the wrapper for calls from Python, which for
+# tuples of many arrays takes as long to compile as the function. (Such a call would crash.)
+njit_inner = partial(njit, _nrt=False, no_cpython_wrapper=True)
+# `njit_lean` for what a loop calls with such tuples: no call, so no copying of them.
+njit_inline = partial(njit, _nrt=False, inline="always")
+# `njit_lean` for microseconds of work: giving up the interpreter's lock would cost more.
+njit_short = partial(njit, _nrt=False, nogil=False)

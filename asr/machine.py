@@ -1,12 +1,11 @@
 """The machine: how its processors and memory are used, and what a training ran on."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib.metadata
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
 from asr.files import whole_file
@@ -19,8 +18,8 @@ def use_machine(threads: int | None) -> None:
     """Run networks on so many threads (none given: as torch has it), and keep memory once taken.
 
     glibc gives back to the system what a step frees, and gets it anew in the next one, page by
-    page: 5 to 15 % of the time of training with CTC. Kept, there may be up to half as much more of
-    it. Other libraries, and what ALLOCATOR says, are left alone.
+    page: 5 to 15 % of the time of training with CTC. Other libraries, and what ALLOCATOR says, are
+    left alone.
     """
     import torch
 
@@ -35,19 +34,17 @@ def use_machine(threads: int | None) -> None:
 
 
 def write_machine(path: Path, device: str) -> None:
-    """Processor, memory and versions, and the GPU where `device` ("cuda:0") is one, as JSON.
-
-    Raises InputError where `path` cannot be written.
-    """
+    """Processor, memory and versions, and the GPU where `device` ("cuda:0") is one, as JSON."""
     import torch
 
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else "none"
+    cpus = Path("/proc/cpuinfo")
+    named = re.search(r"(?m)^model name.*?: *(.*\S)", cpus.read_text() if cpus.exists() else "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     facts = {
-        "processor": _processor(),
+        "processor": named[1] if named else platform.machine(),
         "cores": str(os.cpu_count()),
         "memory": f"{memory:.0f} GB",
-        "GPU": gpu,
+        "GPU": torch.cuda.get_device_name(device) if device.startswith("cuda") else "none",
         "threads": str(torch.get_num_threads()),
         "system": platform.platform(),
         "versions": f"asr {importlib.metadata.version('asr')}, Python {platform.python_version()},"
@@ -55,12 +52,3 @@ def write_machine(path: Path, device: str) -> None:
     }
     with whole_file(path) as file:
         file.write(json.dumps(facts, indent=1) + "\n")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -8,8 +8,6 @@ Among equal costs: first hit or substitution, then insertion, then deletion, loo
 end (SCTK, src/sclite/net_dp.c, calculate_internal_cells; weights in word.c, wwd_WORD).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

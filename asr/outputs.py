@@ -1,13 +1,10 @@
 """Saved outputs of a CTC network: an .npz of log-probabilities (T, V) under the utterance ids."""
 
-from __future__ import annotations
-
 import zipfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,36 +15,20 @@ from asr.files import cannot_read, whole_file
 Floats = NDArray[np.float32]
 
 
-class OutputsWriter:
-    """Writes arrays one by one, so that they need not fit into memory; without a path, nothing.
+@contextmanager
+def written_outputs(path: Path | None) -> Iterator[Callable[[str, Floats], None]]:
+    """A function that adds an utterance's log-probabilities (T, V) to a file, one by one so that
+    they need not fit into memory; without a path it does nothing."""
+    if path is None:
+        yield lambda name, log_probs: None
+        return
+    with whole_file(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
 
-    The file appears under its name only when the block ends without error; numpy.load opens it.
-    """
+        def add(name: str, log_probs: Floats) -> None:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.save(member, np.ascontiguousarray(log_probs, np.float32))
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._zip: zipfile.ZipFile | None = None
-
-    def __enter__(self) -> OutputsWriter:
-        self._open = ExitStack()
-        if self.path is not None:
-            file = self._open.enter_context(whole_file(self.path, "wb"))
-            self._zip = self._open.enter_context(zipfile.ZipFile(file, "w"))
-        return self
-
-    def add(self, name: str, log_probs: Floats) -> None:
-        """log_probs (T, V), natural logs."""
-        if self._zip is not None:
-            with self._zip.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.save(file, np.ascontiguousarray(log_probs, np.float32))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+        yield add
 
 
 def write_tokens(path: Path, pieces: Sequence[str]) -> None:
@@ -63,8 +44,7 @@ class Outputs:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._one_at_a_time = Lock()
+        self.path, self._one_at_a_time = path, Lock()
         try:
             self._file = np.load(path)
             self.ids: list[str] = list(self._file.files)

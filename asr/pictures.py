@@ -25,16 +25,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a `$` of a token or a file name is a `$`
-    "svg.fonttype": "none",
-    "svg.hashsalt": "asr",
-    "font.size": 8,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.3,
-}
+STYLE: dict[Any, Any] = dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
+STYLE |= {"svg.fonttype": "none", "svg.hashsalt": "asr", "font.size": 8}
+STYLE |= {"axes.grid": True, "grid.alpha": 0.3}
+STYLE |= {"text.parse_math": False}  # a `$` of a token or a file name is a `$`
 BINS = 40  # of a histogram
 FAINT = -30.0  # dB in a spectrogram: hardly heard
 SIDE = 49  # points of a surface along an axis

@@ -4,14 +4,11 @@ rate = (substitutions + deletions + insertions) / reference units, a unit being 
 CER, a character, the single space between two words included (as jiwer counts).
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,8 +27,7 @@ MOST_UNITS = 5_000  # more utterances than this are drawn in random groups
 FEWEST_SPEAKERS = 10  # below it utterances are drawn instead of speakers
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """Errors of one or many utterances."""
 
     hits: int
@@ -40,9 +36,9 @@ class Counts:
     insertions: int
 
     @classmethod
-    def of(cls, table: Table) -> Counts:
+    def of(cls, table: Table) -> Self:
         """The sum over the rows of a table (N, 4)."""
-        return cls(*(int(count) for count in table.sum(axis=0)))
+        return cls(*table.sum(axis=0).tolist())
 
     @property
     def length(self) -> int:
@@ -51,7 +47,7 @@ class Counts:
 
     @property
     def errors(self) -> int:
-        return self.substitutions + self.deletions + self.insertions
+        return sum(self) - self.hits
 
     @property
     def rate(self) -> float:
@@ -61,13 +57,10 @@ class Counts:
 
 def transcripts(given: str | Iterable[str]) -> list[str]:
     """One transcript or many as a list; raises InputError for anything else."""
-    if isinstance(given, str):
-        return [given]
-    # the keys of a dict are no transcripts, and a set has no order
-    if isinstance(given, Mapping | Set) or not isinstance(given, Iterable):
+    if isinstance(given, Mapping | Set) or not isinstance(given, Iterable):  # a set has no order
         what = f"{type(given).__name__} is neither a transcript nor a list of them"
         raise InputError(what, remedy="Give strings, in the same order on both sides.")
-    texts = list(given)
+    texts = [given] if isinstance(given, str) else list(given)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             what = f"transcript {number} is {type(text).__name__}, no string"
@@ -78,10 +71,10 @@ def transcripts(given: str | Iterable[str]) -> list[str]:
 def wer(references: str | Iterable[str], hypotheses: str | Iterable[str]) -> float:
     """Word error rate of `hypotheses` against `references` (one transcript or many).
 
+    Raises InputError if the two differ in number, or hold something else than strings.
+
     >>> wer("the cat sat", "the cat sad")
     0.3333333333333333
-
-    Raises InputError if the two differ in number, or hold something else than strings.
     """
     return Counts.of(count_errors(transcripts(references), transcripts(hypotheses))).rate
 
@@ -93,45 +86,33 @@ def split(text: str, unit: Unit = "word") -> Sequence[str]:
 
 
 def edits(reference: Sequence[str], hypothesis: Sequence[str], nist: bool = False) -> list[Edit]:
-    """What turns the units of `reference` into `hypothesis`, in order.
-
-    The minimal edit distance with the path that rapidfuzz (and so jiwer) takes; with `nist`
-    sclite's weights and path, see asr/nist.py.
-    """
+    """What turns the units of `reference` into `hypothesis`, in order: the minimal edit distance by
+    the path of rapidfuzz (and so of jiwer); with `nist` sclite's weights and path (asr/nist.py)."""
     if not nist:
-        return [
-            (op.tag, op.src_pos, op.dest_pos) for op in Levenshtein.editops(reference, hypothesis)
-        ]
+        found = Levenshtein.editops(reference, hypothesis)
+        return [(op.tag, op.src_pos, op.dest_pos) for op in found]
     from asr import nist as kernel  # numba takes a while to import
 
     ids: dict[str, int] = {}
     said = np.array([ids.setdefault(unit, len(ids)) for unit in reference], np.int32)
     heard = np.array([ids.setdefault(unit, len(ids)) for unit in hypothesis], np.int32)
-    found: list[Edit] = []
+    path: list[Edit] = []
     i = j = 0
     for step in kernel.align(said, heard).tolist():
         if step != kernel.HIT:
-            found.append((("replace", "delete", "insert")[step - 1], i, j))
+            path.append((("replace", "delete", "insert")[step - 1], i, j))
         i += step != kernel.INSERTION
         j += step != kernel.DELETION
-    return found
+    return path
 
 
 def count_errors(
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    unit: Unit = "word",
-    nist: bool = False,
+    references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word", nist: bool = False
 ) -> Table:
-    """Counts of every pair, (N, 4): hits, substitutions, deletions, insertions.
-
-    Raises InputError if the two differ in number.
-    """
+    """Counts of every pair, a Table (N, 4). Raises InputError if the two differ in number."""
     if len(references) != len(hypotheses):
-        raise InputError(
-            f"{len(references)} references but {len(hypotheses)} hypotheses",
-            remedy="Give each reference one hypothesis, in the same order.",
-        )
+        what = f"{len(references)} references but {len(hypotheses)} hypotheses"
+        raise InputError(what, remedy="Give each reference one hypothesis, in the same order.")
     table = np.zeros((len(references), 4), dtype=np.int64)
     for row, reference, hypothesis in zip(table, references, hypotheses, strict=True):
         said, heard = split(reference, unit), split(hypothesis, unit)
@@ -139,9 +120,8 @@ def count_errors(
             row[0] = len(said)
             continue
         tags = [tag for tag, _, _ in edits(said, heard, nist)]
-        substitutions, deletions = tags.count("replace"), tags.count("delete")
-        hits = len(said) - substitutions - deletions
-        row[:] = hits, substitutions, deletions, len(tags) - substitutions - deletions
+        s, d = tags.count("replace"), tags.count("delete")
+        row[:] = len(said) - s - d, s, d, len(tags) - s - d
     return table
 
 
@@ -150,16 +130,13 @@ def aligned(
 ) -> list[tuple[str | None, str | None]]:
     """Pairs (reference unit, hypothesis unit); None where one was inserted or deleted."""
     pairs: list[tuple[str | None, str | None]] = []
-    i = j = 0
-    for tag, edit_i, edit_j in edits(reference, hypothesis, nist):
-        pairs += zip(reference[i:edit_i], hypothesis[j:edit_j], strict=True)
-        i, j = edit_i, edit_j
-        pairs.append(
-            (None if tag == "insert" else reference[i], None if tag == "delete" else hypothesis[j])
-        )
-        i += tag != "insert"
-        j += tag != "delete"
-    return [*pairs, *zip(reference[i:], hypothesis[j:], strict=True)]
+    begin_i = begin_j = 0
+    for tag, i, j in edits(reference, hypothesis, nist):
+        pairs += zip(reference[begin_i:i], hypothesis[begin_j:j], strict=True)
+        said, heard = tag != "insert", tag != "delete"
+        pairs.append((reference[i] if said else None, hypothesis[j] if heard else None))
+        begin_i, begin_j = i + said, j + heard
+    return [*pairs, *zip(reference[begin_i:], hypothesis[begin_j:], strict=True)]
 
 
 class Comparison(NamedTuple):
@@ -186,16 +163,12 @@ class Bootstrap:
     """
 
     def __init__(self, speakers: Sequence[str | None]) -> None:
-        random = np.random.default_rng(SEED)
-        names = set(speakers)
-        n = len(speakers)
-        self.units = f"{n:,} utterance" + "s" * (n != 1)
-        self.group = np.arange(n)  # (N,) unit of each utterance
-        self.size = n
-        if None not in names and len(names) >= FEWEST_SPEAKERS:
-            number = {name: index for index, name in enumerate(sorted(map(str, names)))}
-            self.group = np.array([number[str(speaker)] for speaker in speakers])
-            self.size = len(number)
+        random, n = np.random.default_rng(SEED), len(speakers)
+        names, self.group = np.unique([*map(str, speakers)], return_inverse=True)  # unit of each
+        self.size, self.units = len(names), f"{n:,} utterance" + "s" * (n != 1)
+        if None in speakers or self.size < FEWEST_SPEAKERS:
+            self.group, self.size = np.arange(n), n
+        else:
             self.units = f"{self.size:,} speakers ({self.units})"
         if self.size > MOST_UNITS:
             self.group = (random.permutation(self.size) % MOST_UNITS)[self.group]
@@ -210,25 +183,24 @@ class Bootstrap:
             counts = np.bincount(drawn.ravel(), minlength=rows * self.size)
             self.draws[begin : begin + block] = counts.reshape(rows, self.size)
 
-    def sums(self, values: ArrayLike) -> Floats:
-        """Sum of the utterances' values (N,) in every resample, (R,)."""
-        by_unit = np.bincount(self.group, np.asarray(values, np.float64), self.size)
+    def rates(self, counts: ArrayLike, lengths: ArrayLike) -> Floats:
+        """Σ counts / Σ lengths of the utterances, whole numbers (N,), in every resample, (R,)."""
+        units = [np.bincount(self.group, values, self.size) for values in (counts, lengths)]
         blocks = np.array_split(self.draws, max(1, self.draws.size // 1_000_000))
-        return np.concatenate([block.astype(np.float64) @ by_unit for block in blocks])
+        sums = [block.astype(np.float64) @ np.stack(units, axis=1) for block in blocks]
+        total, length = np.concatenate(sums).T
+        rates: Floats = total / np.maximum(length, 1.0)
+        return rates
 
     def interval(self, errors: ArrayLike, lengths: ArrayLike) -> tuple[float, float] | None:
-        """95 % interval of Σ errors / Σ lengths, given both for each utterance (N,).
-
-        With no error the exact binomial bound; where all resamples agree, as with a single
-        utterance, the interval of a Poisson count. None: no length.
-        """
+        """95 % interval of Σ errors / Σ lengths, both (N,); with no error the exact binomial bound,
+        where all resamples agree (a single utterance) that of a Poisson count. None: no length."""
         total, length = int(np.sum(errors)), int(np.sum(lengths))
         if length == 0:
             return None
         if total == 0:
             return 0.0, 1.0 - 0.025 ** (1.0 / length)
-        rates = self.sums(errors) / np.maximum(self.sums(lengths), 1.0)
-        low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
+        low, high = np.percentile(self.rates(errors, lengths), [2.5, 97.5]).tolist()
         if high - low > 1e-12:
             return low, high
         low, high = poisson_interval(total)
@@ -240,15 +212,14 @@ class Bootstrap:
         p is twice the share of resamples in which the sign of the difference is turned; never
         below 2^(1-d) with d units that differ, the least that a test of signs can give. Where all
         resamples agree, the interval is that of the difference of two Poisson counts, one of them 0
-        (by their own intervals: Zou and Donner, "Construction of confidence limits about effect
-        measures", 2008).
+        (Zou and Donner, "Construction of confidence limits about effect measures", 2008).
         """
-        change = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-        rates = self.sums(change) / np.maximum(self.sums(lengths), 1.0)
+        change = np.subtract(b, a, dtype=np.float64)
+        rates = self.rates(change, lengths)
         tail = min(int((rates <= 0).sum()), int((rates >= 0).sum()))
         differing = np.count_nonzero(np.bincount(self.group, change, self.size))
         p = max(2 * (tail + 1) / (RESAMPLES + 1), 2.0 ** (1 - differing))
-        low, high = (float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
+        low, high = np.percentile(rates, [2.5, 97.5]).tolist()
         length, net = max(float(np.sum(lengths)), 1.0), float(change.sum())
         if high - low < 1e-12:
             more, (least, most), zero = abs(net), poisson_interval(abs(net)), poisson_interval(0)[1]
@@ -275,20 +246,19 @@ def compare(
     """Is system b better than a? The paired bootstrap test of their word errors.
 
     speakers: of each utterance, where known: then speakers are drawn if there are at least 10.
+    Raises InputError if they differ in number, or hold something else than strings.
 
     >>> result = compare(["one two"] * 9, ["one too"] * 9, ["one two"] * 8 + ["two two"])
     >>> result.difference, result.p < 0.05
     (-0.4444444444444444, True)
-
-    Raises InputError if they differ in number, or hold something else than strings.
     """
-    references, a, b = transcripts(references), transcripts(a), transcripts(b)
-    of_a, of_b = (count_errors(references, texts)[:, 1:].sum(axis=1) for texts in (a, b))
-    lengths = [len(split(text)) for text in references]
-    if speakers is not None and len(speakers) != len(references):
-        what = f"{len(references)} references but {len(speakers)} speakers"
+    said, *heard = (transcripts(texts) for texts in (references, a, b))
+    of_a, of_b = (count_errors(said, texts)[:, 1:].sum(axis=1) for texts in heard)
+    if speakers is not None and len(speakers) != len(said):
+        what = f"{len(said)} references but {len(speakers)} speakers"
         raise InputError(what, remedy="Give each reference its speaker, or None.")
-    return Bootstrap(speakers or [None] * len(references)).compare(of_a, of_b, lengths)
+    lengths = [len(text.split()) for text in said]
+    return Bootstrap(speakers or [None] * len(said)).compare(of_a, of_b, lengths)
 
 
 class _CallableModule(types.ModuleType):

@@ -22,8 +22,8 @@ LAYERS = (
     "data formats lm models outputs wer",
     "confidence",
     "decoding scoring",
-    "scoring_report training transcriber",
-    "config loading pictures",
+    "training transcriber",
+    "config pictures",
     "report",
     "commands",
     "cli",
@@ -84,7 +84,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 WITHOUT_TORCH = (
-    *("wer", "scoring", "scoring_report", "data.sampler", "data.manifest", "data.audio"),
+    *("wer", "scoring", "data.sampler", "data.manifest", "data.audio"),
     *("lm.ngram", "lm.train", "decoding.ctc_decoder", "decoding.align"),
     *("decoding.rescore", "decoding.tune"),
 )

@@ -28,15 +28,16 @@ def command(
 
     Example: asr align exp/las data/manifest.dev.jsonl -o dev.ctm --pictures exp/pictures
     """
-    from asr import files, formats, loading, machine
+    from asr import files, formats, machine
     from asr.data import audio
     from asr.data.manifest import Manifest
     from asr.hypothesis import Hypothesis
     from asr.pictures import attention, draw, monotonic_share
+    from asr.transcriber import load
 
     machine.use_machine(threads)
     utterances = Manifest.open(manifest)
-    transcriber = loading.load(model, head="ctc", device=device, threads=threads)
+    transcriber = load(model, head="ctc", device=device, threads=threads)
     skipped: Skipped = []
     shares: list[float] = []  # of steps forward, an utterance
     with files.whole_file(output) as file:

@@ -78,7 +78,7 @@ def decode_manifest(
 ) -> None:
     """Decode this process's share; the leader merges the shares in the order of the manifest."""
     from asr.models.folder import model_folder, model_hash
-    from asr.outputs import OutputsWriter, write_tokens
+    from asr.outputs import write_tokens, written_outputs
 
     if save and not transcriber.recognizer.has_ctc:
         what = "the model has no CTC head, so there are no outputs"
@@ -102,10 +102,10 @@ def decode_manifest(
         decoded = transcriber.decode_utterances(share, watch)
         for result, log_probs in track(decoded, "decoding", total=len(share)):
             if log_probs is not None and not result.error:
-                outputs.add(result.id, log_probs)
+                add(result.id, log_probs)
             yield result
 
-    with OutputsWriter(save) as outputs:
+    with written_outputs(save) as add:
         skipped = write_list(output, meta, results(), watch, whole, group)
     if save:
         write_tokens(save.with_suffix(".tokens.txt"), transcriber.tokenizer.pieces)

@@ -109,10 +109,11 @@ def open_transcriber(
     model: Path, arguments: SearchArguments, nbest: int = 1, vad: str | None = None
 ) -> Transcriber:
     """The transcriber for a model folder and the shared options."""
-    from asr import console, loading, machine
+    from asr import console, machine
+    from asr.transcriber import load
 
     machine.use_machine(arguments["threads"])
-    transcriber = loading.load(model, nbest=nbest, vad=vad, **arguments)
+    transcriber = load(model, nbest=nbest, vad=vad, **arguments)
     if transcriber.tokenizer.type == "lexicon" and not arguments["lexicon"]:
         console.say("warning: this model writes pronunciations, not words: give --lexicon")
     return transcriber

@@ -51,7 +51,7 @@ def command(
     if source.meta and not any(one.meta for one in hypotheses):
         say(f"warning: {ref} is an n-best file; the references come first, then HYP.")
     chosen = scoring.choose_normalizer(normalizer, hypotheses)
-    references = scoring.References.of(source, chosen)
+    references = scoring.References(source, chosen)
     names = _labels(labels, hypotheses)
     compared = None if compare is None else _find(compare, paths, names)
     systems = [
@@ -119,7 +119,7 @@ def _figures(references: References, systems: list[System], base: System | None)
 def _print_report(
     references: References, systems: list[System], result: dict[str, Any], alignments: int
 ) -> None:
-    from asr import scoring_report as report
+    from asr import scoring
 
     for system in systems:
         _warn(system.figures)
@@ -128,16 +128,16 @@ def _print_report(
     size = count(len(references.ids), "utterance"), count(result["wer"]["words"], "word")
     parts = [
         f"{', '.join(size)}; normaliser {result['normalizer']}; {weights}",
-        report.systems_table(result.get("systems", [result]))
+        scoring.systems_table(result.get("systems", [result]))
         + f"\n95 % intervals: bootstrap over {result['units']}, 10,000 resamples",
-        "\n".join(report.comparison_line(pair) for pair in result.get("comparisons", [])),
+        "\n".join(scoring.comparison_line(pair) for pair in result.get("comparisons", [])),
     ]
     if len(systems) == 1:
-        tables = report.speakers_table, report.confusions_table, report.confidence_table
+        tables = scoring.speakers_table, scoring.confusions_table, scoring.confidence_table
         parts += [table(result) for table in tables]
     for system in systems if alignments else []:
         heading = f"{system.label}\n" if len(systems) > 1 else ""
-        parts.append(heading + report.alignments(references, system, alignments, sclite))
+        parts.append(heading + scoring.alignments(references, system, alignments, sclite))
     click.echo("\n\n".join(part for part in parts if part))
 
 

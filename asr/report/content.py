@@ -25,13 +25,12 @@ from asr.decoding.weights import weights_from
 from asr.errors import InputError
 from asr.files import cannot_read
 from asr.hypothesis import read_nbest
-from asr.loading import load
 from asr.models.folder import model_hash
 from asr.models.recognizer import read_config
 from asr.pictures import attention, curves, draw, surface
 from asr.report.page import Number, Rows, Table, count, data_uri, distinct, sound_of
-from asr.scoring_report import interval, percent
-from asr.transcriber import Transcriber
+from asr.scoring import interval, percent
+from asr.transcriber import Transcriber, load
 from asr.wer import Bootstrap, Counts, aligned
 
 # title, kind of record and key in metrics.jsonl, factor, scale of the axis
@@ -139,9 +138,9 @@ class TestSet:
         self.manifest = manifest
         self.utterances = [utterance for utterance in manifest if utterance.text is not None]
         transcripts = scoring.read_transcripts(manifest.path, "manifest")
-        self.references = scoring.References.of(transcripts, normalizer)
+        self.references = scoring.References(transcripts, normalizer)
         named = zip(distinct([path.stem for path in paths], paths), lists, strict=True)
-        given = self.references, normalizer
+        given = self.references, normalizer, False  # of minimal edit distance
         scored = [(scoring.score_system(name, one, *given), one) for name, one in named]
         scored.sort(key=lambda pair: int(pair[0].errors.sum()))
         self.systems, self.lists = [one for one, _ in scored], [found for _, found in scored]

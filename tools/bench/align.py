@@ -21,7 +21,7 @@ from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.decoding.align import word_times
 from asr.hypothesis import Word
-from asr.loading import load
+from asr.transcriber import load
 from asr.wer import edits
 
 Truth = Sequence[dict[str, Any]]

@@ -22,9 +22,8 @@ import numpy as np
 
 from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
-from asr.loading import load
 from asr.machine import use_machine
-from asr.transcriber import BATCH_SECONDS, Samples, Transcriber, batches
+from asr.transcriber import BATCH_SECONDS, Samples, Transcriber, batches, load
 from asr.wer import Counts, count_errors
 
 JOINS = (1, 2, 5, 10)
