@@ -3,13 +3,13 @@ set's n-best lists.
 
     errors(w) = Σ_u E[u, argmax_h S[u, h]·w]
 
-S holds the raw scores of each hypothesis, E its word errors: a `Table`. The surface is a staircase,
-noisy in w. Therefore the point chosen has the fewest errors on average over a box around it (± one
-step of the coarse grid) and is the most central one of equals: on a plateau, in no lucky hole.
+S holds the raw scores of each hypothesis, E its word errors: a `Table`. The surface is a noisy
+staircase: therefore the point chosen has the fewest errors on average over a box around it (± one
+step of the coarse grid) and is the most central one of equals.
 
-Weights for a search are not moved further from those that the list was made with than the set can
-justify: a search at other weights finds other hypotheses. Where they move far, the set is decoded
-again with them, and they are tuned on all lists, until they stay (Och 2003).
+A search at other weights finds other hypotheses. Weights for one are therefore moved no further
+from those that the list was made with than the set can justify; where they move far, the set is
+decoded again with them, and they are tuned on all lists, until they stay (Och 2003).
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies 
 MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
 BONUS_RANGE = {"words": (-2.0, 6.0), "tokens": (-1.0, 3.0)}
 UNK_RANGE = (-2.0, 0.0)  # a letter; unknown words are never rewarded
-# points an axis of the coarse grid, and parts of its step in refinement, by the number of axes
-COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
-PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
+# by the number of axes: points on each in the coarse grid, parts of its step in refinement
+GRIDS = ((41, 4), (25, 4), (25, 4), (13, 2), (8, 2))
 EXTENSIONS = 4  # most times that the range grows by half
 ROUNDS = 4  # most refinements
 OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the others are LMs
@@ -49,8 +48,7 @@ OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the 
 class Table:
     """N-best lists as arrays: U utterances with at most H hypotheses each."""
 
-    # "ctc", "att", the LMs' names, "length", where there are any "unknown" (letters of unknown
-    # words) and "bonuses" (hot words, coverage: their weight is 1)
+    # ctc, att, the LMs' names, length, and if need be unknown (letters) and bonuses (of weight 1)
     columns: list[str]
     scores: Floats  # (U, H, K) raw
     errors: NDArray[np.int32]  # (U, H) word errors
@@ -74,7 +72,7 @@ class Table:
 def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
     """{id: text} of a manifest. Raises InputError if an utterance has no text."""
     manifest = Manifest.open(path)
-    texts: dict[str, str] = {}
+    texts = {}
     for utterance in manifest:
         if utterance.text is None:
             what = f"utterance '{utterance.id}' has no text"
@@ -92,9 +90,9 @@ def word_errors(reference: str, texts: Sequence[str]) -> NDArray[np.int32]:
 def tabulate(
     utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
 ) -> Table:
-    """Scores and errors of the utterances that have a reference; both sides are normalised, and a
-    failure (no hypothesis) counts as an empty text. Raises InputError if there is none, if some
-    hypotheses lack a score that others have, and for an LM that is called as another score is."""
+    """Scores and errors of the utterances that have a reference, both sides normalised; a failure
+    (no hypothesis) counts as an empty text. Raises InputError if there is none, if some hypotheses
+    lack a score that others have, and for an LM that is called as another score is."""
     lists = [utterance for utterance in utterances if utterance.id in references]
     hypotheses = [hypothesis for utterance in lists for hypothesis in utterance.nbest]
     if not lists:
@@ -102,14 +100,15 @@ def tabulate(
         raise InputError(what, "--ref", "Give its own manifest.")
     if not hypotheses:
         raise InputError("the n-best list has no hypotheses", None, "Decode again.")
+    heads = ("ctc", "att")
     kinds = {
-        (*(key for key in ("ctc", "att") if key in h.scores), *sorted(h.scores.get("lm", {})))
+        (*(head for head in heads if head in h.scores), *sorted(h.scores.get("lm", {})))
         for h in hypotheses
     }
     if len(kinds) > 1:
         raise InputError("not all hypotheses have the same scores", None, "Decode again.")
-    lms = hypotheses[0].scores.get("lm", {})
-    for name in lms.keys() & {*OWN_COLUMNS, "bonus", "ratio"}:  # the latter are axes of a Space
+    # the last two are axes of a Space
+    for name in {*hypotheses[0].scores.get("lm", {})} & {*OWN_COLUMNS, "bonus", "ratio"}:
         what = f"a language model is called '{name}', as one of the other scores is"
         raise InputError(what, None, "Decode again with its file renamed (rescored: with --name).")
     columns = [*kinds.pop(), "length"]
@@ -134,8 +133,7 @@ def word_lists(
     utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize, totals: Floats
 ) -> list[tuple[Doubles, Flags, Flags]]:
     """What `confidence.fit` takes, of the same lists as `tabulate`; totals (U, H)."""
-    lists = []
-    known = (utterance for utterance in utterances if utterance.id in references)
+    lists, known = [], (utterance for utterance in utterances if utterance.id in references)
     for row, utterance in zip(totals, known, strict=True):
         if utterance.nbest:
             texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
@@ -174,9 +172,8 @@ def wer_report(rates: Mapping[str, float]) -> str:
     """ "WER first-best 20.00% -> rescored 15.00%, oracle 10.00%: 50% of the gap ..." """
     before, after, oracle = rates.values()
     first, second, third = (f"{name} {rate:.2%}" for name, rate in rates.items())
-    closed = "the lists hold nothing better"
-    if before > oracle:
-        closed = f"{(before - after) / (before - oracle):.0%} of the gap to the oracle closed"
+    share = f"{(before - after) / max(before - oracle, 1e-9):.0%} of the gap to the oracle closed"
+    closed = share if before > oracle else "the lists hold nothing better"
     return f"WER {first} -> {second}, {third}: {closed}"
 
 
@@ -209,11 +206,10 @@ class Space:
 
     def points(self, table: Table, values: Doubles) -> Floats:
         """Weight vectors in the table's columns (P, K) from values of the axes (P, A)."""
-        known = dict(zip(self.names, values.T, strict=True))
-        ratio, one = known.get("ratio"), np.ones(len(values))
-        known |= {"ctc": one, "att": one, "length": known["bonus"], "bonuses": one}
-        if ratio is not None:
-            known |= {"ctc": ratio, "att": 1 - ratio}
+        one, axes = np.ones(len(values)), dict(zip(self.names, values.T, strict=True))
+        known = {"ctc": one, "att": one, "bonuses": one, "length": axes["bonus"], **axes}
+        if "ratio" in axes:
+            known |= {"ctc": axes["ratio"], "att": 1 - axes["ratio"]}
         return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
 
     def value(self, weights: Weights) -> Doubles:
@@ -225,9 +221,8 @@ class Space:
     def weights(self, table: Table, value: Doubles) -> Weights:
         numbers = self.points(table, value[None])[0].tolist()
         point = {n: round(w, 4) for n, w in zip(table.columns, numbers, strict=True)}
-        lm = {name: point[name] for name in table.lms}
-        heads = point.get("ctc", 0.0), point.get("att", 0.0)
-        return Weights(*heads, lm, point["length"], point.get("unknown", 0.0))
+        ctc, att, unk = (point.get(name, 0.0) for name in ("ctc", "att", "unknown"))
+        return Weights(ctc, att, {name: point[name] for name in table.lms}, point["length"], unk)
 
 
 @dataclass(slots=True)
@@ -246,7 +241,7 @@ class Tuned:
 def tune(
     table: Table, unit: str, own: Weightings = (), stay: bool = True, found: Sequence[int] = ()
 ) -> Tuned:
-    """Coarse grid (its range grows while the best point lies at an end), then a finer one.
+    """The weights of fewest errors.
 
     own: weights by which the lists were made; no result makes more errors than the best of them.
     stay: it is near that, as it is for a search. found: errors of each one's search; see `settled`.
@@ -279,8 +274,7 @@ def tune(
 
 def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
     """The `best_point` of both grids, and the edges of the coarse one, which widens `space`."""
-    count = COARSE[min(len(space.names), max(COARSE))]
-    parts = PARTS[min(len(space.names), max(PARTS))]
+    count, parts = GRIDS[min(len(space.names), len(GRIDS)) - 1]
     for extension in range(EXTENSIONS + 1):
         axes = [*np.linspace(space.lows, space.highs, count, axis=1)]
         value, edges = best_point(table, space, axes, 1)

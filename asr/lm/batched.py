@@ -21,14 +21,10 @@ class BatchedNGram:
     """A language model whose arrays are tensors on `device`; see NGramArrays."""
 
     def __init__(self, lm: NGram, device: str | torch.device = "cpu") -> None:
-        def tensor(name: str) -> Tensor:
-            return torch.from_numpy(np.array(getattr(lm.arrays, name))).to(device)
-
-        self.word, self.logprob, self.next = tensor("word"), tensor("logprob"), tensor("next")
-        self.begin, self.backoff = tensor("begin"), tensor("backoff")
-        self.backoff_state = tensor("backoff_state")
-        self.words = int(lm.arrays.begin[1])  # V
-        self.start = lm.start()
+        self.word, self.logprob, self.next, self.begin, self.backoff, self.backoff_state = (
+            torch.from_numpy(np.array(array)).to(device) for array in lm.arrays[:6]
+        )
+        self.words, self.start = int(lm.arrays.begin[1]), lm.start()  # V, a state
         arcs = int(np.diff(lm.arrays.begin[1:]).max(initial=0))  # of a state other than the empty
         self._halvings = arcs.bit_length()
 

@@ -138,17 +138,14 @@ def _score(
     a: NGramArrays, text: Bytes, logprob: NDArray[np.float64], length: Ints, word: Ints
 ) -> int:
     """Score a sentence (UTF-8, words divided by single spaces); the words scored, with the end."""
-    state = a.next[BOS]
-    h = FNV_START
-    count = 0
+    state, h, count = a.next[BOS], FNV_START, 0
     for i in range(text.size + 1):
         if i < text.size and text[i] != 32:
             h = fnv(h, text[i])
         elif h != FNV_START:
             word[count] = lookup(a, h)
             logprob[count], state, length[count] = advance(a, state, word[count])
-            count += 1
-            h = FNV_START
+            count, h = count + 1, FNV_START
     word[count] = EOS
     logprob[count], state, length[count] = advance(a, state, EOS)
     return count + 1
@@ -194,11 +191,11 @@ class NGram:
         Raises InputError: missing, not a language model, damaged, of another unit.
         """
         path = Path(path)
-        if is_arpa(path):
-            if unit is None:
-                what = "an ARPA file does not say what its units are"
-                raise InputError(what, path, "Give --lm-unit word or --lm-unit token.")
+        if is_arpa(path) and unit is not None:
             return cls.from_arpa(path, unit)
+        if is_arpa(path):
+            what = "an ARPA file does not say what its units are"
+            raise InputError(what, path, "Give --lm-unit word or --lm-unit token.")
         model = _open(path)
         if unit not in (None, model.unit):
             what = f"is a language model of {model.unit}s, not of {unit}s"
@@ -232,11 +229,10 @@ class NGram:
 
     def save(self, path: Path | str) -> None:
         """Write the file; it appears under its name only when it is complete."""
-        sections: dict[str, tuple[str, int, int]] = {}  # name: (dtype, items, offset)
         named = {**self.arrays._asdict(), "words": self._words}
-        offset = 0
+        sections, offset = {}, 0  # name: (dtype, items, offset)
         for name, array in named.items():
-            sections[name] = (array.dtype.str, array.size, offset)
+            sections[name] = array.dtype.str, array.size, offset
             offset += -(-array.nbytes // ALIGN) * ALIGN
         header = json.dumps({**self._header, "sections": sections, "size": offset}).encode()
         prefix = MAGIC + np.array([FORMAT, len(header), zlib.crc32(header)], "<u4").tobytes()
@@ -251,10 +247,8 @@ class NGram:
             raise InputError("is damaged (wrong checksum)", self.path, "Make it again.")
 
     def check_fits(self, tokenizer: Tokenizer) -> None:
-        """Raise InputError unless this model can be used beside a model with that tokenizer.
-
-        Of an ARPA file, which does not tell its normaliser, the unit is checked.
-        """
+        """Raise InputError unless this model can be used beside a model with that tokenizer; of an
+        ARPA file, which does not tell its normaliser, only the unit is checked."""
         self.check_unit(tokenizer.pieces)
         if self.normalizer is not None:
             check_same(self.normalizer, tokenizer.normalizer, str(self.path), "the tokenizer")
@@ -266,8 +260,7 @@ class NGram:
     def check_unit(self, pieces: Sequence[str]) -> None:
         """Raise InputError where the words are evidently not of `unit`, which for an ARPA file is
         what the user said: tokens of which hardly any is a piece, words that all are pieces."""
-        known = {id for id in map(self.id, pieces) if id > EOS}
-        size = self.arrays.begin[1] - 3
+        known, size = {id for id in map(self.id, pieces) if id > EOS}, self.arrays.begin[1] - 3
         marks = [piece for piece in pieces if piece == "|" or piece.startswith("▁")]
         what, other = None, "word"
         if self.unit == "token" and 10 * len(known) <= size:
@@ -331,19 +324,9 @@ def _content_hash(arrays: NGramArrays, words: Bytes) -> str:
     return digest.hexdigest()
 
 
-def _consistent(a: NGramArrays) -> bool:
-    """What the loops rely on without looking again."""
-    return (
-        a.word.size == a.logprob.size == a.next.size
-        and a.begin.size - 1 == a.backoff.size == a.backoff_state.size > 0
-        and a.hash_keys.size == a.hash_ids.size > 0 == a.hash_ids.size & (a.hash_ids.size - 1)
-        and bool(a.begin[0] == 0 and EOS < a.begin[1] <= a.word.size)
-    )
-
-
 def _open(path: Path) -> NGram:
     """Map a file of ours; checked are the header's checksum, the sizes and what loops rely on."""
-    remedy = "`asr lm train` makes language models."
+    remedy, start = "`asr lm train` makes language models.", len(MAGIC) + 12
     try:
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -351,7 +334,6 @@ def _open(path: Path) -> NGram:
         raise InputError("cannot be read (it is empty)", path, remedy) from error
     except OSError as error:
         raise cannot_read(path, error, remedy) from error
-    start = len(MAGIC) + 12
     if content[: len(MAGIC)] != MAGIC or len(content) < start:
         remedy = "Give what `asr lm train` wrote, or an .arpa[.gz]."
         raise InputError("is not a language model", path, remedy)
@@ -367,11 +349,20 @@ def _open(path: Path) -> NGram:
             np.frombuffer(content, kind, items, base + offset)
             for kind, (_, items, offset) in zip(DTYPES, places, strict=True)
         )
-        model = NGram(NGramArrays(*arrays), words, header, path)
-        whole = zlib.crc32(raw) == checksum and len(content) == base + header["size"]
+        a = NGramArrays(*arrays)
+        model = NGram(a, words, header, path)
+        whole = (
+            zlib.crc32(raw) == checksum
+            and len(content) == base + header["size"]
+            and a.word.size == a.logprob.size == a.next.size
+            and a.begin.size - 1 == a.backoff.size == a.backoff_state.size > 0
+            and a.hash_keys.size == a.hash_ids.size > 0 == a.hash_ids.size & (a.hash_ids.size - 1)
+            and a.begin[0] == 0
+            and EOS < a.begin[1] <= a.word.size
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         whole = False
-    if not whole or not _consistent(model.arrays):
+    if not whole:
         raise InputError("is damaged or cut off", path, "Make or copy it again.")
     return model
 
