@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,8 @@ class Recording(NamedTuple):
     place: Place = Place()  # where to begin
 
 
-class Part(NamedTuple):
+@dataclass(slots=True)
+class Part:
     """A decoded segment; times in seconds from the beginning of the recording."""
 
     start: float
@@ -50,12 +51,9 @@ class Part(NamedTuple):
     after: Place  # where the next segment is to be looked for
     hypothesis: Hypothesis  # its word times too
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**self._asdict(), "hypothesis": asdict(self.hypothesis)}
-
 
 def part_from(record: dict[str, Any]) -> Part:
-    """A Part from what `to_dict` made."""
+    """A Part from its JSON record."""
     hypothesis = hypothesis_from(record["hypothesis"])
     return Part(**{**record, "after": Place(*record["after"]), "hypothesis": hypothesis})
 
@@ -103,11 +101,11 @@ def together(hypotheses: Sequence[Hypothesis], words: list[Word]) -> Hypothesis:
 
 def add(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
     """The sums of scores, those of each language model too."""
-    total = {**one, **two}
-    for name in one.keys() & two.keys():
-        nested = isinstance(one[name], dict)
-        total[name] = add(one[name], two[name]) if nested else one[name] + two[name]
-    return total
+    sums = {
+        name: add(one[name], two[name]) if isinstance(one[name], dict) else one[name] + two[name]
+        for name in one.keys() & two.keys()
+    }
+    return {**one, **two, **sums}
 
 
 def joint(left: Sequence[Word], right: Sequence[Word], start: float, end: float) -> float:
@@ -223,14 +221,13 @@ def stitched_outputs(
 class Journal:
     """JSON lines, a part or the end of a file each, in a folder (None: in memory only).
 
-    command: everything that the results depend on but the files' contents (JSON, or str). A block
-    without exception removes the file at its end. Of a source that has changed nothing is taken.
+    command: all that the results depend on but the files' contents (JSON, or str). A block without
+    exception removes the file at its end. Of a source that has changed nothing is taken.
     """
 
     def __init__(self, folder: Path | None, command: object) -> None:
         self._parts: defaultdict[str, Transcript] = defaultdict(Transcript)
         self._done: set[str] = set()
-        self._file: IO[bytes] | None = None
         content = json.dumps(command, sort_keys=True, default=str)
         name = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.path = folder and folder / f".transcribe-{name}.jsonl"
@@ -269,10 +266,10 @@ class Journal:
         state = _state(file)
         if self.path is None or not state:  # standard input is another one each time
             return
-        record = {"file": str(file), "state": state, "part": part and part.to_dict()}
+        record = {"file": str(file), "state": state, "part": part and asdict(part)}
         try:
-            self._file = self._file or open(self.path, "ab", buffering=0)
-            self._file.write(json.dumps(record).encode() + b"\n")
+            with open(self.path, "ab") as lines:
+                lines.write(json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -280,8 +277,6 @@ class Journal:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._file:
-            self._file.close()
         if self.path and error is None:
             self.path.unlink(missing_ok=True)
 

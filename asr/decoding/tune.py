@@ -172,8 +172,9 @@ def wer_report(rates: Mapping[str, float]) -> str:
     """ "WER first-best 20.00% -> rescored 15.00%, oracle 10.00%: 50% of the gap ..." """
     before, after, oracle = rates.values()
     first, second, third = (f"{name} {rate:.2%}" for name, rate in rates.items())
-    share = f"{(before - after) / max(before - oracle, 1e-9):.0%} of the gap to the oracle closed"
-    closed = share if before > oracle else "the lists hold nothing better"
+    closed = "the lists hold nothing better"
+    if before > oracle:
+        closed = f"{(before - after) / (before - oracle):.0%} of the gap to the oracle closed"
     return f"WER {first} -> {second}, {third}: {closed}"
 
 
