@@ -144,14 +144,6 @@ def word_lists(
     return lists
 
 
-def errors_found(
-    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
-) -> int:
-    """Word errors of the first hypotheses; a failure counts as an empty text."""
-    known = ((normalize(references[u.id]), u.text) for u in utterances if u.id in references)
-    return sum(int(word_errors(said, [normalize(text)])[0]) for said, text in known)
-
-
 def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:
     """Word errors of each utterance's best hypothesis by each weight vector: (P, K) -> (P, U)."""
     totals = points @ table.scores.reshape(-1, table.scores.shape[2]).T
@@ -213,6 +205,10 @@ class Space:
             known |= {"ctc": axes["ratio"], "att": 1 - axes["ratio"]}
         return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
 
+    def errors(self, table: Table, values: Doubles) -> NDArray[np.int64]:
+        """Word errors of the set by each value of the axes, (P, A) -> (P,)."""
+        return count_errors(table, self.points(table, values))
+
     def value(self, weights: Weights) -> Doubles:
         """Values of the axes (A,) that order hypotheses as `weights` do; inverse of `points`."""
         known = {"ratio": weights.ctc, "bonus": weights.bonus, "unknown": weights.unk, **weights.lm}
@@ -258,19 +254,19 @@ def tune(
     usable = [weights.ctc + weights.att > 0 for weights in own]
     if any(usable):
         starts = np.stack([space.value(weights) for weights in compress(own, usable)])
-        start = starts[count_errors(table, space.points(table, starts)).argmin()]
+        made = space.errors(table, starts)
         if stay:
-            value = towards(table, space, value, start)
-        elif np.subtract(*count_errors(table, space.points(table, np.stack([value, start])))) > 0:
-            value = start
+            value = towards(table, space, value, starts[made.argmin()])
+        elif made.min() < space.errors(table, value[None])[0]:
+            value = starts[made.argmin()]
         if stay and found:
             value, errors = settled(table, space, value, starts, [*compress(found, usable)])
         away = np.abs(starts - value) / quarter
         far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
-    point = space.points(table, value[None])
-    errors = int(count_errors(table, point)[0]) if errors is None else errors
+    errors = int(space.errors(table, value[None])[0]) if errors is None else errors
     at_end, moved = [space.names[a] for a in edges], [*compress(space.names, far)]
-    return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point[0])
+    point = space.points(table, value[None])[0]
+    return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point)
 
 
 def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
@@ -299,7 +295,7 @@ def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
 
 def towards(table: Table, space: Space, value: Doubles, start: Doubles) -> Doubles:
     """The point nearest to `start` on the way from `value` whose errors are as few, but for noise:
-    half a standard error of the paired difference between the two ends, over utterances."""
+    half a standard error of the paired difference of both ends, over utterances."""
     way = value + np.linspace(1, 0, 21)[:, None] * (start - value)
     errors = first_errors(table, space.points(table, way))  # (P, U)
     noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
@@ -310,14 +306,12 @@ def towards(table: Table, space: Space, value: Doubles, start: Doubles) -> Doubl
 def settled(
     table: Table, space: Space, value: Doubles, starts: Doubles, found: Sequence[int]
 ) -> tuple[Doubles, int]:
-    """The point `value` or that of one of the lists (L, A), and the errors to expect there.
-
-    By as much as the nearest list's search (errors `found`) fell short of what all lists together
-    promise at its weights, by so much will that at `value`.
-    """
-    short = np.array(found) - count_errors(table, space.points(table, starts))
+    """The point `value` or that of one of the lists (L, A), and the errors to expect there: by as
+    much as the nearest list's search (errors `found`) fell short of what all lists together promise
+    at its weights, so will that at `value`."""
+    short = np.array(found) - space.errors(table, starts)
     nearest = (np.abs(starts - value) / (space.highs - space.lows)).max(axis=1).argmin()
-    expected = int(count_errors(table, space.points(table, value[None]))[0] + short[nearest])
+    expected = int(space.errors(table, value[None])[0] + short[nearest])
     best = int(np.argmin(found))
     return (starts[best], found[best]) if found[best] <= expected else (value, expected)
 
@@ -326,15 +320,12 @@ def best_point(
     table: Table, space: Space, axes: Sequence[Doubles], radius: int, near: Doubles | None = None
 ) -> tuple[Doubles, dict[int, int]]:
     """The grid point with the fewest errors averaged over a box of ± `radius` points, and the axes
-    where such points reach one end that can be moved: {axis: -1 or +1}.
-
-    Of equal points the one nearest to `near`; without it the most central one, or on an axis that
-    has no effect (they reach both of its ends) the smallest weight.
-    """
+    where such points reach one end that can be moved: {axis: -1 or +1}. Of equal points the one
+    nearest to `near`; without it the most central one, on an axis of no effect (they reach both of
+    its ends) the smallest weight."""
     values = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (n_1, ..., n_A, A)
-    points = space.points(table, values.reshape(-1, len(axes)))
-    surface = count_errors(table, points).reshape(values.shape[:-1]).astype(np.float64)
-    smooth = box_mean(surface, radius)
+    errors = space.errors(table, values.reshape(-1, len(axes))).astype(np.float64)
+    smooth = box_mean(errors.reshape(values.shape[:-1]), radius)
     ties = values[smooth <= smooth.min() + 1e-9]  # (n, A)
     centre, edges = ties.mean(axis=0), {}
     for a, (axis, (low, high)) in enumerate(zip(axes, space.hard, strict=True)):
@@ -355,10 +346,7 @@ def best_point(
 def box_mean(surface: Doubles, radius: int) -> Doubles:
     """Mean over ± `radius` points along every axis; at the ends over what there is."""
     for axis, n in enumerate(surface.shape):
-        first = np.maximum(np.arange(n) - radius, 0)
-        last = np.minimum(np.arange(n) + radius + 1, n)
-        zero = np.zeros_like(surface.take([0], axis))
-        sums = np.concatenate([zero, surface.cumsum(axis)], axis)
-        widths = (last - first).reshape([-1 if a == axis else 1 for a in range(surface.ndim)])
-        surface = (sums.take(last, axis) - sums.take(first, axis)) / widths
+        near = abs(np.subtract.outer(np.arange(n), np.arange(n))) <= radius
+        means = np.tensordot(near / near.sum(1, keepdims=True), surface, (1, axis))
+        surface = np.moveaxis(means, 0, axis)
     return surface

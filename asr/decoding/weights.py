@@ -80,9 +80,8 @@ def check_names(weights: Weights, names: Collection[str], where: object) -> None
         if name not in names:
             remedy = nearest(name, names) if names else "Give that LM too."
             raise InputError(f"has a weight for the LM '{name}', which is not there", where, remedy)
-    for name in names:
-        if name not in weights.lm:
-            raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
+    for name in {*names} - {*weights.lm}:
+        raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
 
 
 def check_lms(
@@ -125,9 +124,8 @@ def open_lms(
 ) -> LanguageModels:
     """Open language models and give each its weight: from a weights file, or one by one.
 
-    units: as `each_unit`; ARPA files, which do not tell, are of words by default. unk_penalty: for
-    each letter of an unknown word (None: DEFAULT_UNK). Raises InputError where a model is of
-    another unit, and where the file is for other language models than are given.
+    units: as `each_unit`; ARPA files are of words by default. unk_penalty: for each letter of an
+    unknown word. Raises InputError where a model is of another unit, or the file for others.
     """
     models: dict[str, NGram] = {}
     for path, unit in zip(paths, each_unit(paths, units), strict=True):
