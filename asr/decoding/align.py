@@ -1,8 +1,8 @@
 """When each token and word of a known text was said; the sums and maxima are in `trellis`.
 
-The outputs of CTC are peaks, maybe within a pause or before the sound has died away; the samples
-know better. Between the last tokens of two neighbouring words, the longest stretch at the level of
-the noise there is the pause; where none is long enough, the network's times remain.
+CTC's peaks may lie in a pause or before the sound has died away; the samples know better. Between
+the last tokens of two neighbouring words, the longest stretch at the level of the noise is the
+pause; where none is long enough, the network's times remain.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 STEP = 0.01  # seconds a level
-# Chosen on joined digits, and on continuous speech of eSpeak, which tells its word times: there CTC
-# is right (median 20 ms), and a quiet sound within a word that is taken for a pause does harm.
+# Chosen on joined digits, and on eSpeak's continuous speech with its word times: there CTC is right
+# (median 20 ms), and a quiet sound within a word that is taken for a pause does harm.
 SHORTEST = 0.12  # seconds
 NOISE = 0.2  # quantile of the levels between two words that counts as the noise's
 RISE = 6.0  # dB above it: speech

@@ -93,7 +93,7 @@ class Transcript:
 
 
 def together(hypotheses: Sequence[Hypothesis], words: list[Word]) -> Hypothesis:
-    """Hypotheses that follow each other as one with these words, and the sums of their scores."""
+    """Hypotheses that follow each other as one with these words; their scores are added."""
     tokens = [token for hypothesis in hypotheses for token in hypothesis.tokens]
     scores = reduce(add, (hypothesis.scores for hypothesis in hypotheses), dict[str, Any]())
     return Hypothesis(join_words([word.word for word in words]), tokens, scores, words)
@@ -175,11 +175,8 @@ def best_reading(
     stretch: Stretch, offset: int, found: Iterator[list[Hypothesis]], rate: int
 ) -> Hypothesis | None:
     """The text with the highest total, of the whole stretch or of its halves read by themselves: so
-    a language model ends a sentence at those short pauses where sentences end, and nowhere else.
-    None where outputs are not numbers.
-
-    found: n-best lists of `stretch.all()`; offset: where the segment begins, in samples.
-    """
+    a language model ends a sentence only at those short pauses where sentences end. found: n-best
+    lists of `stretch.all()`, empty where outputs are not numbers; offset: the segment's sample."""
     start, end = ((offset + n) / rate for n in (stretch.begin, stretch.end))
     nbest = next(found)
     halves = [best_reading(half, offset, found, rate) for half in stretch.halves]
@@ -203,8 +200,7 @@ def stitched_outputs(
 ) -> Samples:
     """CTC outputs (T, V) of a recording (N,): `log_probs` of its segments, each at its place, and
     between them blank, whose log-probability is 0. hop: samples between outputs. What no pause
-    divides is given to the network whole, margins included, as `decode` does.
-    """
+    divides is given to the network whole, as `decode` does."""
     parts = [(part, part.start // hop) for part in segments([samples], rate, vad=vad)]
     if len(parts) < 2:
         return log_probs([samples])[0]

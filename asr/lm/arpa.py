@@ -1,8 +1,8 @@
 """ARPA files to the arrays of the n-gram automaton, by compiled loops.
 
-All n-grams are nodes, numbered by order, then by (context, last word): node i < V is the 1-gram of
-word i. The children of a node are the n-grams that it begins with one word less. A node is the arc
-of its last word; it is a state too if it has children or a backoff weight.
+N-grams are nodes, numbered by order, then by (context, last word): node i < V is the 1-gram of word
+i. A node's children are the n-grams of one word more that begin with it. A node is the arc of its
+last word, and a state too if it has children or a backoff weight.
 """
 
 from __future__ import annotations
@@ -74,9 +74,8 @@ def _number(text: Bytes, i: int) -> tuple[bool, float, int]:
     """Parse the field at i, [-+]digits[.digits][e[-+]digits]: (is it a number, value, its end)."""
     i = _skip(text, i)
     end = _field_end(text, i)
-    sign = 1.0
+    sign = -1.0 if i < end and text[i] == 45 else 1.0
     if i < end and (text[i] == 45 or text[i] == 43):
-        sign = -1.0 if text[i] == 45 else 1.0
         i += 1
     mantissa, scale, digits, fraction = 0.0, 0, 0, False
     while i < end:
@@ -107,11 +106,9 @@ def _number(text: Bytes, i: int) -> tuple[bool, float, int]:
 def _read(
     text: Bytes, i: int, table: _Words, words: Ints, values: Floats, keys: Hashes, spans: Longs
 ) -> tuple[int, int, int]:
-    """Read n lines from byte i on: (status, lines read, byte after them).
-
-    words (n, k): ids by the table; for k = 1 keys (n,) and spans (n, 2) instead: hash and place of
-    each word. values (n, 2): log probability and backoff, natural logs.
-    """
+    """Read n lines from byte i on: (status, lines read, byte after them). words (n, k): ids by the
+    table; for k = 1 keys (n,) and spans (n, 2) instead: hash and place of each word. values (n, 2):
+    log probability and backoff, natural logs."""
     mask = np.uint64(table.keys.size - 1)
     n, order = words.shape
     for row in range(n):
@@ -293,10 +290,8 @@ def _vocabulary(reader: _Reader) -> tuple[_Words, _Nodes, Bytes]:
 
 
 def read_arpa(path: Path) -> tuple[NGramArrays, Bytes, list[int]]:
-    """The automaton, the words (UTF-8, divided by newlines) and the n-grams of each order.
-
-    Raises InputError, with the line, for whatever is wrong in the file.
-    """
+    """The automaton, the words (UTF-8, divided by newlines) and the n-grams of each order. Raises
+    InputError, with the line, for whatever is wrong in the file."""
     reader = _Reader(path)
     table, nodes, words = _vocabulary(reader)
     firsts = np.cumsum([0, *reader.counts])  # node of each order

@@ -1,11 +1,10 @@
 """Pronunciation lexicons and spellings: the units of each word, and the trie that a search walks.
 
-A node of the trie is a beginning of words, with the token that was last; what leads from node to
-node are the tokens. Words without a spelling of their own are spelt by the letters of the tokens in
-every possible way ("ab" by `a b`, `▁a b`, `▁ab`): ways that end in the same letter and token share
-their node, so these nodes may have several parents. Where a token is a word boundary (`|`, " ",
-"▁..."), words are divided by one or more of them, and may have some before the first and after the
-last word; where none is, words follow each other directly.
+A node of the trie is a beginning of words with its last token; tokens lead from node to node. Words
+without a spelling of their own are spelt by the letters of the tokens in every possible way ("ab"
+by `a b`, `▁a b`, `▁ab`): ways that end in the same letter and token share their node, which so may
+have several parents. Where a token is a word boundary (`|`, " ", "▁..."), one or more of them
+divide words, and may stand before the first and after the last.
 """
 
 from __future__ import annotations
@@ -94,10 +93,9 @@ def _gather(source: Words, normalize: Callable[[str], str] = str) -> dict[str, d
 def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, Units]]]:
     """Read `word[(n)] [probability] unit...` lines: word -> [(probability, units)].
 
-    `(n)` marks a further pronunciation (as cmudict). A probability is written with a decimal point
-    and lies in (0, 1]; a word without any gives each pronunciation the same; of lines with the same
-    word and units the largest counts. Lines that begin with `;;;` and what follows ` #` are
-    comments. Units are kept as they are (stress digits too). Raises InputError with file and line.
+    `(n)` marks a further pronunciation (as cmudict). A probability has a decimal point and lies in
+    (0, 1]; without any each pronunciation gets the same; of equal lines the largest counts. `;;;`
+    at the start and ` #` begin comments. Raises InputError with file and line.
     """
     found = _gather(path)
     for word, spellings in found.items():
@@ -131,9 +129,8 @@ class Lexicon:
     """The words of a closed vocabulary and the trie of their spellings in `tokens` (0: blank).
 
     source: a file (see read_lexicon; a line may also be a mere word, spelt by its letters),
-    word -> [(probability, units)], with `()` for letters, or a list of words. normalize: applied to
-    the words; those that it leaves nothing of, or several words, are left out. Raises InputError,
-    with file and line, for what the tokens cannot spell.
+    word -> [(probability, units)], `()` for letters, or a list of words. Words of which normalize
+    leaves none or several are left out. InputError, with file and line, for what cannot be spelt.
     """
 
     def __init__(

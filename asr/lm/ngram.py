@@ -5,10 +5,9 @@ state 0 is the empty context. Its arcs are the words seen after it, sorted. Wher
 
     log p(w | s) = backoff(s) + log p(w | backoff_state(s))
 
-All logs are natural. The file is mapped into memory: a JSON header with a checksum, then the
-arrays. Indices read from the arrays are checked in the loops, so that a damaged file gives an error
-or a wrong score, never a crash. Reference: K. Heafield, "KenLM: Faster and Smaller Language Model
-Queries", WMT 2011; the scores equal KenLM's.
+The file is mapped into memory: a JSON header with a checksum, then the arrays. The loops check the
+indices that they read there: a damaged file gives an error or a wrong score, never a crash. Scores
+equal KenLM's (K. Heafield, "KenLM: Faster and Smaller Language Model Queries", WMT 2011).
 """
 
 from __future__ import annotations
@@ -165,10 +164,8 @@ def is_arpa(path: Path | str) -> bool:
 
 
 class NGram:
-    """A language model; `open` reads ours or an ARPA file.
-
-    normalizer and tokenizer_hash are None where the file does not tell (ARPA).
-    """
+    """A language model; `open` reads ours or an ARPA file. normalizer and tokenizer_hash are None
+    where the file does not tell (ARPA)."""
 
     def __init__(
         self, arrays: NGramArrays, words: Bytes, header: dict[str, Any], path: Path
@@ -187,9 +184,7 @@ class NGram:
     @classmethod
     def open(cls, path: Path | str, unit: str | None = None) -> NGram:
         """Map our file into memory, or convert an ARPA file in memory (then `unit` is needed).
-
-        Raises InputError: missing, not a language model, damaged, of another unit.
-        """
+        Raises InputError: missing, not a language model, damaged, of another unit."""
         path = Path(path)
         if is_arpa(path) and unit is not None:
             return cls.from_arpa(path, unit)
@@ -217,14 +212,10 @@ class NGram:
         if unit not in UNITS:
             raise InputError(f"no unit '{unit}'", path, "It is word or token.")
         arrays, words, counts = read_arpa(Path(path))
-        header = {
-            "order": len(counts),
-            "unit": unit,
-            "normalizer": normalizer and normalizer.to_dict(),
-            "tokenizer_hash": tokenizer_hash,
-            "counts": counts,
-            "hash": _content_hash(arrays, words),
-        }
+        rules = normalizer and normalizer.to_dict()
+        header: dict[str, Any] = {"order": len(counts), "unit": unit, "normalizer": rules}
+        header |= {"tokenizer_hash": tokenizer_hash, "counts": counts}
+        header |= {"hash": _content_hash(arrays, words)}
         return cls(arrays, words, header, Path(path))
 
     def save(self, path: Path | str) -> None:

@@ -140,10 +140,8 @@ def _write_vocabulary(path: Path, vocabulary: Path, units: Units) -> None:
 
 
 def _run(command: Sequence[str]) -> bool:
-    """Run lmplz; on text too small for its discounts again with fixed ones, then True.
-
-    Raises OSError where the disk is full, InputError for anything else that lmplz says.
-    """
+    """Run lmplz; on text too small for its discounts again with fixed ones, then True. Raises
+    OSError where the disk is full, InputError for anything else that lmplz says."""
     for more in ([], ["--discount_fallback"]):
         done = subprocess.run([*command, *more], capture_output=True, text=True, errors="replace")
         if done.returncode == 0:
