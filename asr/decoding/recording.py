@@ -78,8 +78,7 @@ class Transcript:
 
     def hypothesis(self) -> Hypothesis:
         """All parts as one: words, tokens and the sums of the scores."""
-        words: list[Word] = []
-        end = 0.0
+        words, end = list[Word](), 0.0
         for part in self.parts:
             found = part.hypothesis.words
             if part.overlaps:
@@ -155,19 +154,18 @@ def decode_recordings(
         window.clear()
 
     size = 0.0
-    for number, recording in enumerate(recordings):
-        error = None
+    for number, (read, place) in enumerate(recordings):
+        end = Event(number)
         try:
-            blocks = recording.read(beginning(recording.place, rate))
-            for segment in segments(blocks, rate, overlap, recording.place, vad):
+            for segment in segments(read(beginning(place, rate)), rate, overlap, place, vad):
                 window.append((Event(number), segment))
                 size += len(segment.samples) / rate
                 if size > WINDOW_SECONDS or len(window) >= WINDOW_SIZE:
                     yield from decoded()
                     size = 0.0
-        except AudioError as caught:
-            error = caught
-        window.append((Event(number, error=error), None))
+        except AudioError as error:
+            end = Event(number, error=error)
+        window.append((end, None))
     yield from decoded()
 
 
@@ -182,14 +180,13 @@ def best_reading(
     halves = [best_reading(half, offset, found, rate) for half in stretch.halves]
     if not nbest:
         return None
-    whole = nbest[0]
+    whole, known = nbest[0], [half for half in halves if half is not None]
     for word in whole.words:
         word.start, word.end = round(start + word.start, 4), round(start + word.end, 4)
     if not whole.words:  # each gets its share
         said = whole.text.split()
         edges = [round(edge, 4) for edge in np.linspace(start, end, len(said) + 1).tolist()]
         whole.words = [Word(*one) for one in zip(said, edges[:-1], edges[1:], strict=True)]
-    known = [half for half in halves if half is not None]
     if len(known) < 2 or sum(half.total for half in known) <= whole.total:
         return whole
     return together(known, [word for half in known for word in half.words])

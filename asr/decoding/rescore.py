@@ -91,7 +91,7 @@ def open_scorers(
 @dataclass(slots=True)
 class Rescorer:
     """Adds raw scores of `lms` {name: LM}, counts lengths in `length_unit` and letters of unknown
-    words, and sorts by total. Without any only re-weights the scores that are there."""
+    words, and sorts by total."""
 
     weights: Weights
     length_unit: str

@@ -299,8 +299,7 @@ def towards(table: Table, space: Space, value: Doubles, start: Doubles) -> Doubl
     way = value + np.linspace(1, 0, 21)[:, None] * (start - value)
     errors = first_errors(table, space.points(table, way))  # (P, U)
     noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
-    near: Doubles = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
-    return near
+    return np.asarray(way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()])
 
 
 def settled(
@@ -339,8 +338,7 @@ def best_point(
             edges[a] = 1
     widths = np.array([max(np.ptp(axis), 1e-9) for axis in axes])
     distances = (((ties - (centre if near is None else near)) / widths) ** 2).sum(axis=1)
-    best: Doubles = ties[distances.argmin()]
-    return best, edges
+    return np.asarray(ties[distances.argmin()]), edges
 
 
 def box_mean(surface: Doubles, radius: int) -> Doubles:

@@ -1,10 +1,5 @@
-"""Language models of a decoding and their weights; the weights file, which `asr tune` writes and
-decode, rescore and transcribe read:
-
-{"weights": {"ctc", "att", "lm": {name: w}, "bonus", "unk"}, "length": "words"|"tokens",
- "lms": {name: {"path", "hash", "unit"}}, "tuned_on": {"path", "hash", "split"}, "wer": {...},
- "confidence": {"temperature", "known"}}
-"""
+"""Language models of a decoding and their weights; the weights file (docs/formats.md), which `asr
+tune` writes, and decode, rescore and transcribe read."""
 
 from __future__ import annotations
 
@@ -57,8 +52,8 @@ def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, 
 
 def save_weights(path: Path | str, weights: Weights, meta: Mapping[str, Any]) -> None:
     """Write a weights file, whole or not at all; `meta` holds the keys besides the numbers."""
+    record = {"weights": asdict(weights), **meta}
     with whole_file(Path(path)) as file:
-        record = {"weights": asdict(weights), **meta}
         file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -87,8 +82,8 @@ def check_names(weights: Weights, names: Collection[str], where: object) -> None
 def check_lms(
     record: Mapping[str, Any], lms: Mapping[str, Mapping[str, Any]], where: object
 ) -> None:
-    """Raises InputError where the bonus of a weights file counts another unit than with `lms`,
-    {name: {"hash", "unit"}}; warns of an LM that is not the one it was tuned with."""
+    """Raises InputError where a weights file's bonus counts another unit than with `lms`, {name:
+    {"hash", "unit"}}; warns of an LM that is not the one it was tuned with."""
     unit = length_unit(lm.get("unit") for lm in lms.values())
     if (tuned := record.get("length", unit)) != unit:
         what = f"its length bonus counts {tuned}, but with these LMs it counts {unit}"

@@ -187,10 +187,9 @@ def _link(a: NGramArrays, states: Ints) -> None:
                     suffix = a.next[same]
                     break
                 shorter = a.backoff_state[shorter]
-            own = states[arc] if arc < states.size else 0
-            if own > 0:
-                a.backoff_state[own] = suffix
-            a.next[arc] = own if own > 0 else suffix
+            a.next[arc] = suffix
+            if arc < states.size and states[arc] > 0:
+                a.next[arc], a.backoff_state[states[arc]] = states[arc], suffix
 
 
 class _Reader:
@@ -299,14 +298,12 @@ def read_arpa(path: Path) -> tuple[NGramArrays, Bytes, list[int]]:
         grams, values, _, _ = reader.section(order, table)
         below, first, past = firsts[order - 2 : order + 1]
         parent = np.empty(len(grams), np.int64)
-        row = _parents(nodes, grams, parent)
-        if row >= 0:
+        if (row := _parents(nodes, grams, parent)) >= 0:
             what = f"the context of this {order}-gram is no {order - 1}-gram"
             raise reader.wrong(what, reader.start, row)
         key = parent << 32 | grams[:, -1]
         rows = np.argsort(key)
-        twice = np.flatnonzero(np.diff(key[rows]) == 0)
-        if twice.size:
+        if (twice := np.flatnonzero(np.diff(key[rows]) == 0)).size:
             row = int(rows[twice[0] : twice[0] + 2].max())
             raise reader.wrong(f"this {order}-gram is there twice", reader.start, row)
         children = np.bincount(parent - below, minlength=first - below)
@@ -316,16 +313,12 @@ def read_arpa(path: Path) -> tuple[NGramArrays, Bytes, list[int]]:
     reader.expect("\\end\\")
     is_state = (np.diff(nodes.begin) > 0) | (nodes.backoff[: nodes.begin.size - 1] != 0)
     states = np.where(is_state, np.cumsum(is_state), 0).astype(np.int32)
+    begin = np.r_[0, nodes.begin[:-1][is_state], nodes.word.size].astype(np.int32)
+    backoff = np.r_[0, nodes.backoff[: is_state.size][is_state]].astype(np.float32)
+    level = np.array([0, *(1 + np.count_nonzero(is_state[:n]) for n in firsts[:-2])], np.int32)
+    after, shorter = np.zeros(nodes.word.size, np.int32), np.zeros(backoff.size, np.int32)
     arrays = NGramArrays(
-        nodes.word,
-        nodes.logprob,
-        np.zeros(nodes.word.size, np.int32),
-        np.r_[0, nodes.begin[:-1][is_state], nodes.word.size].astype(np.int32),
-        np.r_[0, nodes.backoff[: is_state.size][is_state]].astype(np.float32),
-        np.zeros(1 + np.count_nonzero(is_state), np.int32),
-        table.keys,
-        table.ids,
-        np.array([0, *(1 + np.count_nonzero(is_state[:n]) for n in firsts[:-2])], np.int32),
+        *(nodes.word, nodes.logprob, after, begin, backoff, shorter), table.keys, table.ids, level
     )
     _link(arrays, states)
     for array in arrays:

@@ -170,8 +170,7 @@ class NGram:
     def __init__(
         self, arrays: NGramArrays, words: Bytes, header: dict[str, Any], path: Path
     ) -> None:
-        self.arrays, self.path = arrays, path
-        self._words, self._header = words, header
+        self.arrays, self.path, self._words, self._header = arrays, path, words, header
         self.name = Path(path.name.removesuffix(".gz")).stem
         self.order: int = header["order"]
         self.unit: str = header["unit"]
@@ -291,11 +290,10 @@ class NGram:
 
     def scores(self, words: Sequence[str]) -> Scores:
         """Scores of a whole sentence, its end included."""
-        text = np.frombuffer(" ".join(words).encode(), np.uint8)
-        most = len(words) + 1
-        scores = Scores(np.empty(most), np.empty(most, np.int32), np.empty(most, np.int32))
-        count = _score(self.arrays, text, *scores)
-        return Scores(scores.logprob[:count], scores.length[:count], scores.word[:count])
+        text, most = np.frombuffer(" ".join(words).encode(), np.uint8), len(words) + 1
+        logprob, (length, word) = np.empty(most), np.empty((2, most), np.int32)
+        n = _score(self.arrays, text, logprob, length, word)
+        return Scores(logprob[:n], length[:n], word[:n])
 
     def score(self, words: Sequence[str]) -> float:
         """The natural log probability of a sentence, its end included."""
@@ -304,8 +302,7 @@ class NGram:
     def full_scores(self, words: Sequence[str]) -> list[tuple[float, int, bool]]:
         """(natural log probability, n-gram length, is it unknown) of each word and of the end."""
         logprob, length, word = self.scores(words)
-        unknown = (word == UNK).tolist()
-        return list(zip(logprob.tolist(), length.tolist(), unknown, strict=True))
+        return list(zip(logprob.tolist(), length.tolist(), (word == UNK).tolist(), strict=True))
 
 
 def _content_hash(arrays: NGramArrays, words: Bytes) -> str:

@@ -79,7 +79,11 @@ def train(
         if prune:
             command += ["--prune", *prune.split()]
         if vocabulary:
-            _write_vocabulary(work / "words", vocabulary, units)
+            try:
+                words = units.normalizer(vocabulary.read_text("utf-8")).split()
+            except (OSError, UnicodeDecodeError) as error:
+                raise cannot_read(vocabulary, error) from error
+            (work / "words").write_text(" ".join(words), "utf-8")
             command += ["--limit_vocab_file", f"{work}/words"]
         fallback = _run(command)
         unit, hash = UNITS[tokenizer is not None], tokenizer.hash if tokenizer else None
@@ -129,14 +133,6 @@ def _write_text(
         what = "there is no text to train a language model on"
         raise InputError(what, "lm train", "Give text that is not empty once it is normalised.")
     return lines, left_out
-
-
-def _write_vocabulary(path: Path, vocabulary: Path, units: Units) -> None:
-    try:
-        words = vocabulary.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise cannot_read(vocabulary, error) from error
-    path.write_text(" ".join(units.normalizer(words).split()), "utf-8")
 
 
 def _run(command: Sequence[str]) -> bool:
