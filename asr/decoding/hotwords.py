@@ -56,8 +56,7 @@ class HotWords:
         self.where = str(source) if isinstance(source, (str, Path)) else "hotwords"
         self.phrases: dict[str, float] = {}
         for phrase, bonus in _lines_of(source):
-            text = " ".join(normalize(phrase).split())
-            if not text:
+            if not (text := " ".join(normalize(phrase).split())):
                 what = f"'{phrase}' has no words that the normaliser leaves"
                 raise InputError(what, self.where, "Leave it out.")
             if not math.isfinite(bonus):

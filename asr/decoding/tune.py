@@ -100,9 +100,8 @@ def tabulate(
         raise InputError(what, "--ref", "Give its own manifest.")
     if not hypotheses:
         raise InputError("the n-best list has no hypotheses", None, "Decode again.")
-    heads = ("ctc", "att")
     kinds = {
-        (*(head for head in heads if head in h.scores), *sorted(h.scores.get("lm", {})))
+        (*(key for key in ("ctc", "att") if key in h.scores), *sorted(h.scores.get("lm", {})))
         for h in hypotheses
     }
     if len(kinds) > 1:
@@ -122,10 +121,9 @@ def tabulate(
         texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest] or [""]
         table.words += len(said.split())
         errors[u, : len(texts)], table.valid[u, : len(texts)] = word_errors(said, texts), True
-        for h, hypothesis in enumerate(utterance.nbest):
-            flat = {"unknown": 0, **hypothesis.scores, **hypothesis.scores.get("lm", {})}
-            flat["bonuses"] = hypothesis.bonuses
-            scores[u, h] = [flat[column] for column in columns]
+        for n, h in enumerate(utterance.nbest):
+            flat = {"unknown": 0, **h.scores, **h.scores.get("lm", {}), "bonuses": h.bonuses}
+            scores[u, n] = [flat[column] for column in columns]
     return table
 
 

@@ -53,10 +53,8 @@ def _read(path: Path | str) -> Iterator[Entry]:
                     probability = float(units.pop(0)) if told else None
                     word = _variant.sub("", word)
                     yield Entry(word, tuple(units), probability, f"{path}:{number}")
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", path, "Convert it.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise cannot_read(path, error, "Give a file of UTF-8 text.") from error
 
 
 def _entries(source: Words) -> Iterator[Entry]:
@@ -142,17 +140,17 @@ class Lexicon:
         builder = _Builder(tokens)
         wrong: list[Entry] = []
         for number, (word, spellings) in enumerate(given.items()):
-            for entry in spellings.values():
+            for units, entry in spellings.items():
                 probability = entry.probability or 1 / len(spellings)
-                if not builder.add(number, word, entry.units, probability):
+                if not builder.add(number, word, units, probability):
                     wrong.append(entry)
         if wrong:
             shown = "; ".join(f"{e.where}: {' '.join((e.word, *e.units))}" for e in wrong[:5])
             what = f"{len(wrong)} of its spellings cannot be made of the tokens ({shown})"
             raise InputError(what, self.path, "Mend or leave out those, or give other tokens.")
         self.trie = builder.trie()
-        digest = hashlib.sha256(repr([list(v.values()) for v in given.values()]).encode())
-        self.hash = digest.hexdigest()[:12]
+        content = repr([list(spellings.values()) for spellings in given.values()])
+        self.hash = hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def spelling_by_letters(tokens: Sequence[str]) -> Callable[[str], bool]:

@@ -214,7 +214,7 @@ class NGram:
         rules = normalizer and normalizer.to_dict()
         header: dict[str, Any] = {"order": len(counts), "unit": unit, "normalizer": rules}
         header |= {"tokenizer_hash": tokenizer_hash, "counts": counts}
-        header |= {"hash": _content_hash(arrays, words)}
+        header["hash"] = _content_hash(arrays, words)
         return cls(arrays, words, header, Path(path))
 
     def save(self, path: Path | str) -> None:
@@ -381,8 +381,7 @@ def open_word_lm(path: Path) -> NGram:
 
 def unknown_words(text: str, words: Mapping[str, int], lm: NGram) -> Unknown:
     """Of words as written, {word: count}, after the model's own normaliser ("basic" for ARPA)."""
-    normalize = lm.normalizer or get_normalizer("basic")
-    counts: Counter[str] = Counter()
+    normalize, counts = lm.normalizer or get_normalizer("basic"), Counter[str]()
     for word, count in words.items():
         for part in normalize(word).split():
             counts[part] += count
