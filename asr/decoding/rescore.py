@@ -188,11 +188,10 @@ def reweight(
     rescorer: Rescorer,
     meta: dict[str, Any],
     old_length: str | None,
-    *,
-    given: Weights | None = None,
-    lm_weights: Sequence[float] = (),
-    bonus: float | None = None,
-    unk_penalty: float | None = None,
+    given: Weights | None,
+    lm_weights: Sequence[float],
+    bonus: float | None,
+    unk_penalty: float | None,
 ) -> None:
     """Set the weights: all of them by `given` (a weights file), or the new LMs', the bonus and what
     letters of unknown words cost. Raises InputError if numbers differ or are not finite, if `given`
