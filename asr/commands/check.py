@@ -38,7 +38,7 @@ def command(
     """
     from asr.data.check import Facts, examine_all, shared
     from asr.data.manifest import Manifest
-    from asr.lm.unknown import open_word_lm, unknown_words
+    from asr.lm.ngram import open_word_lm, unknown_words
 
     opened = [Manifest.open(path) for path in manifests]
     fit, lms = load_fit(model, config), [open_word_lm(path) for path in lm]

@@ -51,16 +51,8 @@ def command(
     if record:
         check_lms(record, new["lms"], weights)
     each = lm_weight if record else lm_weight or (options.DEFAULT_WEIGHT,) * len(scorers)
-    length = meta.get("length")
-    rescore.reweight(
-        rescorer,
-        new,
-        length,
-        given=given,
-        lm_weights=each,
-        bonus=length_bonus,
-        unk_penalty=unk_penalty,
-    )
+    old_length = meta.get("length")
+    rescore.reweight(rescorer, new, old_length, given, each, length_bonus, unk_penalty)
     rescorer.calibration = calibration or rescorer.calibration
     new |= {"tuned_on": tuned_on, "label": label, "confidence": asdict(rescorer.calibration)}
     normalize = rescore.normalizer_of(meta)

@@ -38,14 +38,15 @@ def command(
 
     Example: asr tune dev.nbest.jsonl --ref data/manifest.dev.jsonl --lm big.lm -o WEIGHTS.json
     """
-    from asr import confidence, hypothesis
+    from asr import confidence
     from asr.decoding import rescore, tune
-    from asr.decoding.tune import errors_found, references, tabulate, wer_report, word_lists
+    from asr.decoding.tune import references, tabulate, wer_report, word_lists
     from asr.decoding.weights import save_weights, weights_from
+    from asr.hypothesis import NBest, read_lists, read_nbest
 
     said, manifest = references(ref)
     tune.refuse_test([manifest.split, *(each.extra.get("split") for each in manifest)], ref)
-    metas, utterances = hypothesis.read_lists(nbest)
+    metas, utterances = read_lists(nbest)
     for path, each in zip(nbest, metas, strict=True):
         tune.refuse_test([(each.get("manifest") or {}).get("split")], path)
     rescorer, meta = rescore.plan(metas[0], rescore.open_scorers(lm, lm_unit, name))
@@ -60,12 +61,13 @@ def command(
         own = [weights for weights in own if not weights.bonus]
     fused = bool(meta["lms"]) and not lm
     lists = nbest if fused and len(nbest) > 1 else ()
-    found = [errors_found(hypothesis.read_nbest(path)[1], said, normalize) for path in lists]
+    bests = ([NBest(u.id, u.nbest[:1]) for u in read_nbest(path)[1]] for path in lists)
+    found = [tabulate(best, said, normalize).first for best in bests]
     tuned = tune.tune(table, length, own, stay=fused, found=found)
     errors = {"first-best": table.first, "tuned": tuned.errors, "oracle": table.oracle}
     wer = {key: number / max(table.words, 1) for key, number in errors.items()}
     calibration = confidence.fit(
-        word_lists(hypothesis.read_lists(nbest)[1], said, normalize, table.scores @ tuned.point)
+        word_lists(read_lists(nbest)[1], said, normalize, table.scores @ tuned.point)
     )
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
     record = {"length": length, "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}

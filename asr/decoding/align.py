@@ -1,8 +1,8 @@
 """When each token and word of a known text was said; the sums and maxima are in `trellis`.
 
-The outputs of CTC are peaks, maybe within a pause or before the sound has died away; the samples
-know better. Between the last tokens of two neighbouring words, the longest stretch at the level of
-the noise there is the pause; where none is long enough, the network's times remain.
+CTC's peaks may lie in a pause or before the sound has died away; the samples know better. Between
+the last tokens of two neighbouring words, the longest stretch at the level of the noise is the
+pause; where none is long enough, the network's times remain.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 STEP = 0.01  # seconds a level
-# Chosen on joined digits, and on continuous speech of eSpeak, which tells its word times: there CTC
-# is right (median 20 ms), and a quiet sound within a word that is taken for a pause does harm.
+# Chosen on joined digits, and on eSpeak's continuous speech with its word times: there CTC is right
+# (median 20 ms), and a quiet sound within a word that is taken for a pause does harm.
 SHORTEST = 0.12  # seconds
 NOISE = 0.2  # quantile of the levels between two words that counts as the noise's
 RISE = 6.0  # dB above it: speech
@@ -50,8 +50,7 @@ class Pauses:
 
     def _find(self, left: float, right: float) -> tuple[float, float] | None:
         first = int(left / STEP)
-        levels = self.levels[first : int(np.ceil(right / STEP))]
-        if not len(levels):
+        if not len(levels := self.levels[first : int(np.ceil(right / STEP))]):
             return None
         quiet = levels < min(np.quantile(levels, NOISE) + RISE, self.deepest)
         runs = np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2)
@@ -72,8 +71,7 @@ def viterbi(log_probs: Floats, tokens: Sequence[int]) -> tuple[Ints, Ints]:
     """First frame and last frame + 1, each (U,), of every token on the most probable alignment of
     log_probs (T, V). Raises InputError where none exists."""
     ids = np.asarray(tokens, np.int32)
-    needed = int(min_frames(ids))
-    if needed > len(log_probs):
+    if (needed := int(min_frames(ids))) > len(log_probs):
         what = f"{len(ids)} tokens need at least {needed} frames, there are {len(log_probs)}"
         raise InputError(what, None, "The audio is too short for its text.")
     frames = np.ascontiguousarray(log_probs, np.float32)
@@ -92,8 +90,7 @@ def word_times(
     pauses: Pauses | None = None,
 ) -> list[Word]:
     """The words that `tokens` spell with their times (in the unit of `frame_shift`): from the first
-    frame of the first token to the last of the last, or at the `pauses` beside. log_probs (T, V).
-    """
+    frame of the first token to the last of the last, or at the `pauses`; log_probs (T, V)."""
     start, end = viterbi(log_probs, tokens)
     words = inventory.words(tokens, start, end, frame_shift)
     if pauses is not None:

@@ -1,16 +1,15 @@
 """Hot words: phrases whose every occurrence in a text, as whole words, earns a bonus.
 
 An automaton reads the text letter by letter, a space before and after each word (Aho and Corasick
-1975). A state knows what is earned on entering it and, for pruning only, the largest share of a
-bonus that the phrases begun so far have come to: a search counts it in advance and gives it back
-where the phrase is not completed.
+1975). A state knows what is earned on entering it and, for pruning only, the largest share of the
+bonus of a phrase begun: a search counts it in advance, and gives it back if nothing comes of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
+from asr.files import cannot_read
 from asr.kernels import njit_lean
 
 DEFAULT_BONUS = 5.0  # natural log
@@ -49,16 +49,14 @@ def read_word(a: Any, state: Any, letters: Any, begin: Any, end: Any) -> Any:
 
 class HotWords:
     """Phrases and their bonuses (natural logs): of a mapping, of a list without bonuses, or of a
-    file with one phrase a line, optionally followed by a TAB and its bonus. Of equal phrases the
-    last counts. normalize: applied to the phrases.
-    """
+    file with one phrase a line, optionally followed by a TAB and its bonus. Of equal phrases, once
+    they are normalised, the last counts."""
 
     def __init__(self, source: Phrases, normalize: Callable[[str], str] = str) -> None:
         self.where = str(source) if isinstance(source, (str, Path)) else "hotwords"
         self.phrases: dict[str, float] = {}
         for phrase, bonus in _lines_of(source):
-            text = " ".join(normalize(phrase).split())
-            if not text:
+            if not (text := " ".join(normalize(phrase).split())):
                 what = f"'{phrase}' has no words that the normaliser leaves"
                 raise InputError(what, self.where, "Leave it out.")
             if not math.isfinite(bonus):
@@ -66,8 +64,8 @@ class HotWords:
                 raise InputError(what, self.where, "It must be a finite number.")
             self.phrases[text] = float(bonus)
         self.arrays = _automaton(self.phrases)
-        digest = hashlib.sha256(repr(sorted(self.phrases.items())).encode())
-        self.hash = digest.hexdigest()[:12]
+        content = repr(sorted(self.phrases.items())).encode()
+        self.hash = hashlib.sha256(content).hexdigest()[:12]
 
     def check(self, spellable: Callable[[str], bool]) -> None:
         """Raise InputError, with a list, where words of phrases cannot be spelt."""
@@ -90,20 +88,15 @@ class HotWords:
         return found
 
 
-def _lines_of(source: Phrases) -> list[tuple[str, float]]:
-    if isinstance(source, (str, Path)):
-        return _read(Path(source))
+def _lines_of(source: Phrases) -> Iterable[tuple[str, float]]:
     if isinstance(source, Mapping):
-        return list(source.items())
-    return [(phrase, DEFAULT_BONUS) for phrase in source]
-
-
-def _read(path: Path) -> list[tuple[str, float]]:
+        return source.items()
+    if not isinstance(source, (str, Path)):
+        return [(phrase, DEFAULT_BONUS) for phrase in source]
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"cannot be read ({reason})", path, "One phrase a line.") from error
+        raise cannot_read(source, error, "One phrase a line.") from error
     found = []
     for number, line in enumerate(lines, start=1):
         phrase, tab, bonus = line.partition("\t")
@@ -111,9 +104,10 @@ def _read(path: Path) -> list[tuple[str, float]]:
             found += [(phrase, float(bonus) if tab else DEFAULT_BONUS)] if line.strip() else []
         except ValueError:
             what = f"'{bonus}' is no number"
-            raise InputError(what, f"{path}:{number}", "A line is `phrase [TAB bonus]`.") from None
+            where, remedy = f"{source}:{number}", "A line is `phrase [TAB bonus]`."
+            raise InputError(what, where, remedy) from None
     if not found:
-        raise InputError("has no phrases", path, "One phrase a line.")
+        raise InputError("has no phrases", source, "One phrase a line.")
     return found
 
 
@@ -123,18 +117,17 @@ def _automaton(phrases: Mapping[str, float]) -> HotArrays:
     column = np.zeros(256, np.int32)
     column[used] = np.arange(1, len(used) + 1)
     children: list[dict[int, int]] = [{}]
-    earned, ahead = [0.0], [0.0]
+    most = 1 + sum(map(len, texts))
+    earned, ahead = [0.0] * most, [0.0] * most
     for text, bonus in texts.items():
         state = 0
         for i, byte in enumerate(text):
             if byte not in children[state]:
                 children[state][byte] = len(children)
                 children.append({})
-                earned.append(0.0)
-                ahead.append(0.0)
             state = children[state][byte]
-            share = bonus * i / (len(text) - 1)  # none for the first space
-            ahead[state] = max(ahead[state], share if i + 1 < len(text) else 0.0)
+            if i + 1 < len(text):  # none for the first space
+                ahead[state] = max(ahead[state], bonus * i / (len(text) - 1))
         earned[state] += bonus
     following = np.zeros((len(children), len(used) + 1), np.int32)
     queue, fallback = [0], [0] * len(children)
@@ -147,8 +140,8 @@ def _automaton(phrases: Mapping[str, float]) -> HotArrays:
             fallback[child] = int(following[state, column[byte]]) if state else 0
             following[state, column[byte]] = child
             queue.append(child)
-    start = int(following[0, column[SPACE]])
-    return HotArrays(column, following, np.array(earned), np.array(ahead), start)
+    start, count = int(following[0, column[SPACE]]), len(children)
+    return HotArrays(column, following, np.array(earned[:count]), np.array(ahead[:count]), start)
 
 
 NO_HOT_WORDS = _automaton({})

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,8 @@ class Recording(NamedTuple):
     place: Place = Place()  # where to begin
 
 
-class Part(NamedTuple):
+@dataclass(slots=True)
+class Part:
     """A decoded segment; times in seconds from the beginning of the recording."""
 
     start: float
@@ -50,12 +51,9 @@ class Part(NamedTuple):
     after: Place  # where the next segment is to be looked for
     hypothesis: Hypothesis  # its word times too
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**self._asdict(), "hypothesis": asdict(self.hypothesis)}
-
 
 def part_from(record: dict[str, Any]) -> Part:
-    """A Part from what `to_dict` made."""
+    """A Part from its JSON record."""
     hypothesis = hypothesis_from(record["hypothesis"])
     return Part(**{**record, "after": Place(*record["after"]), "hypothesis": hypothesis})
 
@@ -80,8 +78,7 @@ class Transcript:
 
     def hypothesis(self) -> Hypothesis:
         """All parts as one: words, tokens and the sums of the scores."""
-        words: list[Word] = []
-        end = 0.0
+        words, end = list[Word](), 0.0
         for part in self.parts:
             found = part.hypothesis.words
             if part.overlaps:
@@ -95,7 +92,7 @@ class Transcript:
 
 
 def together(hypotheses: Sequence[Hypothesis], words: list[Word]) -> Hypothesis:
-    """Hypotheses that follow each other as one with these words, and the sums of their scores."""
+    """Hypotheses that follow each other as one with these words; their scores are added."""
     tokens = [token for hypothesis in hypotheses for token in hypothesis.tokens]
     scores = reduce(add, (hypothesis.scores for hypothesis in hypotheses), dict[str, Any]())
     return Hypothesis(join_words([word.word for word in words]), tokens, scores, words)
@@ -103,11 +100,11 @@ def together(hypotheses: Sequence[Hypothesis], words: list[Word]) -> Hypothesis:
 
 def add(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
     """The sums of scores, those of each language model too."""
-    total = {**one, **two}
-    for name in one.keys() & two.keys():
-        nested = isinstance(one[name], dict)
-        total[name] = add(one[name], two[name]) if nested else one[name] + two[name]
-    return total
+    sums = {
+        name: add(one[name], two[name]) if isinstance(one[name], dict) else one[name] + two[name]
+        for name in one.keys() & two.keys()
+    }
+    return {**one, **two, **sums}
 
 
 def joint(left: Sequence[Word], right: Sequence[Word], start: float, end: float) -> float:
@@ -157,19 +154,18 @@ def decode_recordings(
         window.clear()
 
     size = 0.0
-    for number, recording in enumerate(recordings):
-        error = None
+    for number, (read, place) in enumerate(recordings):
+        end = Event(number)
         try:
-            blocks = recording.read(beginning(recording.place, rate))
-            for segment in segments(blocks, rate, overlap, recording.place, vad):
+            for segment in segments(read(beginning(place, rate)), rate, overlap, place, vad):
                 window.append((Event(number), segment))
                 size += len(segment.samples) / rate
                 if size > WINDOW_SECONDS or len(window) >= WINDOW_SIZE:
                     yield from decoded()
                     size = 0.0
-        except AudioError as caught:
-            error = caught
-        window.append((Event(number, error=error), None))
+        except AudioError as error:
+            end = Event(number, error=error)
+        window.append((end, None))
     yield from decoded()
 
 
@@ -177,24 +173,20 @@ def best_reading(
     stretch: Stretch, offset: int, found: Iterator[list[Hypothesis]], rate: int
 ) -> Hypothesis | None:
     """The text with the highest total, of the whole stretch or of its halves read by themselves: so
-    a language model ends a sentence at those short pauses where sentences end, and nowhere else.
-    None where outputs are not numbers.
-
-    found: n-best lists of `stretch.all()`; offset: where the segment begins, in samples.
-    """
+    a language model ends a sentence only at those short pauses where sentences end. found: n-best
+    lists of `stretch.all()`, empty where outputs are not numbers; offset: the segment's sample."""
     start, end = ((offset + n) / rate for n in (stretch.begin, stretch.end))
     nbest = next(found)
     halves = [best_reading(half, offset, found, rate) for half in stretch.halves]
     if not nbest:
         return None
-    whole = nbest[0]
+    whole, known = nbest[0], [half for half in halves if half is not None]
     for word in whole.words:
         word.start, word.end = round(start + word.start, 4), round(start + word.end, 4)
     if not whole.words:  # each gets its share
         said = whole.text.split()
         edges = [round(edge, 4) for edge in np.linspace(start, end, len(said) + 1).tolist()]
         whole.words = [Word(*one) for one in zip(said, edges[:-1], edges[1:], strict=True)]
-    known = [half for half in halves if half is not None]
     if len(known) < 2 or sum(half.total for half in known) <= whole.total:
         return whole
     return together(known, [word for half in known for word in half.words])
@@ -205,8 +197,7 @@ def stitched_outputs(
 ) -> Samples:
     """CTC outputs (T, V) of a recording (N,): `log_probs` of its segments, each at its place, and
     between them blank, whose log-probability is 0. hop: samples between outputs. What no pause
-    divides is given to the network whole, margins included, as `decode` does.
-    """
+    divides is given to the network whole, as `decode` does."""
     parts = [(part, part.start // hop) for part in segments([samples], rate, vad=vad)]
     if len(parts) < 2:
         return log_probs([samples])[0]
@@ -223,14 +214,13 @@ def stitched_outputs(
 class Journal:
     """JSON lines, a part or the end of a file each, in a folder (None: in memory only).
 
-    command: everything that the results depend on but the files' contents (JSON, or str). A block
-    without exception removes the file at its end. Of a source that has changed nothing is taken.
+    command: all that the results depend on but the files' contents (JSON, or str). A block without
+    exception removes the file at its end. Of a source that has changed nothing is taken.
     """
 
     def __init__(self, folder: Path | None, command: object) -> None:
         self._parts: defaultdict[str, Transcript] = defaultdict(Transcript)
         self._done: set[str] = set()
-        self._file: IO[bytes] | None = None
         content = json.dumps(command, sort_keys=True, default=str)
         name = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.path = folder and folder / f".transcribe-{name}.jsonl"
@@ -269,10 +259,10 @@ class Journal:
         state = _state(file)
         if self.path is None or not state:  # standard input is another one each time
             return
-        record = {"file": str(file), "state": state, "part": part and part.to_dict()}
+        record = {"file": str(file), "state": state, "part": part and asdict(part)}
         try:
-            self._file = self._file or open(self.path, "ab", buffering=0)
-            self._file.write(json.dumps(record).encode() + b"\n")
+            with open(self.path, "ab") as lines:
+                lines.write(json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -280,8 +270,6 @@ class Journal:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._file:
-            self._file.close()
         if self.path and error is None:
             self.path.unlink(missing_ok=True)
 

@@ -37,8 +37,8 @@ class KenLM:
 
     def __init__(self, path: Path, unit: str | None) -> None:
         if unit is None:
-            what = "a KenLM file does not say its unit"
-            raise InputError(what, path, "Give --lm-unit word or token.")
+            remedy = "Give --lm-unit word or token."
+            raise InputError("a KenLM file does not say its unit", path, remedy)
         try:
             import kenlm
 
@@ -76,17 +76,14 @@ def open_scorer(path: Path | str, unit: str | None = None) -> Scorer:
 def open_scorers(
     paths: Sequence[Path], units: Sequence[str] = (), names: Sequence[str] = ()
 ) -> dict[str, Scorer]:
-    """{name: LM}, the name by default that of its file; units: as `each_unit`.
-
-    Raises InputError as `open_scorer`, where numbers differ and where two names are the same.
-    """
+    """{name: LM}, the name by default that of its file; units: as `each_unit`. Raises InputError as
+    `open_scorer`, where numbers differ and where two names are the same."""
     check_each(names or paths, paths, "names", "--name")
+    opened = list(map(open_scorer, paths, each_unit(paths, units)))
     scorers: dict[str, Scorer] = {}
-    for index, (path, unit) in enumerate(zip(paths, each_unit(paths, units), strict=True)):
-        scorer = open_scorer(path, unit)
-        name = names[index] if names else scorer.name
+    for name, scorer in zip(names or [lm.name for lm in opened], opened, strict=True):
         if name in scorers:
-            raise InputError(f"two LMs are called '{name}'", path, "Name them by --name.")
+            raise InputError(f"two LMs are called '{name}'", scorer.path, "Name them by --name.")
         scorers[name] = scorer
     return scorers
 
@@ -94,7 +91,7 @@ def open_scorers(
 @dataclass(slots=True)
 class Rescorer:
     """Adds raw scores of `lms` {name: LM}, counts lengths in `length_unit` and letters of unknown
-    words, and sorts by total. Without any only re-weights the scores that are there."""
+    words, and sorts by total."""
 
     weights: Weights
     length_unit: str
@@ -106,7 +103,7 @@ class Rescorer:
     unknown: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
-        """The utterances with new scores, order and confidences; raises as `score` does."""
+        """The utterances with new scores, order and confidences; raises as `score`."""
         for utterance in self.score(utterances):
             utterance.nbest = sort_nbest(utterance.nbest, self.weights)
             if len(utterance.nbest) > 1:
@@ -114,16 +111,15 @@ class Rescorer:
             yield utterance
 
     def score(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
-        """The utterances with new scores, totals and order as they were.
-
-        Raises InputError at the end if an LM knows hardly any of the words or tokens.
-        """
+        """The utterances with new scores, totals and order as they were. Raises InputError at the
+        end if an LM knows hardly any of the words or tokens."""
         for utterance in utterances:
             for rank, hypothesis in enumerate(utterance.nbest):
-                of_words, words = self.length_unit == "words", hypothesis.text.split()
-                hypothesis.scores["length"] = len(words if of_words else hypothesis.tokens)
+                words = hypothesis.text.split()
+                counted = words if self.length_unit == "words" else hypothesis.tokens
+                hypothesis.scores["length"] = len(counted)
                 for name in self.lms:
-                    self.add_score(name, hypothesis, best=rank == 0)
+                    self.add_score(name, hypothesis, words, best=rank == 0)
             yield utterance
         for name, lm in self.lms.items():
             units, unknown = self.units[name], self.unknown[name]
@@ -132,19 +128,19 @@ class Rescorer:
                 remedy = "Its unit (--lm-unit), tokenizer or normaliser is another one than the"
                 raise InputError(f"the LM knows {known}", name, f"{remedy} model's.")
 
-    def add_score(self, name: str, hypothesis: Hypothesis, best: bool) -> None:
-        lm, words = self.lms[name], hypothesis.text.split()
+    def add_score(self, name: str, hypothesis: Hypothesis, words: list[str], best: bool) -> None:
+        lm, scores = self.lms[name], hypothesis.scores
         if lm.unit == "token":
             pieces = [self.pieces[token] for token in hypothesis.tokens]
             words = ["|" if piece == " " else piece for piece in pieces]
-        scores, _, unknown = zip(*lm.full_scores(words), strict=True)  # the last: sentence end
+        found, _, unknown = zip(*lm.full_scores(words), strict=True)  # the last: sentence end
         if best:
             self.units[name] += len(words)
             self.unknown[name] += sum(unknown)
-        hypothesis.scores["lm"] = {**hypothesis.scores.get("lm", {}), name: sum(scores)}
+        scores["lm"] = {**scores.get("lm", {}), name: sum(found)}
         if lm.unit == "word":  # of several each counts what it does not know
             letters = sum(map(len, compress(words, unknown)))
-            hypothesis.scores["unknown"] = hypothesis.scores.get("unknown", 0) + letters
+            scores["unknown"] = scores.get("unknown", 0) + letters
 
 
 def sort_nbest(nbest: Iterable[Hypothesis], weights: Weights) -> list[Hypothesis]:
@@ -156,11 +152,9 @@ def sort_nbest(nbest: Iterable[Hypothesis], weights: Weights) -> list[Hypothesis
 
 
 def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescorer, dict[str, Any]]:
-    """A Rescorer with the list's own weights (0 for the new LMs), and the new list's meta.
-
-    Raises InputError if a name is taken, if an LM is of another normaliser or tokenizer than the
-    list, and where a number is not finite.
-    """
+    """A Rescorer with the list's own weights (0 for the new LMs), and the new list's meta. Raises
+    InputError if a name is taken, if an LM is of another normaliser or tokenizer than the list, and
+    where a number is not finite."""
     weights, lms = weights_from(meta.get("weights", {})), dict(meta.get("lms", {}))
     pieces, ours = meta.get("tokens", []), meta.get("tokenizer_hash")
     for name, lm in scorers.items():
@@ -172,7 +166,7 @@ def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescor
         if lm.unit == "token" and not pieces:
             what = "the n-best list has no tokens, which this token LM needs"
             raise InputError(what, lm.path, "Use a word LM.")
-        if lm.unit == "token" and lm.tokenizer_hash and ours and lm.tokenizer_hash != ours:
+        if lm.unit == "token" and ours and lm.tokenizer_hash not in (None, ours):
             what = "was trained with another tokenizer than the model's"
             remedy = "Train it with `asr lm train --unit token --tokenizer MODEL`."
             raise InputError(what, lm.path, remedy)
@@ -180,8 +174,8 @@ def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescor
         weights.lm[name] = 0.0
     check_finite(weights)
     length = length_unit(entry.get("unit") for entry in lms.values())
-    new = {**meta, "length": length, "lms": lms}
-    return Rescorer(weights, length, scorers, pieces, calibration_from(meta)), new
+    rescorer = Rescorer(weights, length, scorers, pieces, calibration_from(meta))
+    return rescorer, {**meta, "length": length, "lms": lms}
 
 
 def normalizer_of(meta: Mapping[str, Any]) -> Normalizer:
@@ -194,11 +188,10 @@ def reweight(
     rescorer: Rescorer,
     meta: dict[str, Any],
     old_length: str | None,
-    *,
-    given: Weights | None = None,
-    lm_weights: Sequence[float] = (),
-    bonus: float | None = None,
-    unk_penalty: float | None = None,
+    given: Weights | None,
+    lm_weights: Sequence[float],
+    bonus: float | None,
+    unk_penalty: float | None,
 ) -> None:
     """Set the weights: all of them by `given` (a weights file), or the new LMs', the bonus and what
     letters of unknown words cost. Raises InputError if numbers differ or are not finite, if `given`
@@ -212,9 +205,8 @@ def reweight(
         check_names(given, meta["lms"], "--weights")
         weights = given
     elif old_length not in (None, unit) and weights.bonus and bonus is None:
-        what = f"the length bonus {weights.bonus:g} of this list counts {old_length}, "
-        what += f"but with this LM it counts {unit}"
-        raise InputError(what, "--length-bonus", "Give a new one.")
+        what = f"the length bonus {weights.bonus:g} of this list counts {old_length}, but with this"
+        raise InputError(f"{what} LM it counts {unit}", "--length-bonus", "Give a new one.")
     check_each(lm_weights or rescorer.lms, rescorer.lms, "weights", "--lm-weight")
     weights.lm |= dict(zip(rescorer.lms, lm_weights, strict=False))
     weights.bonus = weights.bonus if bonus is None else bonus

@@ -3,13 +3,13 @@ set's n-best lists.
 
     errors(w) = Σ_u E[u, argmax_h S[u, h]·w]
 
-S holds the raw scores of each hypothesis, E its word errors: a `Table`. The surface is a staircase,
-noisy in w. Therefore the point chosen has the fewest errors on average over a box around it (± one
-step of the coarse grid) and is the most central one of equals: on a plateau, in no lucky hole.
+S holds the raw scores of each hypothesis, E its word errors: a `Table`. The surface is a noisy
+staircase: therefore the point chosen has the fewest errors on average over a box around it (± one
+step of the coarse grid) and is the most central one of equals.
 
-Weights for a search are not moved further from those that the list was made with than the set can
-justify: a search at other weights finds other hypotheses. Where they move far, the set is decoded
-again with them, and they are tuned on all lists, until they stay (Och 2003).
+A search at other weights finds other hypotheses. Weights for one are therefore moved no further
+from those that the list was made with than the set can justify; where they move far, the set is
+decoded again with them, and they are tuned on all lists, until they stay (Och 2003).
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ MAX_LM_WEIGHT = 2.0  # first range of the grid; grows while the best point lies 
 MAX_RATIO = 0.9  # ctc / (ctc + att); the LAS search needs some of att
 BONUS_RANGE = {"words": (-2.0, 6.0), "tokens": (-1.0, 3.0)}
 UNK_RANGE = (-2.0, 0.0)  # a letter; unknown words are never rewarded
-# points an axis of the coarse grid, and parts of its step in refinement, by the number of axes
-COARSE = {1: 41, 2: 25, 3: 25, 4: 13, 5: 8}
-PARTS = {1: 4, 2: 4, 3: 4, 4: 2, 5: 2}
+# by the number of axes: points on each in the coarse grid, parts of its step in refinement
+GRIDS = ((41, 4), (25, 4), (25, 4), (13, 2), (8, 2))
 EXTENSIONS = 4  # most times that the range grows by half
 ROUNDS = 4  # most refinements
 OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the others are LMs
@@ -49,8 +48,7 @@ OWN_COLUMNS = ("ctc", "att", "length", "unknown", "bonuses")  # of a table; the 
 class Table:
     """N-best lists as arrays: U utterances with at most H hypotheses each."""
 
-    # "ctc", "att", the LMs' names, "length", where there are any "unknown" (letters of unknown
-    # words) and "bonuses" (hot words, coverage: their weight is 1)
+    # ctc, att, the LMs' names, length, and if need be unknown (letters) and bonuses (of weight 1)
     columns: list[str]
     scores: Floats  # (U, H, K) raw
     errors: NDArray[np.int32]  # (U, H) word errors
@@ -74,7 +72,7 @@ class Table:
 def references(path: Path | str) -> tuple[dict[str, str], Manifest]:
     """{id: text} of a manifest. Raises InputError if an utterance has no text."""
     manifest = Manifest.open(path)
-    texts: dict[str, str] = {}
+    texts = {}
     for utterance in manifest:
         if utterance.text is None:
             what = f"utterance '{utterance.id}' has no text"
@@ -92,9 +90,9 @@ def word_errors(reference: str, texts: Sequence[str]) -> NDArray[np.int32]:
 def tabulate(
     utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
 ) -> Table:
-    """Scores and errors of the utterances that have a reference; both sides are normalised, and a
-    failure (no hypothesis) counts as an empty text. Raises InputError if there is none, if some
-    hypotheses lack a score that others have, and for an LM that is called as another score is."""
+    """Scores and errors of the utterances that have a reference, both sides normalised; a failure
+    (no hypothesis) counts as an empty text. Raises InputError if there is none, if some hypotheses
+    lack a score that others have, and for an LM that is called as another score is."""
     lists = [utterance for utterance in utterances if utterance.id in references]
     hypotheses = [hypothesis for utterance in lists for hypothesis in utterance.nbest]
     if not lists:
@@ -108,8 +106,8 @@ def tabulate(
     }
     if len(kinds) > 1:
         raise InputError("not all hypotheses have the same scores", None, "Decode again.")
-    lms = hypotheses[0].scores.get("lm", {})
-    for name in lms.keys() & {*OWN_COLUMNS, "bonus", "ratio"}:  # the latter are axes of a Space
+    # the last two are axes of a Space
+    for name in {*hypotheses[0].scores.get("lm", {})} & {*OWN_COLUMNS, "bonus", "ratio"}:
         what = f"a language model is called '{name}', as one of the other scores is"
         raise InputError(what, None, "Decode again with its file renamed (rescored: with --name).")
     columns = [*kinds.pop(), "length"]
@@ -123,10 +121,9 @@ def tabulate(
         texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest] or [""]
         table.words += len(said.split())
         errors[u, : len(texts)], table.valid[u, : len(texts)] = word_errors(said, texts), True
-        for h, hypothesis in enumerate(utterance.nbest):
-            flat = {"unknown": 0, **hypothesis.scores, **hypothesis.scores.get("lm", {})}
-            flat["bonuses"] = hypothesis.bonuses
-            scores[u, h] = [flat[column] for column in columns]
+        for n, h in enumerate(utterance.nbest):
+            flat = {"unknown": 0, **h.scores, **h.scores.get("lm", {}), "bonuses": h.bonuses}
+            scores[u, n] = [flat[column] for column in columns]
     return table
 
 
@@ -134,8 +131,7 @@ def word_lists(
     utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize, totals: Floats
 ) -> list[tuple[Doubles, Flags, Flags]]:
     """What `confidence.fit` takes, of the same lists as `tabulate`; totals (U, H)."""
-    lists = []
-    known = (utterance for utterance in utterances if utterance.id in references)
+    lists, known = [], (utterance for utterance in utterances if utterance.id in references)
     for row, utterance in zip(totals, known, strict=True):
         if utterance.nbest:
             texts = [normalize(hypothesis.text) for hypothesis in utterance.nbest]
@@ -144,14 +140,6 @@ def word_lists(
             [correct] = matches(words, [normalize(references[utterance.id])])
             lists.append((scores, matches(words, texts), correct))
     return lists
-
-
-def errors_found(
-    utterances: Iterable[NBest], references: Mapping[str, str], normalize: Normalize
-) -> int:
-    """Word errors of the first hypotheses; a failure counts as an empty text."""
-    known = ((normalize(references[u.id]), u.text) for u in utterances if u.id in references)
-    return sum(int(word_errors(said, [normalize(text)])[0]) for said, text in known)
 
 
 def first_errors(table: Table, points: Floats) -> NDArray[np.int64]:
@@ -209,12 +197,15 @@ class Space:
 
     def points(self, table: Table, values: Doubles) -> Floats:
         """Weight vectors in the table's columns (P, K) from values of the axes (P, A)."""
-        known = dict(zip(self.names, values.T, strict=True))
-        ratio, one = known.get("ratio"), np.ones(len(values))
-        known |= {"ctc": one, "att": one, "length": known["bonus"], "bonuses": one}
-        if ratio is not None:
-            known |= {"ctc": ratio, "att": 1 - ratio}
+        one, axes = np.ones(len(values)), dict(zip(self.names, values.T, strict=True))
+        known = {"ctc": one, "att": one, "bonuses": one, "length": axes["bonus"], **axes}
+        if "ratio" in axes:
+            known |= {"ctc": axes["ratio"], "att": 1 - axes["ratio"]}
         return np.stack([known[column] for column in table.columns], axis=1).astype(np.float32)
+
+    def errors(self, table: Table, values: Doubles) -> NDArray[np.int64]:
+        """Word errors of the set by each value of the axes, (P, A) -> (P,)."""
+        return count_errors(table, self.points(table, values))
 
     def value(self, weights: Weights) -> Doubles:
         """Values of the axes (A,) that order hypotheses as `weights` do; inverse of `points`."""
@@ -225,9 +216,8 @@ class Space:
     def weights(self, table: Table, value: Doubles) -> Weights:
         numbers = self.points(table, value[None])[0].tolist()
         point = {n: round(w, 4) for n, w in zip(table.columns, numbers, strict=True)}
-        lm = {name: point[name] for name in table.lms}
-        heads = point.get("ctc", 0.0), point.get("att", 0.0)
-        return Weights(*heads, lm, point["length"], point.get("unknown", 0.0))
+        ctc, att, unk = (point.get(name, 0.0) for name in ("ctc", "att", "unknown"))
+        return Weights(ctc, att, {name: point[name] for name in table.lms}, point["length"], unk)
 
 
 @dataclass(slots=True)
@@ -246,7 +236,7 @@ class Tuned:
 def tune(
     table: Table, unit: str, own: Weightings = (), stay: bool = True, found: Sequence[int] = ()
 ) -> Tuned:
-    """Coarse grid (its range grows while the best point lies at an end), then a finer one.
+    """The weights of fewest errors.
 
     own: weights by which the lists were made; no result makes more errors than the best of them.
     stay: it is near that, as it is for a search. found: errors of each one's search; see `settled`.
@@ -262,25 +252,24 @@ def tune(
     usable = [weights.ctc + weights.att > 0 for weights in own]
     if any(usable):
         starts = np.stack([space.value(weights) for weights in compress(own, usable)])
-        start = starts[count_errors(table, space.points(table, starts)).argmin()]
+        made = space.errors(table, starts)
         if stay:
-            value = towards(table, space, value, start)
-        elif np.subtract(*count_errors(table, space.points(table, np.stack([value, start])))) > 0:
-            value = start
+            value = towards(table, space, value, starts[made.argmin()])
+        elif made.min() < space.errors(table, value[None])[0]:
+            value = starts[made.argmin()]
         if stay and found:
             value, errors = settled(table, space, value, starts, [*compress(found, usable)])
         away = np.abs(starts - value) / quarter
         far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
-    point = space.points(table, value[None])
-    errors = int(count_errors(table, point)[0]) if errors is None else errors
+    errors = int(space.errors(table, value[None])[0]) if errors is None else errors
     at_end, moved = [space.names[a] for a in edges], [*compress(space.names, far)]
-    return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point[0])
+    point = space.points(table, value[None])[0]
+    return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point)
 
 
 def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
     """The `best_point` of both grids, and the edges of the coarse one, which widens `space`."""
-    count = COARSE[min(len(space.names), max(COARSE))]
-    parts = PARTS[min(len(space.names), max(PARTS))]
+    count, parts = GRIDS[min(len(space.names), len(GRIDS)) - 1]
     for extension in range(EXTENSIONS + 1):
         axes = [*np.linspace(space.lows, space.highs, count, axis=1)]
         value, edges = best_point(table, space, axes, 1)
@@ -304,25 +293,22 @@ def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:
 
 def towards(table: Table, space: Space, value: Doubles, start: Doubles) -> Doubles:
     """The point nearest to `start` on the way from `value` whose errors are as few, but for noise:
-    half a standard error of the paired difference between the two ends, over utterances."""
+    half a standard error of the paired difference of both ends, over utterances."""
     way = value + np.linspace(1, 0, 21)[:, None] * (start - value)
     errors = first_errors(table, space.points(table, way))  # (P, U)
     noise = np.std(errors[0] - errors[-1]) * np.sqrt(errors.shape[1])
-    near: Doubles = way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()]
-    return near
+    return np.asarray(way[(errors.sum(1) <= errors[-1].sum() + noise / 2).argmax()])
 
 
 def settled(
     table: Table, space: Space, value: Doubles, starts: Doubles, found: Sequence[int]
 ) -> tuple[Doubles, int]:
-    """The point `value` or that of one of the lists (L, A), and the errors to expect there.
-
-    By as much as the nearest list's search (errors `found`) fell short of what all lists together
-    promise at its weights, by so much will that at `value`.
-    """
-    short = np.array(found) - count_errors(table, space.points(table, starts))
+    """The point `value` or that of one of the lists (L, A), and the errors to expect there: by as
+    much as the nearest list's search (errors `found`) fell short of what all lists together promise
+    at its weights, so will that at `value`."""
+    short = np.array(found) - space.errors(table, starts)
     nearest = (np.abs(starts - value) / (space.highs - space.lows)).max(axis=1).argmin()
-    expected = int(count_errors(table, space.points(table, value[None]))[0] + short[nearest])
+    expected = int(space.errors(table, value[None])[0] + short[nearest])
     best = int(np.argmin(found))
     return (starts[best], found[best]) if found[best] <= expected else (value, expected)
 
@@ -331,15 +317,12 @@ def best_point(
     table: Table, space: Space, axes: Sequence[Doubles], radius: int, near: Doubles | None = None
 ) -> tuple[Doubles, dict[int, int]]:
     """The grid point with the fewest errors averaged over a box of ± `radius` points, and the axes
-    where such points reach one end that can be moved: {axis: -1 or +1}.
-
-    Of equal points the one nearest to `near`; without it the most central one, or on an axis that
-    has no effect (they reach both of its ends) the smallest weight.
-    """
+    where such points reach one end that can be moved: {axis: -1 or +1}. Of equal points the one
+    nearest to `near`; without it the most central one, on an axis of no effect (they reach both of
+    its ends) the smallest weight."""
     values = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (n_1, ..., n_A, A)
-    points = space.points(table, values.reshape(-1, len(axes)))
-    surface = count_errors(table, points).reshape(values.shape[:-1]).astype(np.float64)
-    smooth = box_mean(surface, radius)
+    errors = space.errors(table, values.reshape(-1, len(axes))).astype(np.float64)
+    smooth = box_mean(errors.reshape(values.shape[:-1]), radius)
     ties = values[smooth <= smooth.min() + 1e-9]  # (n, A)
     centre, edges = ties.mean(axis=0), {}
     for a, (axis, (low, high)) in enumerate(zip(axes, space.hard, strict=True)):
@@ -353,17 +336,13 @@ def best_point(
             edges[a] = 1
     widths = np.array([max(np.ptp(axis), 1e-9) for axis in axes])
     distances = (((ties - (centre if near is None else near)) / widths) ** 2).sum(axis=1)
-    best: Doubles = ties[distances.argmin()]
-    return best, edges
+    return np.asarray(ties[distances.argmin()]), edges
 
 
 def box_mean(surface: Doubles, radius: int) -> Doubles:
     """Mean over ± `radius` points along every axis; at the ends over what there is."""
     for axis, n in enumerate(surface.shape):
-        first = np.maximum(np.arange(n) - radius, 0)
-        last = np.minimum(np.arange(n) + radius + 1, n)
-        zero = np.zeros_like(surface.take([0], axis))
-        sums = np.concatenate([zero, surface.cumsum(axis)], axis)
-        widths = (last - first).reshape([-1 if a == axis else 1 for a in range(surface.ndim)])
-        surface = (sums.take(last, axis) - sums.take(first, axis)) / widths
+        near = abs(np.subtract.outer(np.arange(n), np.arange(n))) <= radius
+        means = np.tensordot(near / near.sum(1, keepdims=True), surface, (1, axis))
+        surface = np.moveaxis(means, 0, axis)
     return surface

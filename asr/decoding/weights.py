@@ -1,10 +1,5 @@
-"""Language models of a decoding and their weights; the weights file, which `asr tune` writes and
-decode, rescore and transcribe read:
-
-{"weights": {"ctc", "att", "lm": {name: w}, "bonus", "unk"}, "length": "words"|"tokens",
- "lms": {name: {"path", "hash", "unit"}}, "tuned_on": {"path", "hash", "split"}, "wer": {...},
- "confidence": {"temperature", "known"}}
-"""
+"""Language models of a decoding and their weights; the weights file (docs/formats.md), which `asr
+tune` writes, and decode, rescore and transcribe read."""
 
 from __future__ import annotations
 
@@ -57,8 +52,8 @@ def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, 
 
 def save_weights(path: Path | str, weights: Weights, meta: Mapping[str, Any]) -> None:
     """Write a weights file, whole or not at all; `meta` holds the keys besides the numbers."""
+    record = {"weights": asdict(weights), **meta}
     with whole_file(Path(path)) as file:
-        record = {"weights": asdict(weights), **meta}
         file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -80,16 +75,15 @@ def check_names(weights: Weights, names: Collection[str], where: object) -> None
         if name not in names:
             remedy = nearest(name, names) if names else "Give that LM too."
             raise InputError(f"has a weight for the LM '{name}', which is not there", where, remedy)
-    for name in names:
-        if name not in weights.lm:
-            raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
+    for name in {*names} - {*weights.lm}:
+        raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
 
 
 def check_lms(
     record: Mapping[str, Any], lms: Mapping[str, Mapping[str, Any]], where: object
 ) -> None:
-    """Raises InputError where the bonus of a weights file counts another unit than with `lms`,
-    {name: {"hash", "unit"}}; warns of an LM that is not the one it was tuned with."""
+    """Raises InputError where a weights file's bonus counts another unit than with `lms`, {name:
+    {"hash", "unit"}}; warns of an LM that is not the one it was tuned with."""
     unit = length_unit(lm.get("unit") for lm in lms.values())
     if (tuned := record.get("length", unit)) != unit:
         what = f"its length bonus counts {tuned}, but with these LMs it counts {unit}"
@@ -125,9 +119,8 @@ def open_lms(
 ) -> LanguageModels:
     """Open language models and give each its weight: from a weights file, or one by one.
 
-    units: as `each_unit`; ARPA files, which do not tell, are of words by default. unk_penalty: for
-    each letter of an unknown word (None: DEFAULT_UNK). Raises InputError where a model is of
-    another unit, and where the file is for other language models than are given.
+    units: as `each_unit`; ARPA files are of words by default. unk_penalty: for each letter of an
+    unknown word. Raises InputError where a model is of another unit, or the file for others.
     """
     models: dict[str, NGram] = {}
     for path, unit in zip(paths, each_unit(paths, units), strict=True):

@@ -1,8 +1,8 @@
 """ARPA files to the arrays of the n-gram automaton, by compiled loops.
 
-All n-grams are nodes, numbered by order, then by (context, last word): node i < V is the 1-gram of
-word i. The children of a node are the n-grams that it begins with one word less. A node is the arc
-of its last word; it is a state too if it has children or a backoff weight.
+N-grams are nodes, numbered by order, then by (context, last word): node i < V is the 1-gram of word
+i. A node's children are the n-grams of one word more that begin with it. A node is the arc of its
+last word, and a state too if it has children or a backoff weight.
 """
 
 from __future__ import annotations
@@ -20,39 +20,42 @@ from numpy.typing import NDArray
 from asr.errors import InputError
 from asr.files import cannot_read
 from asr.kernels import njit
-from asr.lm.ngram import RESERVED, NGramArrays, find, hash_word, search
+from asr.lm.ngram import RESERVED, Bytes, Floats, Hashes, Ints, NGramArrays, hash_word, search
 
 LN10 = float(np.log(10.0))
 UNKNOWN_LOG10 = -100.0  # <unk> of a file that has none, as in KenLM
 MOST = 6
+REMEDY = "Make or copy the ARPA file again."
 
+Longs = NDArray[np.int64]
 OK, NUMBER, FIELDS, WORD, POSITIVE = range(5)  # what the reading loop finds
-REASONS = {
-    NUMBER: "a log probability is expected",
-    FIELDS: "wrong number of words",
-    WORD: "has a word that is not among the 1-grams",
-    POSITIVE: "a log probability above 0",
-}
+REASONS = (
+    "",
+    "a log probability is expected",
+    "wrong number of words",
+    "has a word that is not among the 1-grams",
+    "a log probability above 0",
+)
 
 
 class _Words(NamedTuple):
     """The table of words: FNV-1a hash -> id, open addressing, key 0 empty; H a power of two."""
 
-    keys: NDArray[np.uint64]  # (H,)
-    ids: NDArray[np.int32]  # (H,)
+    keys: Hashes  # (H,)
+    ids: Ints  # (H,)
 
 
 class _Nodes(NamedTuple):
     """All n-grams, A of them; B those below the highest order."""
 
-    word: NDArray[np.int32]  # (A,)
-    logprob: NDArray[np.float32]  # (A,)
-    backoff: NDArray[np.float32]  # (A,)
-    begin: NDArray[np.int64]  # (B + 1,) first child
+    word: Ints  # (A,)
+    logprob: Floats  # (A,)
+    backoff: Floats  # (A,)
+    begin: Longs  # (B + 1,) first child
 
 
 @njit
-def _skip(text: NDArray[np.uint8], i: int) -> int:
+def _skip(text: Bytes, i: int) -> int:
     """The first byte from i on that is not a space, tab or carriage return."""
     while i < text.size and (text[i] == 32 or text[i] == 9 or text[i] == 13):
         i += 1
@@ -60,20 +63,19 @@ def _skip(text: NDArray[np.uint8], i: int) -> int:
 
 
 @njit
-def _field_end(text: NDArray[np.uint8], i: int) -> int:
+def _field_end(text: Bytes, i: int) -> int:
     while i < text.size and text[i] != 32 and not 9 <= text[i] <= 13:
         i += 1
     return i
 
 
 @njit
-def _number(text: NDArray[np.uint8], i: int) -> tuple[bool, float, int]:
+def _number(text: Bytes, i: int) -> tuple[bool, float, int]:
     """Parse the field at i, [-+]digits[.digits][e[-+]digits]: (is it a number, value, its end)."""
     i = _skip(text, i)
     end = _field_end(text, i)
-    sign = 1.0
+    sign = -1.0 if i < end and text[i] == 45 else 1.0
     if i < end and (text[i] == 45 or text[i] == 43):
-        sign = -1.0 if text[i] == 45 else 1.0
         i += 1
     mantissa, scale, digits, fraction = 0.0, 0, 0, False
     while i < end:
@@ -102,19 +104,11 @@ def _number(text: NDArray[np.uint8], i: int) -> tuple[bool, float, int]:
 
 @njit
 def _read(
-    text: NDArray[np.uint8],
-    i: int,
-    table: _Words,
-    words: NDArray[np.int32],
-    values: NDArray[np.float32],
-    keys: NDArray[np.uint64],
-    spans: NDArray[np.int64],
+    text: Bytes, i: int, table: _Words, words: Ints, values: Floats, keys: Hashes, spans: Longs
 ) -> tuple[int, int, int]:
-    """Read n lines from byte i on: (status, lines read, byte after them).
-
-    words (n, k): ids by the table; for k = 1 keys (n,) and spans (n, 2) instead: hash and place of
-    each word. values (n, 2): log probability and backoff, natural logs.
-    """
+    """Read n lines from byte i on: (status, lines read, byte after them). words (n, k): ids by the
+    table; for k = 1 keys (n,) and spans (n, 2) instead: hash and place of each word. values (n, 2):
+    log probability and backoff, natural logs."""
     mask = np.uint64(table.keys.size - 1)
     n, order = words.shape
     for row in range(n):
@@ -154,7 +148,7 @@ def _read(
 
 
 @njit
-def _fill(table: _Words, keys: NDArray[np.uint64]) -> int:
+def _fill(table: _Words, keys: Hashes) -> int:
     """Put word i under keys[i]; a word that is there already, or -1."""
     mask = np.uint64(table.keys.size - 1)
     for word in range(keys.size):
@@ -163,13 +157,12 @@ def _fill(table: _Words, keys: NDArray[np.uint64]) -> int:
             if table.keys[slot] == keys[word]:
                 return word
             slot = (slot + np.uint64(1)) & mask
-        table.keys[slot] = keys[word]
-        table.ids[slot] = word
+        table.keys[slot], table.ids[slot] = keys[word], word
     return -1
 
 
 @njit
-def _parents(nodes: _Nodes, words: NDArray[np.int32], parent: NDArray[np.int64]) -> int:
+def _parents(nodes: _Nodes, words: Ints, parent: Longs) -> int:
     """Find the node of each n-gram's context; a row that has none, or -1."""
     for row in range(words.shape[0]):
         node = int(words[row, 0])
@@ -181,120 +174,69 @@ def _parents(nodes: _Nodes, words: NDArray[np.int32], parent: NDArray[np.int64])
     return -1
 
 
-def _place(
-    nodes: _Nodes,
-    below: int,
-    first: int,
-    parent: NDArray[np.int64],
-    last: NDArray[np.int32],
-    values: NDArray[np.float32],
-) -> int:
-    """Put one order's n-grams at nodes first..., sorted by (parent, last word).
-
-    below: the first node of the order below. Returns a row that is there twice, or -1.
-    """
-    key = parent << 32 | last
-    rows = np.argsort(key)
-    same = np.flatnonzero(np.diff(key[rows]) == 0)
-    children = np.bincount(parent - below, minlength=first - below)
-    nodes.begin[below + 1 : first + 1] = first + np.cumsum(children)
-    nodes.begin[below] = first
-    here = slice(first, first + rows.size)
-    nodes.word[here] = last[rows]
-    nodes.logprob[here], nodes.backoff[here] = values[rows].T
-    return int(rows[same[0] : same[0] + 2].max()) if same.size else -1
-
-
 @njit
-def _number_states(nodes: _Nodes, states: NDArray[np.int32]) -> int:
-    """Number the nodes below the highest order that are states, from 1; the others get 0."""
-    count = 0
-    for node in range(states.size):
-        if nodes.begin[node + 1] > nodes.begin[node] or nodes.backoff[node] != 0.0:
-            count += 1
-            states[node] = count
-    return count
-
-
-@njit
-def _link(a: NGramArrays, nodes: _Nodes, states: NDArray[np.int32]) -> None:
-    """Fill begin, backoff, next and backoff_state; states as by _number_states."""
-    a.begin[0], a.begin[-1] = 0, a.word.size
-    for node in range(states.size):
-        if states[node] > 0:
-            a.begin[states[node]] = nodes.begin[node]
-            a.backoff[states[node]] = nodes.backoff[node]
+def _link(a: NGramArrays, states: Ints) -> None:
+    """Fill next and backoff_state; states: of the nodes below the highest order, 0 for none."""
     for state in range(a.backoff.size):
         for arc in range(a.begin[state], a.begin[state + 1]):
             suffix = 0  # the longest state that is a proper suffix of this n-gram
             shorter = int(a.backoff_state[state])
             while state > 0:
-                same = find(a, shorter, a.word[arc])
+                same = search(a.word, a.begin[shorter], a.begin[shorter + 1], a.word[arc])
                 if same >= 0:
                     suffix = a.next[same]
                     break
                 shorter = a.backoff_state[shorter]
-            own = states[arc] if arc < states.size else 0
-            if own > 0:
-                a.backoff_state[own] = suffix
-            a.next[arc] = own if own > 0 else suffix
+            a.next[arc] = suffix
+            if arc < states.size and states[arc] > 0:
+                a.next[arc], a.backoff_state[states[arc]] = states[arc], suffix
 
 
 class _Reader:
     """One ARPA file; every mistake in it is raised with its line."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.content = _content(path)
+        self.path, self.content = path, _content(path)
         self.text = np.frombuffer(self.content, np.uint8)
         head = re.compile(rb"^\\data\\\s*\n((?:\s*ngram\s+\d+\s*=\s*\d+[ \t\r]*\n)+)", re.MULTILINE)
         match = head.search(self.content)
         if match is None:
             what = "is not an ARPA file (no \\data\\ section)"
             raise InputError(what, path, "lmplz and `asr lm train` write such files.")
-        counts = [int(n) for n in re.findall(rb"=\s*(\d+)", match[1])]
-        self.position = match.end()
-        self.counts = counts
+        self.counts = counts = [int(n) for n in re.findall(rb"=\s*(\d+)", match[1])]
+        self.start = self.position = match.end()
         if len(counts) > MOST or counts[0] == 0 or sum(counts) >= 1 << 31:
             what = f"announces {counts} n-grams; orders 1 to {MOST} can be used"
             raise InputError(what, path, "Train it with a lower order, or prune it.")
 
-    def line(self, position: int) -> str:
-        return f"{self.path}:{bytes(self.content[:position]).count(10) + 1}"
+    def wrong(self, what: str, position: int, row: int = 0) -> InputError:
+        """The mistake at a byte, or so many lines later."""
+        if not self.content[position:].strip():
+            what = f"the file is cut off: {what}"
+        line = self.content[:position].count(b"\n") + 1 + row
+        return InputError(what, f"{self.path}:{line}", REMEDY)
 
     def expect(self, title: str) -> None:
         """Go past a section's title."""
         match = re.compile(rb"\s*(\S*)[ \t\r]*\n?").match(self.content, self.position)
         if match is None or match[1].decode("utf-8", "replace") != title:
-            raise self.cut_off(f"'{title}' is expected", self.position)
+            raise self.wrong(f"'{title}' is expected", self.position)
         self.position = match.end()
 
-    def cut_off(self, reason: str, position: int) -> InputError:
-        if not bytes(self.content[position:]).strip():
-            reason = f"the file is cut off: {reason}"
-        return InputError(reason, self.line(position), "Make or copy the ARPA file again.")
-
-    def section(
-        self, order: int, table: _Words
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], NDArray[np.int64]]:
+    def section(self, order: int, table: _Words) -> tuple[Ints, Floats, Hashes, Longs]:
         """words (n, order), values (n, 2); for order 1 the words' keys (n,) and spans (n, 2)."""
         self.expect(f"\\{order}-grams:")
-        n = self.counts[order - 1]
+        self.start, n = self.position, self.counts[order - 1]
         words, values = np.empty((n, order), np.int32), np.empty((n, 2), np.float32)
         size = n if order == 1 else 0
         keys, spans = np.empty(size, np.uint64), np.empty((size, 2), np.int64)
         status, rows, end = _read(self.text, self.position, table, words, values, keys, spans)
         if status == NUMBER and re.compile(rb"\s*(\\|$)").match(self.content, end):
-            raise self.cut_off(f"{n} {order}-grams are announced, {rows} are there", end)
+            raise self.wrong(f"{n} {order}-grams are announced, {rows} are there", end)
         if status != OK:
-            raise self.cut_off(f"{order}-gram: {REASONS[status]}", end)
-        self.start, self.position = self.position, end
+            raise self.wrong(f"{order}-gram: {REASONS[status]}", end)
+        self.position = end
         return words, values, keys, spans
-
-    def wrong_row(self, row: int, what: str) -> InputError:
-        """The mistake `what` in the row-th n-gram of the section read last."""
-        first = bytes(self.content[: self.start]).count(10) + 1
-        return InputError(what, f"{self.path}:{first + row}", "Make the ARPA file again.")
 
 
 def _content(path: Path) -> bytes | mmap.mmap:
@@ -307,89 +249,78 @@ def _content(path: Path) -> bytes | mmap.mmap:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError("the gz file is cut off or damaged", path, "Copy it again.") from error
     except ValueError as error:  # mmap's
-        raise InputError("is empty", path, "Make or copy the ARPA file again.") from error
+        raise InputError("is empty", path, REMEDY) from error
     except OSError as error:
         raise cannot_read(path, error) from error
-
-
-def _vocabulary(reader: _Reader) -> tuple[_Words, _Nodes, NDArray[np.uint8]]:
-    """Read the 1-grams: the table of words, the nodes with the first order filled, the words."""
-    nothing = _Words(np.zeros(1, np.uint64), np.zeros(1, np.int32))
-    _, values, keys, spans = reader.section(1, nothing)
-    keys[keys == _key("<UNK>")] = _key("<unk>")
-    special = [np.flatnonzero(keys == _key(word)) for word in RESERVED]
-    for word, found in zip(RESERVED[1:], special[1:], strict=True):
-        if found.size == 0:
-            what = f"has no {word} among its 1-grams"
-            raise InputError(what, reader.path, "Train it on sentences, with their ends.")
-    if special[0].size == 0:
-        reader.counts[0] += 1
-        special[0] = np.array([keys.size])
-        keys = np.append(keys, _key("<unk>"))
-        spans = np.append(spans, [[0, 0]], axis=0)
-        values = np.append(values, np.array([[UNKNOWN_LOG10 * LN10, 0]], np.float32), axis=0)
-    first = np.concatenate([found[:1] for found in special])
-    order = np.concatenate([first, np.setdiff1d(np.arange(keys.size), first)])
-    size = 1 << (3 * keys.size // 2).bit_length()
-    table = _Words(np.zeros(size, np.uint64), np.zeros(size, np.int32))
-    twice = _fill(table, keys[order])
-    if twice >= 0:
-        raise reader.wrong_row(int(order[twice]), "this 1-gram is there twice")
-    spelt = [bytes(reader.content[i:j]) for i, j in spans[order[len(RESERVED) :]].tolist()]
-    words = b"\n".join([*(word.encode() for word in RESERVED), *spelt])
-    total = sum(reader.counts)
-    nodes = _Nodes(
-        np.empty(total, np.int32),
-        np.empty(total, np.float32),
-        np.empty(total, np.float32),
-        np.full(sum(reader.counts[:-1]) + 1, order.size, np.int64),
-    )
-    nodes.word[: order.size] = np.arange(order.size)
-    nodes.logprob[: order.size] = values[order, 0]
-    nodes.backoff[: order.size] = values[order, 1]
-    return table, nodes, np.frombuffer(words, np.uint8)
 
 
 def _key(word: str) -> np.uint64:
     return np.uint64(hash_word(np.frombuffer(word.encode(), np.uint8)))
 
 
-def read_arpa(path: Path) -> tuple[NGramArrays, NDArray[np.uint8], list[int]]:
-    """The automaton, the words (UTF-8, divided by newlines) and the n-grams of each order.
+def _vocabulary(reader: _Reader) -> tuple[_Words, _Nodes, Bytes]:
+    """Read the 1-grams: the table of words, the nodes with the first order filled, the words."""
+    nothing = _Words(np.zeros(1, np.uint64), np.zeros(1, np.int32))
+    _, values, keys, spans = reader.section(1, nothing)
+    keys[keys == _key("<UNK>")] = _key("<unk>")
+    if _key("<unk>") not in keys:
+        reader.counts[0] += 1
+        keys, spans = np.append(keys, _key("<unk>")), np.append(spans, [[0, 0]], axis=0)
+        values = np.append(values, np.array([[UNKNOWN_LOG10 * LN10, 0]], np.float32), axis=0)
+    first = []
+    for name in RESERVED:
+        found = np.flatnonzero(keys == _key(name))
+        if found.size == 0:
+            remedy = "Train it on sentences, with their ends."
+            raise InputError(f"has no {name} among its 1-grams", reader.path, remedy)
+        first.append(found[0])
+    order = np.concatenate([first, np.setdiff1d(np.arange(keys.size), first)])
+    size = 1 << (3 * keys.size // 2).bit_length()
+    table = _Words(np.zeros(size, np.uint64), np.zeros(size, np.int32))
+    if (twice := _fill(table, keys[order])) >= 0:
+        raise reader.wrong("this 1-gram is there twice", reader.start, int(order[twice]))
+    spelt = [bytes(reader.content[i:j]) for i, j in spans[order[len(RESERVED) :]].tolist()]
+    words = b"\n".join([*(name.encode() for name in RESERVED), *spelt])
+    total, v = sum(reader.counts), order.size
+    word, begin = np.empty(total, np.int32), np.full(sum(reader.counts[:-1]) + 1, v, np.int64)
+    logprob, backoff = np.empty(total, np.float32), np.empty(total, np.float32)
+    word[:v], logprob[:v], backoff[:v] = np.arange(v), values[order, 0], values[order, 1]
+    return table, _Nodes(word, logprob, backoff, begin), np.frombuffer(words, np.uint8)
 
-    Raises InputError, with the line, for whatever is wrong in the file.
-    """
+
+def read_arpa(path: Path) -> tuple[NGramArrays, Bytes, list[int]]:
+    """The automaton, the words (UTF-8, divided by newlines) and the n-grams of each order. Raises
+    InputError, with the line, for whatever is wrong in the file."""
     reader = _Reader(path)
     table, nodes, words = _vocabulary(reader)
-    counts = reader.counts
-    first = np.concatenate([[0], np.cumsum(counts)])  # node of each order
-    for order in range(2, len(counts) + 1):
+    firsts = np.cumsum([0, *reader.counts])  # node of each order
+    for order in range(2, len(reader.counts) + 1):
         grams, values, _, _ = reader.section(order, table)
+        below, first, past = firsts[order - 2 : order + 1]
         parent = np.empty(len(grams), np.int64)
-        row = _parents(nodes, grams, parent)
-        if row >= 0:
-            raise reader.wrong_row(row, f"the context of this {order}-gram is no {order - 1}-gram")
-        row = _place(nodes, first[order - 2], first[order - 1], parent, grams[:, -1], values)
-        if row >= 0:
-            raise reader.wrong_row(row, f"this {order}-gram is there twice")
+        if (row := _parents(nodes, grams, parent)) >= 0:
+            what = f"the context of this {order}-gram is no {order - 1}-gram"
+            raise reader.wrong(what, reader.start, row)
+        key = parent << 32 | grams[:, -1]
+        rows = np.argsort(key)
+        if (twice := np.flatnonzero(np.diff(key[rows]) == 0)).size:
+            row = int(rows[twice[0] : twice[0] + 2].max())
+            raise reader.wrong(f"this {order}-gram is there twice", reader.start, row)
+        children = np.bincount(parent - below, minlength=first - below)
+        nodes.begin[below + 1 : first + 1] = first + np.cumsum(children)
+        nodes.word[first:past] = grams[rows, -1]
+        nodes.logprob[first:past], nodes.backoff[first:past] = values[rows].T
     reader.expect("\\end\\")
-    states = np.zeros(nodes.begin.size - 1, np.int32)
-    size = _number_states(nodes, states) + 1
+    is_state = (np.diff(nodes.begin) > 0) | (nodes.backoff[: nodes.begin.size - 1] != 0)
+    states = np.where(is_state, np.cumsum(is_state), 0).astype(np.int32)
+    begin = np.r_[0, nodes.begin[:-1][is_state], nodes.word.size].astype(np.int32)
+    backoff = np.r_[0, nodes.backoff[: is_state.size][is_state]].astype(np.float32)
+    level = np.array([0, *(1 + np.count_nonzero(is_state[:n]) for n in firsts[:-2])], np.int32)
+    after, shorter = np.zeros(nodes.word.size, np.int32), np.zeros(backoff.size, np.int32)
     arrays = NGramArrays(
-        nodes.word,
-        nodes.logprob,
-        np.zeros(nodes.word.size, np.int32),
-        np.zeros(size + 1, np.int32),
-        np.zeros(size, np.float32),
-        np.zeros(size, np.int32),
-        table.keys,
-        table.ids,
-        np.array(
-            [0, *(1 + np.count_nonzero(states[: first[n]]) for n in range(len(counts) - 1))],
-            np.int32,
-        ),
+        *(nodes.word, nodes.logprob, after, begin, backoff, shorter), table.keys, table.ids, level
     )
-    _link(arrays, nodes, states)
+    _link(arrays, states)
     for array in arrays:
         array.flags.writeable = False  # as when mapped from a file: one type for the loops
-    return arrays, words, counts
+    return arrays, words, reader.counts

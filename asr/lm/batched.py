@@ -4,8 +4,7 @@
 >>> states = torch.full((5,), lm.start)
 >>> logprob, following = lm.advance(states[:, None], torch.arange(lm.words))  # both (N, V)
 
-The same arrays and the same sums as asr/lm/ngram.py, and so the same results. Nothing else in
-asr.lm imports torch.
+The same sums of the same arrays as in asr/lm/ngram.py; nothing else in asr.lm imports torch.
 """
 
 from __future__ import annotations
@@ -21,16 +20,12 @@ class BatchedNGram:
     """A language model whose arrays are tensors on `device`; see NGramArrays."""
 
     def __init__(self, lm: NGram, device: str | torch.device = "cpu") -> None:
-        def tensor(name: str) -> Tensor:
-            return torch.from_numpy(np.array(getattr(lm.arrays, name))).to(device)
-
-        self.word, self.logprob, self.next = tensor("word"), tensor("logprob"), tensor("next")
-        self.begin, self.backoff = tensor("begin"), tensor("backoff")
-        self.backoff_state = tensor("backoff_state")
-        self.words = int(lm.arrays.begin[1])  # V
-        self.start = lm.start()
-        arcs = int(np.diff(lm.arrays.begin[1:]).max(initial=0))  # of a state other than the empty
-        self._halvings = arcs.bit_length()
+        self.word, self.logprob, self.next, self.begin, self.backoff, self.backoff_state = (
+            torch.from_numpy(np.array(array)).to(device) for array in lm.arrays[:6]
+        )
+        self.words, self.start = int(lm.arrays.begin[1]), lm.start()  # V, a state
+        # of the arcs of a state other than the empty one
+        self._halvings = int(np.diff(lm.arrays.begin[1:]).max(initial=0)).bit_length()
 
     def advance(self, states: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """Integer tensors of shapes that broadcast -> natural log probabilities (float64) and the

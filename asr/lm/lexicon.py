@@ -1,11 +1,10 @@
 """Pronunciation lexicons and spellings: the units of each word, and the trie that a search walks.
 
-A node of the trie is a beginning of words, with the token that was last; what leads from node to
-node are the tokens. Words without a spelling of their own are spelt by the letters of the tokens in
-every possible way ("ab" by `a b`, `▁a b`, `▁ab`): ways that end in the same letter and token share
-their node, so these nodes may have several parents. Where a token is a word boundary (`|`, " ",
-"▁..."), words are divided by one or more of them, and may have some before the first and after the
-last word; where none is, words follow each other directly.
+A node of the trie is a beginning of words with its last token; tokens lead from node to node. Words
+without a spelling of their own are spelt by the letters of the tokens in every possible way ("ab"
+by `a b`, `▁a b`, `▁ab`): ways that end in the same letter and token share their node, which so may
+have several parents. Where a token is a word boundary (`|`, " ", "▁..."), one or more of them
+divide words, and may stand before the first and after the last.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,8 @@ from asr.files import cannot_read
 from asr.text.pieces import BOUNDARIES, SPECIAL, is_boundary, letters
 
 Ints = NDArray[np.int32]
-Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
+Units: TypeAlias = tuple[str, ...]
+Pronunciations = Mapping[str, Sequence[tuple[float, Units]]]
 Words: TypeAlias = Path | str | Pronunciations | Sequence[str]  # see Lexicon
 
 START, AFTER = 0, 1  # nodes: nothing said yet; a word is complete (only its arcs are used)
@@ -37,56 +37,73 @@ class Entry(NamedTuple):
     """A line of a lexicon; no units where the letters of the word spell it."""
 
     word: str
-    units: tuple[str, ...]
+    units: Units
     probability: float | None
     where: str  # file:line
 
 
-def read_entries(path: Path | str) -> Iterator[Entry]:
-    """Read `word[(n)] [probability] [unit...]` lines; see read_lexicon. Raises InputError."""
+def _read(path: Path | str) -> Iterator[Entry]:
+    """The `word[(n)] [probability] [unit...]` lines of a file; see read_lexicon."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
-                content = line.split(" #")[0].split()
-                if content and not line.startswith(";;;"):
-                    yield _entry(content, f"{path}:{number}")
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", path, "Convert it.") from error
+                word, *units = line.split(" #")[0].split() or [""]
+                if word and not line.startswith(";;;"):
+                    told = len(units) > 1 and _probability.fullmatch(units[0])
+                    probability = float(units.pop(0)) if told else None
+                    word = _variant.sub("", word)
+                    yield Entry(word, tuple(units), probability, f"{path}:{number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise cannot_read(path, error, "Give a file of UTF-8 text.") from error
 
 
-def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, tuple[str, ...]]]]:
+def _entries(source: Words) -> Iterator[Entry]:
+    if isinstance(source, (str, Path)):
+        yield from _read(source)
+        return
+    if not isinstance(source, Mapping):
+        source = {word: [(1.0, ())] for word in source}
+    for word, spellings in source.items():
+        for probability, units in spellings:
+            yield Entry(word, units, probability, "lexicon")
+
+
+def _gather(source: Words, normalize: Callable[[str], str] = str) -> dict[str, dict[Units, Entry]]:
+    """The spellings of each word; of equal ones the most probable counts."""
+    found: dict[str, dict[Units, Entry]] = {}
+    for entry in _entries(source):
+        probability = entry.probability
+        if probability is not None and not 0 < probability <= 1:
+            what = f"'{entry.word}': probability {probability:g} is not in (0, 1]"
+            raise InputError(what, entry.where, "Write what share of the times it is said so.")
+        words = normalize(entry.word).split()
+        if len(words) == 1:
+            spellings = found.setdefault(words[0], {})
+            known = spellings.setdefault(entry.units, entry)
+            if (probability or 0.0) > (known.probability or 0.0):
+                spellings[entry.units] = entry
+    if not found:
+        where = source if isinstance(source, (str, Path)) else "lexicon"
+        raise InputError("has no words", where, "A line is `word [unit ...]`.")
+    return found
+
+
+def read_lexicon(path: Path | str) -> dict[str, list[tuple[float, Units]]]:
     """Read `word[(n)] [probability] unit...` lines: word -> [(probability, units)].
 
-    `(n)` marks a further pronunciation (as cmudict). A probability is written with a decimal point
-    and lies in (0, 1]; a word without any gives each pronunciation the same; of lines with the same
-    word and units the largest counts. Lines that begin with `;;;` and what follows ` #` are
-    comments. Units are kept as they are (stress digits too). Raises InputError with file and line.
+    `(n)` marks a further pronunciation (as cmudict). A probability has a decimal point and lies in
+    (0, 1]; without any each pronunciation gets the same; of equal lines the largest counts. `;;;`
+    at the start and ` #` begin comments. Raises InputError with file and line.
     """
-    given: dict[str, dict[tuple[str, ...], Entry]] = {}
-    for entry in read_entries(path):
-        if not entry.units:
-            what = f"'{entry.word}' has no units"
-            raise InputError(what, entry.where, "A line is `word unit unit ...`.")
-        _add(entry, given.setdefault(entry.word, {}))
-    if not given:
-        raise InputError("has no words", path, "A line is `word unit unit ...`.")
+    found = _gather(path)
+    for word, spellings in found.items():
+        if () in spellings:
+            what = f"'{word}' has no units"
+            raise InputError(what, spellings[()].where, "A line is `word unit unit ...`.")
     return {
         word: [(entry.probability or 1 / len(lines), units) for units, entry in lines.items()]
-        for word, lines in given.items()
+        for word, lines in found.items()
     }
-
-
-def _entry(fields: list[str], where: str) -> Entry:
-    word, *units = fields
-    probability = None
-    if len(units) > 1 and _probability.fullmatch(units[0]):
-        probability = float(units.pop(0))
-    if probability is not None and not 0 < probability <= 1:
-        what = f"probability {probability:g} is not in (0, 1]"
-        raise InputError(what, where, "Write what share of the times the word is said so.")
-    return Entry(_variant.sub("", word), tuple(units), probability, where)
 
 
 class Trie(NamedTuple):
@@ -110,66 +127,30 @@ class Lexicon:
     """The words of a closed vocabulary and the trie of their spellings in `tokens` (0: blank).
 
     source: a file (see read_lexicon; a line may also be a mere word, spelt by its letters),
-    word -> [(probability, units)], with `()` for letters, or a list of words. normalize: applied to
-    the words; those that it leaves nothing of, or several words, are left out. Raises InputError,
-    with file and line, for what the tokens cannot spell.
+    word -> [(probability, units)], `()` for letters, or a list of words. Words of which normalize
+    leaves none or several are left out. InputError, with file and line, for what cannot be spelt.
     """
 
     def __init__(
-        self,
-        source: Words,
-        tokens: Sequence[str],
-        normalize: Callable[[str], str] = str,
+        self, source: Words, tokens: Sequence[str], normalize: Callable[[str], str] = str
     ) -> None:
-        file = isinstance(source, (str, Path))
-        self.path = str(source) if file else "lexicon"
-        given: dict[str, dict[tuple[str, ...], Entry]] = {}
-        for entry in _entries_of(source):
-            words = normalize(entry.word).split()
-            if len(words) == 1:
-                _add(entry, given.setdefault(words[0], {}))
-        if not given:
-            raise InputError("has no words", self.path, "A line is `word [unit ...]`.")
-        self.words = list(given)
-        self.known = set(given)
+        self.path = str(source) if isinstance(source, (str, Path)) else "lexicon"
+        given = _gather(source, normalize)
+        self.words, self.known = list(given), set(given)
         builder = _Builder(tokens)
         wrong: list[Entry] = []
-        for number, spellings in enumerate(given.values()):
-            for entry in spellings.values():
+        for number, (word, spellings) in enumerate(given.items()):
+            for units, entry in spellings.items():
                 probability = entry.probability or 1 / len(spellings)
-                if not builder.add(number, self.words[number], entry.units, probability):
+                if not builder.add(number, word, units, probability):
                     wrong.append(entry)
         if wrong:
-            what = "; ".join(f"{e.where}: {' '.join((e.word, *e.units))}" for e in wrong[:5])
-            raise InputError(
-                f"{len(wrong)} of its spellings cannot be made of the tokens ({what})",
-                self.path,
-                "Mend or leave out those lines" + (", or give other tokens" if file else ""),
-            )
+            shown = "; ".join(f"{e.where}: {' '.join((e.word, *e.units))}" for e in wrong[:5])
+            what = f"{len(wrong)} of its spellings cannot be made of the tokens ({shown})"
+            raise InputError(what, self.path, "Mend or leave out those, or give other tokens.")
         self.trie = builder.trie()
-        digest = hashlib.sha256(repr([list(v.values()) for v in given.values()]).encode())
-        self.hash = digest.hexdigest()[:12]
-
-
-def _add(entry: Entry, spellings: dict[tuple[str, ...], Entry]) -> None:
-    """Of equal spellings of a word the most probable counts."""
-    known = spellings.setdefault(entry.units, entry)
-    if (entry.probability or 0.0) > (known.probability or 0.0):
-        spellings[entry.units] = entry
-
-
-def _entries_of(lexicon: Words) -> Iterator[Entry]:
-    if isinstance(lexicon, (str, Path)):
-        yield from read_entries(lexicon)
-        return
-    if not isinstance(lexicon, Mapping):
-        lexicon = {word: [(1.0, ())] for word in lexicon}
-    for word, spellings in lexicon.items():
-        for probability, units in spellings:
-            if not 0 < probability <= 1:
-                what = f"probability {probability:g} is not in (0, 1]"
-                raise InputError(what, word, "Give what share of the times it is said so.")
-            yield Entry(word, units, probability, "lexicon")
+        content = repr([list(spellings.values()) for spellings in given.values()])
+        self.hash = hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def spelling_by_letters(tokens: Sequence[str]) -> Callable[[str], bool]:
@@ -191,6 +172,10 @@ class _Builder:
         for i in usable:
             self.by_letters.setdefault(letters(tokens[i]), []).append(i)
         self.by_letters.pop("", None)
+        self.inner = {
+            text: [i for i in ids if i not in self.boundary]
+            for text, ids in self.by_letters.items()
+        }
         self.longest = max(map(len, self.by_letters), default=0)
         self.token = [0, 0]
         self.arcs: list[dict[tuple[int, bool], int]] = [{}, {}]  # (token, spelt by letters?)
@@ -198,7 +183,7 @@ class _Builder:
         self.paths: list[dict[int, None]] = []  # of each word, in order
         self.spelt: dict[tuple[str, int], int] = {}  # (letters, last token) -> node
 
-    def add(self, word: int, text: str, units: tuple[str, ...], probability: float) -> bool:
+    def add(self, word: int, text: str, units: Units, probability: float) -> bool:
         """Add a spelling of the word of that number; False where it is none."""
         if word == len(self.paths):
             self.paths.append({})
@@ -208,13 +193,15 @@ class _Builder:
             self.ends[node].append((word, probability))
         return bool(last)
 
-    def _node(self, token: int) -> int:
-        self.token.append(token)
-        self.arcs.append({})
-        self.ends.append([])
-        return len(self.token) - 1
+    def _node(self, token: int, known: dict[Any, int], key: Any) -> int:
+        if key not in known:
+            known[key] = len(self.token)
+            self.token.append(token)
+            self.arcs.append({})
+            self.ends.append([])
+        return known[key]
 
-    def _units(self, units: tuple[str, ...], path: dict[int, None]) -> list[int]:
+    def _units(self, units: Units, path: dict[int, None]) -> list[int]:
         ids = [self.ids.get(unit, 0) for unit in units]
         while ids and ids[-1] in self.pure:  # other tools' lexicons write boundaries too
             ids.pop()
@@ -226,11 +213,8 @@ class _Builder:
             return []  # nothing could stand before it
         node = START
         for token in ids:
-            child = self.arcs[node].get((token, False))
-            if child is None:
-                child = self.arcs[node][token, False] = self._node(token)
-            path[child] = None
-            node = child
+            node = self._node(token, self.arcs[node], (token, False))
+            path[node] = None
         return [node]
 
     def by_letters_of(self, text: str, path: dict[int, None]) -> list[int]:
@@ -238,23 +222,16 @@ class _Builder:
 
         def pieces(start: int) -> Iterator[tuple[int, list[int]]]:
             for end in range(start + 1, min(len(text), start + self.longest) + 1):
-                yield end, self.by_letters.get(text[start:end], [])
+                yield end, (self.inner if start else self.by_letters).get(text[start:end], [])
 
         leads = [False] * len(text) + [True]  # from each place: to the end?
         for start in range(len(text) - 1, -1, -1):
-            inner = any(leads[end] and {*ids} - self.boundary for end, ids in pieces(start))
-            leads[start] = inner or (
-                start == 0 and any(leads[end] and ids for end, ids in pieces(0))
-            )
+            leads[start] = any(leads[end] and ids for end, ids in pieces(start))
         nodes: list[dict[int, None]] = [{START: None}, *({} for _ in text)]
         for start in range(len(text)):
             for end, ids in pieces(start):
                 for token in ids if leads[end] and nodes[start] else ():
-                    if start and token in self.boundary:
-                        continue
-                    child = self.spelt.get((text[:end], token))
-                    if child is None:
-                        child = self.spelt[text[:end], token] = self._node(token)
+                    child = self._node(token, self.spelt, (text[:end], token))
                     for node in nodes[start]:
                         self.arcs[node][token, True] = child
                     nodes[end][child] = None
@@ -264,20 +241,14 @@ class _Builder:
 
     def trie(self) -> Trie:
         """The arrays."""
-        for token in self.pure:
-            self.arcs[START][token, False] = self._node(token)
-        starts = self.arcs[START]
-        for token in self.pure:
-            self.arcs[starts[token, False]] = starts
-        self.arcs[AFTER] = {
-            key: node
-            for key, node in starts.items()
-            if key[0] in self.boundary or not self.boundary
-        }
+        starts, boundary = self.arcs[START], self.boundary
+        boundaries = sorted(self._node(token, starts, (token, False)) for token in self.pure)
+        for node in boundaries:
+            self.arcs[node] = starts
+        self.arcs[AFTER] = {k: n for k, n in starts.items() if k[0] in boundary or not boundary}
         arcs = [sorted((token, node) for (token, _), node in a.items()) for a in self.arcs]
         flat = np.array([pair for a in arcs for pair in a], np.int32).reshape(-1, 2)
         between = np.zeros(len(arcs), bool)
-        boundaries = sorted(starts[token, False] for token in self.pure)
         between[[START, *boundaries]] = True
         opens = np.zeros((2, len(arcs)), bool)
         for node in (START, AFTER):

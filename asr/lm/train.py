@@ -11,11 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from asr.errors import InputError
 from asr.files import cannot_read, cannot_write, made_folder, whole_file
@@ -31,19 +31,12 @@ class Units:
     normalizer: Normalizer
     tokenizer: Tokenizer | None = None
 
-    @property
-    def unit(self) -> str:
-        return UNITS[self.tokenizer is not None]
-
     def __call__(self, text: str, where: object) -> list[str]:
         """The units; an unknown piece is <unk>. InputError for reserved words in the text."""
         for word in text.split():
-            if word in RESERVED or word == "<UNK>":
-                raise InputError(
-                    f"the text has the reserved word {word}",
-                    where,
-                    "Take it out: the sentence's ends are added by themselves, one line each.",
-                )
+            if word in (*RESERVED, "<UNK>"):
+                remedy = "Take it out: the sentence's ends are added by themselves, one line each."
+                raise InputError(f"the text has the reserved word {word}", where, remedy)
         if self.tokenizer is None:
             return self.normalizer(text).split()
         return [self.tokenizer.pieces[i] for i in self.tokenizer.encode(text)]
@@ -56,9 +49,8 @@ class Training:
     model: NGram
     arpa: Path
     lines: int
-    # lines with characters that the tokenizer lacks, and these
-    left_out: list[tuple[str, list[str]]] = field(default_factory=list)
-    fallback: bool = False  # the text was too small for Kneser-Ney's discounts
+    left_out: list[tuple[str, list[str]]]  # lines with characters that the tokenizer lacks: these
+    fallback: bool  # the text was too small for Kneser-Ney's discounts
 
 
 def train(
@@ -76,26 +68,29 @@ def train(
     memory: lmplz's sorting memory; beyond it, temporary files beside `out`.
     Raises InputError: reserved words in the text, no text, no lmplz, what lmplz refuses.
     """
-    arpa = out.with_suffix(".arpa.gz")
+    arpa, tokenizer = out.with_suffix(".arpa.gz"), units.tokenizer
     if arpa == out or out.name.endswith(".arpa"):
         raise InputError("the ARPA file is kept beside the model", out, "Give it another suffix.")
     lmplz = find_lmplz()
     with _work_folder(out) as work:
         lines, left_out = _write_text(work / "text", texts, units)
-        options = ["-o", str(order), "-S", memory, "-T", f"{work}/", "--text", f"{work}/text"]
+        command = [lmplz, "-o", str(order), "-S", memory, "-T", f"{work}/"]
+        command += ["--text", f"{work}/text", "--arpa", f"{work}/lm.arpa"]
         if prune:
-            options += ["--prune", *prune.split()]
+            command += ["--prune", *prune.split()]
         if vocabulary:
-            _write_vocabulary(work / "words", vocabulary, units)
-            options += ["--limit_vocab_file", f"{work}/words"]
-        fallback = _run([lmplz, *options, "--arpa", f"{work}/lm.arpa"])
-        hash = units.tokenizer.hash if units.tokenizer else None
-        model = NGram.from_arpa(work / "lm.arpa", units.unit, units.normalizer, hash)
+            try:
+                words = units.normalizer(vocabulary.read_text("utf-8")).split()
+            except (OSError, UnicodeDecodeError) as error:
+                raise cannot_read(vocabulary, error) from error
+            (work / "words").write_text(" ".join(words), "utf-8")
+            command += ["--limit_vocab_file", f"{work}/words"]
+        fallback = _run(command)
+        unit, hash = UNITS[tokenizer is not None], tokenizer.hash if tokenizer else None
+        model = NGram.from_arpa(work / "lm.arpa", unit, units.normalizer, hash)
         with whole_file(arpa, "wb") as file:  # both files or none
-            with (
-                open(work / "lm.arpa", "rb") as source,
-                gzip.GzipFile("", "wb", 3, file, mtime=0) as target,
-            ):
+            target = gzip.GzipFile("", "wb", 3, file, mtime=0)
+            with open(work / "lm.arpa", "rb") as source, target:
                 shutil.copyfileobj(source, target, 1 << 20)
             model.save(out)
     return Training(NGram.open(out), arpa, lines, left_out, fallback)
@@ -105,10 +100,7 @@ def train(
 def _work_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that is gone afterwards; a full or read-only disk is an InputError."""
     try:
-        with (
-            made_folder(out.parent),
-            tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder,
-        ):
+        with made_folder(out.parent), TemporaryDirectory("", f".{out.name}.", out.parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise cannot_write(out, error) from error
@@ -117,12 +109,11 @@ def _work_folder(out: Path) -> Iterator[Path]:
 def find_lmplz() -> str:
     """$LMPLZ, else beside this Python, else on the PATH."""
     beside = Path(sys.executable).with_name("lmplz")
-    for candidate in (os.environ.get("LMPLZ"), str(beside), "lmplz"):
-        if candidate and (found := shutil.which(candidate)):
+    for candidate in (os.environ.get("LMPLZ", ""), str(beside), "lmplz"):
+        if found := shutil.which(candidate):
             return found
-    raise InputError(
-        "KenLM's lmplz is not there", None, "tools/build_lmplz.sh builds it, or set LMPLZ."
-    )
+    remedy = "tools/build_lmplz.sh builds it, or set LMPLZ."
+    raise InputError("KenLM's lmplz is not there", None, remedy)
 
 
 def _write_text(
@@ -139,39 +130,21 @@ def _write_text(
                 file.write(" ".join(cut) + "\n")
                 lines += 1
     if lines == 0:
-        raise InputError(
-            "there is no text to train a language model on",
-            "lm train",
-            "Give text that is not empty once it is normalised.",
-        )
+        what = "there is no text to train a language model on"
+        raise InputError(what, "lm train", "Give text that is not empty once it is normalised.")
     return lines, left_out
 
 
-def _write_vocabulary(path: Path, vocabulary: Path, units: Units) -> None:
-    try:
-        words = vocabulary.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise cannot_read(vocabulary, error) from error
-    path.write_text(" ".join(units.normalizer(words).split()), "utf-8")
-
-
 def _run(command: Sequence[str]) -> bool:
-    """Run lmplz; on text too small for its discounts again with fixed ones, then True.
-
-    Raises OSError where the disk is full, InputError for anything else that lmplz says.
-    """
-    first = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if first.returncode and "discount_fallback" in first.stderr:
-        command = [*command, "--discount_fallback"]
-        second = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if second.returncode == 0:
-            return True
-        first = second
-    if first.returncode:
-        if os.strerror(errno.ENOSPC) in first.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        reason = (first.stderr.strip() or f"status {first.returncode}").splitlines()[-1].rstrip(".")
-        raise InputError(
-            f"lmplz failed: {reason}", "lm train", "Change --order, --prune or --memory."
-        )
-    return False
+    """Run lmplz; on text too small for its discounts again with fixed ones, then True. Raises
+    OSError where the disk is full, InputError for anything else that lmplz says."""
+    for more in ([], ["--discount_fallback"]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, errors="replace")
+        if done.returncode == 0:
+            return bool(more)
+        if "discount_fallback" not in done.stderr:
+            break
+    if os.strerror(errno.ENOSPC) in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1].rstrip(".")
+    raise InputError(f"lmplz failed: {reason}", "lm train", "Change --order, --prune or --memory.")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from asr.data.check import KINDS, Facts, shared
-from asr.lm.unknown import Unknown
+from asr.lm.ngram import Unknown
 from asr.pictures import bars, histogram
 from asr.report.page import Number, Rows, Table, count, data_uri, distinct, sound_of, write_page
 

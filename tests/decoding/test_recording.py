@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def test_journal_of_a_changed_file_is_void(tmp_path: Path) -> None:
 def test_parts_as_json() -> None:
     [transcript] = transcripts([spoken(30, (0.1, 1.0), seed=5)])
     for part in transcript.parts:
-        assert part_from(json.loads(json.dumps(part.to_dict()))) == part
+        assert part_from(json.loads(json.dumps(asdict(part)))) == part
 
 
 def test_words_without_times_share_their_segment() -> None:

@@ -6,8 +6,7 @@ import asr
 from asr.commands.info import describe_lm
 from asr.decoding.weights import open_lms
 from asr.errors import InputError
-from asr.lm.ngram import NGram, is_arpa
-from asr.lm.unknown import open_word_lm
+from asr.lm.ngram import NGram, is_arpa, open_word_lm
 
 GOOD = """\\data\\
 ngram 1=4
