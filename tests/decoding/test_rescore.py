@@ -283,6 +283,7 @@ def test_oracle_and_share_of_the_gap(tmp_path: Path, lms: Path, run_asr: Run) ->
         ("english.lm", {}, [], "normaliser 'english', but the n-best list has 'basic'"),
         ("other.lm", {}, ["--length-bonus", "0"], "another tokenizer"),
         ("letters.lm", {"tokens": []}, [], "has no tokens"),
+        ("letters.lm", {"tokens": TOKENS[:5]}, ["--length-bonus", "0"], "none of the list's 5"),
         ("words.arpa", {}, [], "--lm-unit"),
         ("words.arpa", {}, ["--lm-unit", "token", "--length-bonus", "0"], "tokens of the best hyp"),
         ("letters.arpa", {}, ["--lm-unit", "word"], "words of the best hyp"),
