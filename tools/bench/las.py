@@ -23,20 +23,17 @@ import numpy as np
 from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.machine import use_machine
-from asr.transcriber import BATCH_SECONDS, Samples, Transcriber, batches, load
+from asr.transcriber import Samples, Transcriber, load
 from asr.wer import Counts, count_errors
 
 JOINS = (1, 2, 5, 10)
 
 
-def decode(transcriber: Transcriber, waveforms: list[Samples], seconds: float) -> list[str]:
-    """The best text of each waveform, in batches of that many seconds (0: one by one)."""
-    texts = [""] * len(waveforms)
-    for batch in batches(list(enumerate(waveforms)), seconds * transcriber.sample_rate):
-        found = transcriber.decode([waveform for _, waveform in batch])
-        for (index, _), nbest in zip(batch, found, strict=True):
-            texts[index] = nbest[0].text if nbest else ""
-    return texts
+def decode(transcriber: Transcriber, waveforms: list[Samples], together: bool = True) -> list[str]:
+    """The best text of each waveform, in batches as `asr decode` does it, or one by one."""
+    one_by_one = (transcriber.decode([waveform])[0] for waveform in waveforms)
+    found = transcriber.decode_many(waveforms) if together else one_by_one
+    return [nbest[0].text if nbest else "" for nbest in found]
 
 
 def joined(
@@ -87,7 +84,7 @@ def main() -> None:
     for name, transcriber in searches.items():
         for count in JOINS:
             references, waveforms = joined(speakers, count)
-            texts = decode(transcriber, waveforms, 2 * BATCH_SECONDS)
+            texts = decode(transcriber, waveforms)
             counts = Counts.of(count_errors(references, texts))
             lengths = [
                 len(t.split()) / len(r.split()) for t, r in zip(texts, references, strict=True)
@@ -102,10 +99,10 @@ def main() -> None:
     audio = sum(map(len, waveforms)) / joint.sample_rate
     for name in ("las", "joint"):
         taken = []
-        for size in (BATCH_SECONDS, 0.0):
-            decode(searches[name], waveforms[:20], size)
+        for together in (True, False):
+            decode(searches[name], waveforms[:20], together)
             started = time.perf_counter()
-            decode(searches[name], waveforms, size)
+            decode(searches[name], waveforms, together)
             taken.append(time.perf_counter() - started)
         print(
             f"{name}: in batches {taken[0]:.1f} s, real-time factor {taken[0] / audio:.3f}; "
