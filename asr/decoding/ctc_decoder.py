@@ -22,6 +22,7 @@ from asr.decoding.hotwords import Phrases
 from asr.decoding.lexicon_search import make_fusion
 from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT, SearchOptions
 from asr.errors import InputError, nearest
+from asr.files import cannot_read
 from asr.hypothesis import Hypothesis, Weights
 from asr.lm.lexicon import Words
 from asr.lm.ngram import NGram, is_arpa
@@ -42,8 +43,7 @@ def read_tokens(path: Path | str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"cannot be read ({reason})", path, "One token a line.") from error
+        raise cannot_read(path, error, "One token a line.") from error
     tokens = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
     pairs = [line.split() for line in tokens]
     by_number = {int(p[1]): p[0] for p in pairs if len(p) == 2 and p[1].isdecimal()}

@@ -105,7 +105,7 @@ def step(search: Search | LexiconSearch, log_probs: LogProbs) -> None:
         return
     nothing = prefix_beam.new_found(search.limits, np.array([len(frames)]), 0)
     search.run(frames, np.array([0, len(frames)]), nothing)
-    search.chunks.append(frames)
+    search.chunks.append(frames.copy())  # the caller may fill the same array again
 
 
 def finish(search: Search | LexiconSearch, frame_shift: float | None = None) -> list[Hypothesis]:
@@ -145,7 +145,7 @@ def distinct_texts(found: prefix_beam.Found, fusion: Fusion, nbest: int) -> list
 def as_frames(log_probs: LogProbs, fusion: Fusion) -> Floats:
     """(T, V) float32, in one piece. Raises InputError where it is something else."""
     try:
-        frames = np.ascontiguousarray(log_probs, np.float32)
+        frames = np.require(log_probs, np.float32, ["C", "A", "W"])
     except (TypeError, ValueError, RuntimeError) as error:  # the last of torch
         what = f"is no array of log-probabilities ({error})"
         raise InputError(what, "log_probs", "Give a numpy array (frames, tokens).") from error

@@ -5,11 +5,11 @@
 A language model of tokens scores every token. One of words scores a word when it is complete: at a
 boundary (the token `|`, " " or "▁"), at a piece that begins with "▁", or at the end; until then the
 hypothesis carries the hash of the word's letters. Boundaries without letters between them complete
-nothing. The end of the sentence is scored by both. `length` counts words, or tokens where
-every language model is of tokens; `unknown` the letters of words that the one of words does not
-know: to it all of them are one word, however long, and without `unk` words would run together. The
-same functions serve the CTC search (inside its compiled
-loop) and the LAS search (over arrays of hypotheses): `fusion_steps`.
+nothing. The end of the sentence is scored by both. `length` counts words, or tokens where every
+language model is of tokens; `unknown` the letters of words that the one of words does not know: to
+it all of them are one word, however long, and without `unk` words would run together. The same
+functions serve the CTC search (inside its compiled loop) and the LAS search (over arrays of
+hypotheses): `fusion_steps`.
 """
 
 from __future__ import annotations

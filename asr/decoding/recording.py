@@ -234,7 +234,7 @@ class Journal:
                     name, state, part = (record[key] for key in ("file", "state", "part"))
                     if state == _state(Path(name)):
                         self._take(name, part and part_from(part))
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, AttributeError):
                     break  # stopped while this was written
                 whole += len(line)
             file.truncate(whole)

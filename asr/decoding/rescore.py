@@ -131,9 +131,10 @@ class Rescorer:
     def add_score(self, name: str, hypothesis: Hypothesis, words: list[str], best: bool) -> None:
         lm, scores = self.lms[name], hypothesis.scores
         if lm.unit == "token":
-            if max(hypothesis.tokens, default=0) >= len(self.pieces):
-                what = f"token {max(hypothesis.tokens)} is none of the list's {len(self.pieces)}"
-                raise InputError(what, name, "Decode again.")
+            for token in hypothesis.tokens:
+                if not 0 <= token < len(self.pieces):
+                    what = f"token {token} is none of the list's {len(self.pieces)}"
+                    raise InputError(what, name, "Decode again.")
             pieces = [self.pieces[token] for token in hypothesis.tokens]
             words = ["|" if piece == " " else piece for piece in pieces]
         found, _, unknown = zip(*lm.full_scores(words), strict=True)  # the last: sentence end

@@ -75,7 +75,7 @@ def check_names(weights: Weights, names: Collection[str], where: object) -> None
         if name not in names:
             remedy = nearest(name, names) if names else "Give that LM too."
             raise InputError(f"has a weight for the LM '{name}', which is not there", where, remedy)
-    for name in {*names} - {*weights.lm}:
+    for name in (name for name in names if name not in weights.lm):
         raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
 
 

@@ -211,7 +211,7 @@ class _Reader:
 
     def wrong(self, what: str, position: int, row: int = 0) -> InputError:
         """The mistake at a byte, or so many lines later."""
-        if not self.content[position:].strip():
+        if re.compile(rb"\s*\Z").match(self.content, position):
             what = f"the file is cut off: {what}"
         line = self.content[:position].count(b"\n") + 1 + row
         return InputError(what, f"{self.path}:{line}", REMEDY)

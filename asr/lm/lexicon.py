@@ -27,7 +27,8 @@ Units: TypeAlias = tuple[str, ...]
 Pronunciations = Mapping[str, Sequence[tuple[float, Units]]]
 Words: TypeAlias = Path | str | Pronunciations | Sequence[str]  # see Lexicon
 
-START, AFTER = 0, 1  # nodes: nothing said yet; a word is complete (only its arcs are used)
+# Nodes: nothing said yet; a word is complete (only its arcs are used). njit loops hold them, too.
+START, AFTER = 0, 1
 
 _variant = re.compile(r"\(\d+\)$")
 _probability = re.compile(r"\d*\.\d+(e-?\d+)?")
@@ -54,7 +55,7 @@ def _read(path: Path | str) -> Iterator[Entry]:
                     word = _variant.sub("", word)
                     yield Entry(word, tuple(units), probability, f"{path}:{number}")
     except (OSError, UnicodeDecodeError) as error:
-        raise cannot_read(path, error, "Give a file of UTF-8 text.") from error
+        raise cannot_read(path, error, "Lines are `word [[0.7] unit ...]`.") from error
 
 
 def _entries(source: Words) -> Iterator[Entry]:
@@ -149,8 +150,12 @@ class Lexicon:
             what = f"{len(wrong)} of its spellings cannot be made of the tokens ({shown})"
             raise InputError(what, self.path, "Mend or leave out those, or give other tokens.")
         self.trie = builder.trie()
-        content = repr([list(spellings.values()) for spellings in given.values()])
-        self.hash = hashlib.sha256(content.encode()).hexdigest()[:12]
+        content = [
+            (word, units, entry.probability)
+            for word, spellings in given.items()
+            for units, entry in spellings.items()
+        ]
+        self.hash = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
 
 def spelling_by_letters(tokens: Sequence[str]) -> Callable[[str], bool]:

@@ -297,7 +297,7 @@ class Trainer:
         if figures["wer"] > USELESS:
             say(
                 "warning: it recognises next to nothing: it needs more speech, or more epochs: "
-                f"--init {self.folder} in a new folder goes on from here"
+                f"--init {shlex.quote(str(self.folder))} in a new folder goes on from here"
             )
 
     def _write_model(self, folder: Path, weights: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,7 +33,7 @@ from asr.decoding.options import SearchOptions
 from asr.decoding.weights import open_lms
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis
-from asr.lm.ngram import NGram
+from asr.lm.ngram import UNK, NGram
 from asr.lm.train import Units
 from asr.models.common import dropping, having
 from asr.models.ctc import ctc_loss
@@ -211,7 +212,11 @@ class MWER:
 
 
 def perplexity(lm: NGram, tokenizer: Tokenizer, texts: Sequence[str]) -> float:
-    """Of the units of `lm`, sentence ends included."""
+    """Of the units that `lm` knows, sentence ends included; texts with reserved words left out."""
     units = Units(tokenizer.normalizer, tokenizer if lm.unit == "token" else None)
-    scores = np.concatenate([lm.scores(units(text, lm.name)).logprob for text in texts])
-    return math.exp(-float(scores.mean()))
+    known: list[float] = []
+    for text in texts:
+        with suppress(InputError):
+            scores = lm.scores(units(text, lm.name))
+            known += scores.logprob[scores.word != UNK].tolist()
+    return math.exp(-sum(known) / len(known)) if known else math.nan

@@ -70,7 +70,7 @@ class TrainOptions:
             if name in above and not 0 < value < math.inf:
                 raise InputError(f"train.{name}={value} must be above 0 and finite")
             if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise InputError(f"train.{name}={value} must not be negative, and finite")
+                raise InputError(f"train.{name}={value} must be a number from 0 on")
 
 
 class MovingAverage:

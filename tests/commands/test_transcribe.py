@@ -192,6 +192,8 @@ def test_recordings_with_nothing_to_hear(
         with pytest.raises(InputError, match=r"none of the files can be used: .*(Correct|Remove)"):
             run(place / "latin", tmp_path / nothing)
         assert "0 of 1" not in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"nowhere\.wav"):  # before the model is looked for
+        run(place / "no model", tmp_path / "nowhere.wav")
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac"])
@@ -240,7 +242,7 @@ def test_stopped_and_started_again(place: Path, tmp_path: Path) -> None:
     files, options = [tmp_path / "a.wav", tmp_path / "b.wav"], ["-f", "json,txt"]
     assert run(place / "latin", *files, *options, "-o", whole) == 0
     command = [sys.executable, "-m", "asr", "transcribe", place / "latin", *files, *options]
-    command += ["-o", out, "--beam", "1", "--threads", "1"]
+    command += ["-o", out, "--beam", "1", "--threads", "2"]  # to be continued by one
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not any('b.wav", "state"' in path.read_text() for path in out.glob(".*.jsonl")):
         assert started.poll() is None, started.stderr and started.stderr.read()

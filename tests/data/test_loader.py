@@ -204,7 +204,9 @@ def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:
         ({"max_seconds": 9}, "max_seconds=9 must be above 0 and at most data.batch_seconds=6"),
         ({"speed": [3.0]}, r"speed needs .* 0\.5 to 2"),
         ({"gain": -1}, "gain=-1"),
-        ({"workers": -1}, "negative"),
+        ({"workers": -1}, "from 0 on"),
+        ({"cache_mb": float("inf")}, "from 0 on"),
+        ({"cache_mb": float("nan")}, "from 0 on"),
     ],
 )
 def test_impossible_options(changed: dict[str, object], message: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from enumeration import alignments, emissions
 
-from asr.decoding import prefix_beam, prefix_tree
+from asr.decoding import ctc_search, prefix_beam, prefix_tree
 from asr.decoding.ctc_search import begin, finish, greedy, search, search_batch, step
 from asr.decoding.fusion import Fusion
 from asr.decoding.fusion_steps import look_ahead
@@ -201,12 +201,13 @@ def test_chunks_equal_the_whole(spoken) -> None:
     batch, fusion = spoken
     rng = np.random.default_rng(0)
     options = SearchOptions(nbest=5)
-    for log_probs in batch:
-        running = begin(fusion, options)
+    for log_probs in (log_probs.astype(np.float32) for log_probs in batch):
+        running, whole = begin(fusion, options), search(log_probs, fusion, options)
         for chunk in np.split(log_probs, np.sort(rng.integers(0, len(log_probs), 6))):
             step(running, chunk)
+            chunk[:] = np.nan  # the array is the caller's, who may fill it again
             finish(running)  # a look at the hypotheses so far disturbs nothing
-        assert same(finish(running), search(log_probs, fusion, options))
+        assert same(finish(running), whole)
 
 
 def test_growing_the_tree_changes_nothing(spoken, monkeypatch) -> None:
@@ -214,8 +215,10 @@ def test_growing_the_tree_changes_nothing(spoken, monkeypatch) -> None:
     options = SearchOptions(beam=10, nbest=5, beam_threshold=math.inf, token_threshold=math.inf)
     expected = [search(log_probs, fusion, options) for log_probs in batch]
     monkeypatch.setattr(prefix_tree, "NODES", 2)
+    fresh = Fusion(fusion.tokens, fusion.lms, fusion.weights)  # without arrays of a search before
     for log_probs, nbest in zip(batch, expected, strict=True):
-        running = begin(fusion, options)
+        running = begin(fresh, options)
+        assert len(running.arrays.parent) == 2
         step(running, log_probs)
         assert len(running.arrays.parent) > 500
         assert same(finish(running), nbest)
@@ -224,14 +227,22 @@ def test_growing_the_tree_changes_nothing(spoken, monkeypatch) -> None:
 @pytest.mark.parametrize("nbest", [1, 3])
 @pytest.mark.parametrize("nodes", [2, 4096])
 def test_threads_and_groups_equal_one(spoken, monkeypatch, nbest, nodes) -> None:
-    """Also where the tree has to grow amid a group."""
-    batch, fusion = spoken
+    """Also where the tree has to grow amid a group, and where large utterances make it small."""
+    batch, fusion = spoken[0] * 4, spoken[1]
     options = SearchOptions(nbest=nbest)
     one = [search(log_probs, fusion, options) for log_probs in batch]
     monkeypatch.setattr(prefix_tree, "NODES", nodes)
     for given, threads in ((batch, 1), (batch, 4), (iter(batch), 1), (iter(batch), 4)):
         fresh = Fusion(fusion.tokens, fusion.lms, fusion.weights)
         found = search_batch(given, fresh, options, threads)
+        assert all(same(a, b) for a, b in zip(found, one, strict=True))
+    for most in (1, 3000, 10**9):  # of an utterance 400 to 2000 values
+        monkeypatch.setattr(ctc_search, "LARGE", most)
+        numbered, found = enumerate(batch), []
+        while group := ctc_search._take(numbered, 5):
+            fresh = Fusion(fusion.tokens, fusion.lms, fusion.weights)
+            found += ctc_search.search_group([*group.values()], fresh, options, None)
+            assert most > 1 or len(group) == 1
         assert all(same(a, b) for a, b in zip(found, one, strict=True))
 
 

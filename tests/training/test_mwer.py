@@ -278,8 +278,11 @@ def test_language_models_that_know_the_training_texts_are_told(
     mwer = make_mwer(tiny(1.0), HEADS["ctc"], lms[0], tmp_path)
     for lm in mwer.fusion.lms.values():
         mwer.warn_if_seen(lm, ["a ab", "b"], ["a ab", "b"])
+    words = mwer.fusion.lms["words"]
+    mwer.warn_if_seen(words, ["a ab"], ["a ab ba ba", "ba"])  # what it does not know does not count
+    mwer.warn_if_seen(words, ["a ab"], ["<unk> a", "<s>"])  # nor does what is no text
     assert not capsys.readouterr().err
-    mwer.warn_if_seen(mwer.fusion.lms["words"], ["a ab"], ["ba ba"])
+    mwer.warn_if_seen(words, ["a ab", "<unk>"], ["ab a"])
     said = capsys.readouterr().err
     perplexity = 10 ** ((0.2 + 0.6 + 0.8) / 3)  # by the ARPA file
     assert f"words seems to have seen the training texts (perplexity {perplexity:.0f}; of" in said
