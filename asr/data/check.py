@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.console import count
 from asr.data.audio import TOLERANCE, audio_path, read_native
 from asr.data.manifest import Manifest, Utterance, id_hash
 from asr.errors import AudioError
@@ -163,7 +164,7 @@ class Shared(NamedTuple):
 
     def __str__(self) -> str:
         names = f"{self.a.manifest.path.name} and {self.b.manifest.path.name}"
-        return f"{names} share {len(self.examples)} {self.what}"
+        return f"{names} share {count(len(self.examples), self.what[:-1])}"
 
 
 def shared(all_facts: Sequence[Facts]) -> Iterator[Shared]:

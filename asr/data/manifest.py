@@ -261,7 +261,7 @@ class Manifest(Utterances):
         weakref.finalize(read, os.close, file)  # shares may be in use for longer than their whole
         if not stat.S_ISREG(os.fstat(file).st_mode):
             what = "is a folder, not a manifest" if path.is_dir() else "not a regular file"
-            remedy = "Give a manifest (behind the model): asr prepare makes one"
+            remedy = "Give a manifest: asr prepare makes one"
             raise InputError(what, path, remedy)
         index = self._index = open_index(path, file)
         self.hash = index.content_hash

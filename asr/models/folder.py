@@ -11,6 +11,9 @@ from asr.errors import InputError
 def model_folder(path: Path | str) -> Path:
     """The model folder of `path`, which is one or is an experiment folder that holds one."""
     path = Path(path)
+    if path.is_file():
+        what = "is a file, and models are folders"
+        raise InputError(what, path, "Give one of `asr train`; language models go behind --lm.")
     if not path.is_dir():
         raise InputError("no such model or experiment folder", path, "`asr train` makes them.")
     if (path / "config.json").exists() or not (path / "checkpoints").exists():

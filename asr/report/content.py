@@ -269,7 +269,8 @@ def groupings(test: TestSet) -> Iterator[tuple[str, list[tuple[float, str]]]]:
     """What, and the group of each utterance, as (place in the order, name)."""
     if None not in test.references.speakers:
         yield "speaker", [(0.0, str(speaker)) for speaker in test.references.speakers]
-    names = [f"{low} to {high}" for low, high in itertools.pairwise(LENGTHS)]  # [low, high)
+    ranges = [(low, high - 1) for low, high in itertools.pairwise(LENGTHS)]
+    names = [f"{low} to {high}" if low < high else f"{low}" for low, high in ranges]
     names.append(f"{LENGTHS[-1]} and more")
     places = np.searchsorted(LENGTHS, test.lengths, side="right") - 1
     yield "length, words", [(float(place), names[place]) for place in places.tolist()]

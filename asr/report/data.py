@@ -95,7 +95,11 @@ def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
     for facts in named.values():
         sets.append([str(facts.manifest.path), count(len(facts.bad)), count(len(facts.manifest))])
         sets[-1] += [Number(facts.seconds, f"{facts.seconds / 3600:.2f}")]
-        sets[-1] += [count(len(facts.speakers)), facts.audio, facts.manifest.hash]
+        sets[-1] += [
+            count(len(facts.speakers)) if facts.speakers else "unknown",
+            facts.audio,
+            facts.manifest.hash,
+        ]
     overlaps: Rows = []
     for a, b, what, examples in shared([*named.values()]):
         names = a.manifest.path.name, b.manifest.path.name

@@ -297,6 +297,7 @@ def test_transcribe_writes_files_and_lists_the_broken(
         (["decode", "MODEL", "good.jsonl", "--beam", "0"], "beam"),
         (["decode", "MODEL", "none.jsonl"], "none.jsonl"),
         (["decode", "nowhere", "good.jsonl"], "no such model"),
+        (["decode", "good.jsonl", "good.jsonl"], "is a file, and models are folders"),
         (["decode", "MODEL", "good.jsonl", "--lm", "missing.lm"], "missing.lm"),
         (["decode", "MODEL", "good.jsonl", "--lm-weight", "1"], "1 weights for 0 language"),
         (["decode", "MODEL", "good.jsonl", "--weights", "good.jsonl"], "not a weights file"),
