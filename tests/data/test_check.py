@@ -111,7 +111,7 @@ def test_report_and_status(good: list[Utterance], tmp_path: Path, run_asr: Run) 
     assert "no text (1)\n  manifest.test.jsonl stereo: no text" in done.stdout
     names = "manifest.train.jsonl and manifest.test.jsonl share"
     assert f"warning: {names} 2 speakers: sa; sb\n" in done.stdout
-    assert f"warning: {names} 1 texts: good night\n" in done.stdout
+    assert f"warning: {names} 1 text: good night\n" in done.stdout
     assert "m10: " in run_asr("check", *paths, "--all").stdout
     write_manifest(paths[1], missing)
     done = run_asr("check", paths[1])
