@@ -166,8 +166,8 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
         file.write(OmegaConf.to_yaml(OmegaConf.structured(experiment)))
 
 
-def differences(path: Path, experiment: Experiment) -> list[str]:
-    """Options in which a saved configuration differs, "key: old -> new", but for the machine's."""
+def differences(path: Path, experiment: Experiment) -> dict[str, str]:
+    """Options that a saved configuration has otherwise, {key: "old -> new"}; not the machine's."""
     try:
         old = dict(flat(OmegaConf.to_container(OmegaConf.load(path))))
         if not old:
@@ -177,7 +177,7 @@ def differences(path: Path, experiment: Experiment) -> list[str]:
         raise InputError("is damaged", path, remedy) from error
     new = dict(flat(OmegaConf.to_container(OmegaConf.structured(experiment))))
     keys = sorted((old.keys() | new.keys()) - OF_THE_MACHINE)
-    return [f"{k}: {old.get(k)} -> {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
+    return {k: f"{old.get(k)} -> {new.get(k)}" for k in keys if old.get(k) != new.get(k)}
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

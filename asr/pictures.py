@@ -160,7 +160,7 @@ def histogram(title: str, values: Mapping[str, Floats], xlabel: str) -> bytes:
         for own in values.values():
             counts, _ = np.histogram(np.clip(own, edges[0], edges[-1]), edges)
             axis.stairs(100 * counts / max(own.size, 1), edges)
-        axis.legend(axis.patches, list(values))
+        figure.legend(axis.patches, list(values), loc="outside lower center")
         axis.set(title=title, xlabel=xlabel, ylabel="% of utterances")
     return buffer.getvalue()
 
@@ -169,9 +169,9 @@ def bars(title: str, values: Mapping[str, Sequence[float]], names: Sequence[str]
     """SVG of bars under `names`, one group of them a set; values in per cent."""
     with drawing(3.6, 2.6) as (figure, buffer):
         axis, places = figure.subplots(), np.arange(len(names))
-        for number, heights in enumerate(values.values()):
-            axis.bar(places + 0.8 * number / len(values), heights, 0.8 / len(values))
-        axis.legend(axis.containers, list(values))
+        width = 0.8 / len(values)
+        drawn = [axis.bar(places + n * width, own, width) for n, own in enumerate(values.values())]
+        figure.legend([bar[0] for bar in drawn], list(values), loc="outside lower center")
         axis.set_xticks(places + 0.4 - 0.4 / len(values), names)
         axis.set(title=title, ylabel="%")
     return buffer.getvalue()

@@ -110,7 +110,7 @@ class Transcriber:
             unk_penalty=unk_penalty,
             weights_file=weights,
         )
-        self.options = SearchOptions(nbest=nbest) if beam is None else SearchOptions(beam, nbest)
+        self.options = SearchOptions(self.lms.beam if beam is None else beam, nbest)
         if vad not in (None, "silero"):
             raise InputError(f"no detector '{vad}'", "vad", "There is 'silero'.")
         self.vad = SileroVAD() if vad else None

@@ -57,7 +57,7 @@ def test_saved_as_it_ran(write: Callable[[str], Path], tmp_path: Path) -> None:
     save_experiment(experiment, tmp_path / "ran.yaml")
     assert load_experiment(tmp_path / "ran.yaml") == experiment
     other = load_experiment(path, ["train.epochs=8", "seed=3", "train.threads=2"])
-    assert differences(tmp_path / "ran.yaml", other) == ["seed: 1 -> 3", "train.epochs: 7 -> 8"]
+    assert differences(tmp_path / "ran.yaml", other) == {"seed": "1 -> 3", "train.epochs": "7 -> 8"}
 
 
 def test_all_options_are_a_configuration_with_a_comment_each(tmp_path: Path) -> None:

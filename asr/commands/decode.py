@@ -261,6 +261,6 @@ def open_search(
         lexicon=arguments["lexicon"],
         hotwords=arguments["hotwords"],
     )
-    beam = SearchOptions().beam if arguments["beam"] is None else arguments["beam"]
+    beam = lms.beam if arguments["beam"] is None else arguments["beam"]
     options = SearchOptions(beam, nbest)
     return fusion, lms, replace(options, nbest=enough(nbest, beam))

@@ -75,5 +75,6 @@ def describe_weights(path: Path) -> dict[str, object]:
         **{f"LM {name}": weight for name, weight in weights.lm.items()},
         "bonus": f"{weights.bonus:g} a {str(record.get('length', 'words')).removesuffix('s')}",
         "unknown words": f"{weights.unk:g} a letter",
+        "beam": record.get("beam", "unknown"),
         **{f"WER {name}": f"{rate:.2%}" for name, rate in record.get("wer", {}).items()},
     }

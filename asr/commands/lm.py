@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asr.lm.train import Units
 
 SHOWN = 10  # lines left out that are listed
+MANY = 0.1  # share of unknown words that deserves a warning
 
 
 def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
@@ -113,6 +114,8 @@ def score(
     print(f"sentences             {sentences}")
     print(f"{model.unit + 's':<21} {words}")
     print(f"OOV                   {unknown} ({unknown / words:.2%})")
+    if unknown > MANY * words:
+        console.say("warning: so many unknown words: train on text that is nearer to this one")
     print(f"perplexity            {np.exp(-total / scored):.2f}")
     print(f"perplexity, no OOV    {np.exp(-(total - total_unknown) / (scored - unknown)):.2f}")
 

@@ -34,7 +34,7 @@ Head = Literal["ctc", "las", "joint"] | None
 
 class SearchArguments(TypedDict):
     head: Annotated[Head, "joint: attention guided by CTC. [what --weights says, else las, ctc]"]
-    beam: Annotated[int | None, "Hypotheses kept; 1 without an LM is greedy. [20]"]
+    beam: Annotated[int | None, "Hypotheses kept; 1 without an LM is greedy. [20, or as tuned]"]
     lm: Annotated[Files, "LM file or .arpa[.gz]; may be repeated."]
     lm_unit: Units
     lm_weight: Annotated[tuple[float, ...], "One for each --lm. [0.5]"]

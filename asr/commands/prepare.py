@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -52,6 +53,10 @@ def write_sets(source: Path, importer: Importer, sets: Sets) -> None:
     for key, fraction in fractions.items():
         if (got := len(parts[key]) / len(good)) > 1.5 * fraction + 1 / len(good):
             say(f"warning: {key} got {got:.0%}, not {fraction:.0%}: it takes whole speakers")
+    sets_of = Counter(s for part in parts.values() for s in {u.speaker for u in part} if s)
+    if both := [speaker for speaker, number in sets_of.items() if number > 1]:
+        say(f"warning: too few speakers, so that sets share some ({some(both)}): error rates will")
+        say("  be too good for new voices")
     end_with_skipped(skipped, len(good) + len(skipped))
 
 

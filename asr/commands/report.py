@@ -41,10 +41,11 @@ def command(
     given = [path for path in exp if path.suffix == ".jsonl"]
     given += content.find_lists(folders, [one.hash for one in experiments])
     lists = list({path.resolve(): path for path in given}.values())
-    tests, skipped = content.group_by_set(lists, [Manifest.open(path) for path in ref])
+    manifests = [Manifest.open(path) for path in ref]
+    tests, skipped = content.group_by_set(track(lists, "reading"), manifests)
     models = content.load_models(experiments, threads)
     sections = []
-    for test in track(tests, "sets"):
+    for test in tests:
         shown, unheard = content.show(test, utterances, models)
         sections.append(describe(test) | {"shown": shown})
         skipped += unheard

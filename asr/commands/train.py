@@ -32,6 +32,7 @@ TOKEN_WEIGHTS = {
 }
 USUAL = 0.9  # of the utterances trained on are no longer than a model's window
 SHORTEST_WINDOW = 2.0  # seconds
+FEW = 5  # times the warm-up; fewer steps than that deserve a warning
 
 
 def show_options(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -57,8 +58,9 @@ def command(
 ) -> None:
     """Train the model that the YAML file CONFIG describes; ends with OUTPUT/model.
 
-    A run that was stopped, however it was, continues when the same command is given again. Paths in
-    CONFIG are relative to it. By torchrun several processes share each batch.
+    A run that was stopped, however it was, continues when the same command is given again; with
+    --set train.epochs=N it ends sooner or later. Paths in CONFIG are relative to it. By torchrun
+    several processes share each batch.
 
     Examples:
       asr train conf/ctc.yaml -o exp/ctc
@@ -88,16 +90,22 @@ def command(
 
 
 def check_folder(folder: Path, experiment: Experiment) -> Path | None:
-    """The model of a finished experiment. Raises InputError where `folder` holds another one."""
+    """The model of a finished experiment. Raises InputError where `folder` holds another one, but
+    for the number of epochs of one that is not finished."""
     from asr.config import differences
 
     saved, model = folder / "config.yaml", folder / "model"
     if saved.exists():
-        if changed := differences(saved, experiment):
-            what = f"was begun with another configuration ({'; '.join(changed)})"
+        changed, finished = differences(saved, experiment), model.exists()
+        if [*changed] == ["train.epochs"] and not finished:
+            say(f"train.epochs: {changed['train.epochs']}; the learning rate falls to its new end")
+        elif changed:
+            told = "; ".join(f"{key}: {values}" for key, values in changed.items())
             remedy = "Choose another folder with -o, or undo the change to continue."
-            raise InputError(what, folder, remedy)
-        return model if model.exists() else None
+            if [*changed] == ["train.epochs"]:
+                remedy = f"It is finished: go on in another folder, with --init {folder}."
+            raise InputError(f"was begun with another configuration ({told})", folder, remedy)
+        return model if finished else None
     left = folder.iterdir() if folder.exists() else ()
     if any(path.suffix != ".part" for path in left):  # those a killed run leaves
         what, remedy = "is neither empty nor an experiment", "Choose another folder with -o."
@@ -138,6 +146,12 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     mwer = MWER(model, tokenizer, experiment.mwer) if experiment.mwer.nbest else None
     trainer = Trainer(model, train, dev, options, folder, group, mwer)
     if not trainer.step:
+        steps = options.epochs * len(train.sampler.batches(0))
+        if steps < FEW * options.warmup and not options.init:
+            say(
+                f"warning: {count(steps, 'step')} in all, the first {options.warmup} to warm up,"
+                " are few: raise train.epochs, or lower data.batch_seconds and train.warmup"
+            )
         trainer.updater.check_memory(train.largest(trainer.share), experiment.data.batch_seconds)
     if group.leader:
         write_folder(folder, experiment, trainer)

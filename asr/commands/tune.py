@@ -10,7 +10,6 @@ import click
 
 from asr.commands.options import File, Files, Names, ScorerLMs, Units, as_command
 from asr.console import count, say, track
-from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.files import whole_file
 
@@ -71,6 +70,7 @@ def command(
     )
     tuned_on = {"path": str(ref), "hash": manifest.hash, "split": manifest.split}
     record = {"length": length, "lms": meta["lms"], "tuned_on": tuned_on, "wer": wer}
+    record |= {"beam": max(each.get("beam", 0) for each in metas)}
     save_weights(output, tuned.weights, record | {"confidence": asdict(calibration)})
     if plot:
         from asr.pictures import surface
@@ -79,9 +79,6 @@ def command(
             file.write(surface(table, tuned, plot.suffix[1:] or "png"))
     if len(table.errors) < len(said):
         say(f"{count(len(said) - len(table.errors), 'utterance')} of {ref} not in the list")
-    widest = max(int(each.get("beam", 0)) for each in metas)
-    if fused and widest > SearchOptions().beam:
-        say(f"these lists are of a beam of {widest}: decode with --beam {widest} at least")
     tell(tuned, fused, length[:-1])
     click.echo(wer_report(wer))
     known, temperature = calibration.known, calibration.temperature

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from asr.errors import InputError
 
 DEFAULT_WEIGHT = 0.5  # of a language model
+DEFAULT_BEAM = 20
 DEFAULT_UNK = -0.5  # natural log for each letter of a word that the language model does not know
 
 
@@ -15,7 +16,8 @@ DEFAULT_UNK = -0.5  # natural log for each letter of a word that the language mo
 class SearchOptions:
     """How wide a search is. Scores are natural logs; nothing here changes a hypothesis' scores."""
 
-    beam: int = 20  # hypotheses kept after each frame (CTC) or token (LAS); at least nbest are
+    # hypotheses kept after each frame (CTC) or token (LAS); at least nbest are
+    beam: int = DEFAULT_BEAM
     nbest: int = 1  # hypotheses returned, of distinct texts; CTC: with 1 a beam reaches further
     # a hypothesis this far below the best one's total is dropped; see Fusion.threshold
     beam_threshold: float = 12.0

@@ -12,7 +12,7 @@ from typing import Any
 
 from asr.confidence import UNCALIBRATED, Calibration
 from asr.console import say
-from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT
+from asr.decoding.options import DEFAULT_BEAM, DEFAULT_UNK, DEFAULT_WEIGHT
 from asr.errors import InputError, nearest
 from asr.files import cannot_read, whole_file
 from asr.hypothesis import Weights, check_finite, check_kinds, length_unit
@@ -23,12 +23,14 @@ REMEDY = "`asr tune` writes such files."
 
 @dataclass(slots=True)
 class LanguageModels:
-    """Language models under their names, and their weights."""
+    """Language models under their names, their weights, and the beam to search with: that of the
+    lists that a weights file was tuned on, where it is wider than the default."""
 
     models: dict[str, NGram]
     weights: Weights
     tuned_on: dict[str, Any] | None = None
     calibration: Calibration = UNCALIBRATED
+    beam: int = DEFAULT_BEAM
 
 
 def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, Any]]:
@@ -43,7 +45,8 @@ def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, 
     except OSError as error:
         raise cannot_read(path, error, REMEDY) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"is not a weights file ({error!r})", path, REMEDY) from error
+        what = "no JSON" if isinstance(error, json.JSONDecodeError) else repr(error)
+        raise InputError(f"is not a weights file ({what})", path, REMEDY) from error
     check_finite(weights, path)
     if not (0 < calibration.temperature < math.inf and 0 < calibration.known <= 1):
         raise InputError("has a calibration of confidence out of range", path, REMEDY)
@@ -133,7 +136,8 @@ def open_lms(
         check_names(weights, models, weights_file)
         lms = {name: {"hash": lm.hash, "unit": lm.unit} for name, lm in models.items()}
         check_lms(record, lms, weights_file)
-        return LanguageModels(models, weights, record.get("tuned_on"), calibration_from(record))
+        calibration, beam = calibration_from(record), max(DEFAULT_BEAM, record.get("beam", 0))
+        return LanguageModels(models, weights, record.get("tuned_on"), calibration, beam)
     given = list(lm_weights) or [DEFAULT_WEIGHT] * len(models)
     check_each(given, models, "weights", "--lm-weight")
     unk = DEFAULT_UNK if unk_penalty is None else unk_penalty

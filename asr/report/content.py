@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from asr import scoring
 from asr.config import flat
+from asr.console import track
 from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.decoding import tune
@@ -162,7 +163,7 @@ def find_lists(folders: Sequence[Path], hashes: Sequence[str | None]) -> Iterato
 
 
 def group_by_set(
-    paths: Sequence[Path], manifests: Sequence[Manifest]
+    paths: Iterable[Path], manifests: Sequence[Manifest]
 ) -> tuple[list[TestSet], list[tuple[str, str]]]:
     """One TestSet a manifest, test sets before others, and the files that have none with why."""
     skipped: list[tuple[str, str]] = []
@@ -347,7 +348,7 @@ def show(
         experiment, model = models[hash]
         utterances = read_nbest(path)[1]
         tokens = {u.id: u.nbest[0].tokens for u in utterances if u.id in heard and u.nbest}
-        for id in (id for id in heard if id in tokens):
+        for id in track([id for id in heard if id in tokens], f"drawing {path.stem}"):
             samples = load_audio(test.utterances[heard[id]], model.sample_rate)
             outputs = model.outputs([samples])
             looked, log_probs = attention(model, outputs, tokens[id]), outputs.log_probs(0)

@@ -296,8 +296,9 @@ class Trainer:
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
         if figures["wer"] > USELESS:
             say(
-                "warning: it recognises next to nothing: it needs more speech, or more epochs: "
-                f"--init {shlex.quote(str(self.folder))} in a new folder goes on from here"
+                "warning: it recognises next to nothing. If the loss on the dev set still falls,"
+                f" train for longer, in a new folder with --init {shlex.quote(str(self.folder))};"
+                " if only that in training does, find more speech"
             )
 
     def _write_model(self, folder: Path, weights: dict[str, Any]) -> None:

@@ -219,6 +219,26 @@ def test_a_head_that_the_weights_are_not_for(place: Path, tmp_path: Path) -> Non
             asr.load(place / "model", weights=weights, head=head)
 
 
+@pytest.mark.parametrize(
+    ("tuned", "given", "used"), [(50, None, 50), (50, 7, 7), (1, None, 20), (None, None, 20)]
+)
+def test_weights_bring_the_beam_of_the_lists_they_were_tuned_on(
+    tuned: int | None, given: int | None, used: int, place: Path, tmp_path: Path, run_asr: Run
+) -> None:
+    record = {"weights": {"ctc": 1.0}, "length": "words"} | ({"beam": tuned} if tuned else {})
+    (tmp_path / "weights.json").write_text(json.dumps(record))
+    options = {"head": "ctc", "weights": tmp_path / "weights.json", "beam": given}
+    assert asr.load(place / "model", **options).options.beam == used
+    np.savez(tmp_path / "outputs.npz", u=np.log(np.full((4, 3), 1 / 3)))
+    (tmp_path / "tokens.txt").write_text("<blank>\na\nb\n")
+    more = ["--beam", given] if given else []
+    run_asr(
+        *("decode", tmp_path / "outputs.npz", "--tokens", tmp_path / "tokens.txt", *more),
+        *("--weights", tmp_path / "weights.json", "-o", tmp_path / "out.jsonl"),
+    )
+    assert read_nbest(tmp_path / "out.jsonl")[0]["beam"] == used
+
+
 def test_weights_for_a_head_that_the_model_lacks(place: Path, tmp_path: Path) -> None:
     transcriber = asr.load(place / "model")
     transcriber.recognizer.speller = None

@@ -101,6 +101,17 @@ def test_whole_speakers_are_more_than_was_asked_for(tmp_path: Path, run_asr: Run
     done = run_asr("prepare", "folder", tmp_path / "in", "-o", tmp_path / "out", "--dev", "0.1")
     assert "warning: dev got 25%, not 10%: it takes whole speakers" in done.stderr
     assert done.returncode == 0
+    assert "too few speakers" not in done.stderr
+
+
+def test_speakers_too_few_for_sets_of_their_own(tmp_path: Path, run_asr: Run) -> None:
+    for speaker, number in itertools.product(["ann", "bob"], range(10)):
+        sound(tmp_path / "in" / speaker / f"{number}.wav")
+        (tmp_path / "in" / speaker / f"{number}.txt").write_text("said")
+    done = run_asr("prepare", "folder", tmp_path / "in", "-o", tmp_path / "out", "--dev", "0.5")
+    sets = [Manifest.open(tmp_path / f"out/manifest.{name}.jsonl") for name in ("train", "dev")]
+    assert all({u.speaker for u in one} == {"ann", "bob"} for one in sets)
+    assert "warning: too few speakers, so that sets share some (" in done.stderr
 
 
 def test_folder_skips_and_lists_single_bad_items(

@@ -112,7 +112,8 @@ def test_commands_on_real_text(tmp_path: Path, run_asr: Callable, asr_data: Path
     words = [w for text in texts for w in reference.full_scores(text)]
     known = [p for p, _, unknown in words if not unknown]
     assert int(figures["sentences"]) == len(texts)
-    assert int(figures["OOV"]) == len(words) - len(known)
+    assert int(figures["OOV"]) == len(words) - len(known) > 0.1 * len(words)
+    assert "warning: so many unknown words" in scored.stderr
     perplexity = 10 ** (-sum(p for p, _, _ in words) / len(words))
     assert float(figures["perplexity"]) == pytest.approx(perplexity, rel=1e-4)
     assert float(figures["perplexity, no OOV"]) == pytest.approx(
@@ -125,6 +126,7 @@ def test_commands_on_real_text(tmp_path: Path, run_asr: Callable, asr_data: Path
     assert made.returncode == 0, made.stderr
     scored = run_asr("lm", "score", "bpe.lm", dev, "--tokenizer", "bpe.json", cwd=tmp_path)
     assert scored.returncode in (0, 3), scored.stderr
+    assert "warning" not in scored.stderr
     assert NGram.open(tmp_path / "bpe.lm").unit == "token"
     pieces = Tokenizer.load(tmp_path / "bpe.json").pieces
     assert set(NGram.open(tmp_path / "bpe.lm").vocabulary[3:]) <= set(pieces)

@@ -150,7 +150,7 @@ def test_the_parts_of_the_page(place: Path, tables: Tables) -> None:
     page = (place / "report.html").read_text()
     for name in ("loss in training", "WER on the dev set, %", "time spent waiting for data, %"):
         assert f'alt="{name} by step: las"' in page
-    assert page.count("Attention and CTC outputs") == 4  # of the dev set's utterances
+    assert page.count("Network outputs") == 4  # of the dev set's utterances
     [weight] = re.findall(r'alt="lm: WER 0\.00% at x ([\d.]+), bonus', page)
     assert float(weight) > 0.25
     assert "are drawn of dev sets" not in page

@@ -18,6 +18,7 @@ import torch
 from safetensors.numpy import load_file
 
 from asr.commands.train import command
+from asr.errors import InputError
 from asr.training.checkpoint import Checkpoints
 
 Experiment = Callable[..., Path]
@@ -167,3 +168,23 @@ def test_interrupted_and_damaged(
     capfd.readouterr()
     never_stopped(config)
     assert "is finished" in capfd.readouterr().err
+
+
+def test_number_of_epochs_changed_on_the_way(
+    experiment: Experiment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupted run ends at once where fewer are asked for than are behind it, else later; a
+    finished one does neither."""
+    config, folder = experiment("ctc", checkpoint_minutes=0, epochs=500), tmp_path / "exp"
+    run = start(config, folder)
+    send_after(run, folder, 12, signal.SIGINT)
+    behind = max(steps(folder))
+    changed = [str(config), "-o", str(folder), "--set", "data.workers=0", "--set"]
+    command.main([*changed, "train.epochs=1"], standalone_mode=False)
+    said = capfd.readouterr().err
+    assert "train.epochs: 500 -> 1; the learning rate falls" in said
+    assert "\nepoch" not in said
+    assert max(steps(folder)) == behind
+    assert records(folder)[-1]["kind"] == "end"
+    with pytest.raises(InputError, match=rf"epochs: 1 -> 3.*with --init {folder}"):
+        command.main([*changed, "train.epochs=3"], standalone_mode=False)

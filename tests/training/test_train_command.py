@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def test_what_an_experiment_folder_holds(
     said = capsys.readouterr().err
     assert [line for line in said.splitlines() if line.startswith("epoch 2/2: step")]
     assert "left out 1 utterance, listed in" in said
+    assert re.search(r"warning: \d+ steps in all, the first 200 to warm up, are few", said)
     assert json.loads((folder / "skipped.jsonl").read_text())["id"] == "long"
     assert load_experiment(folder / "config.yaml").train.epochs == 2
     kinds = [json.loads(s)["kind"] for s in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -69,10 +71,13 @@ def test_window_of_a_model() -> None:
     assert window_of(durations / 10, None) == 2.0
 
 
-def test_loss_falls(experiment: Experiment, tmp_path: Path) -> None:
+def test_loss_falls(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Utterances of one token sequence each are learnt by heart."""
     config = experiment("ctc", epochs=25, learning_rate=0.01, warmup=5)
     assert train(config, tmp_path / "exp", "--set", "data.speed=[1.0]") == 0
+    assert "to warm up" not in capsys.readouterr().err
     lines = (tmp_path / "exp" / "metrics.jsonl").read_text().splitlines()
     losses = [r["loss"] for r in map(json.loads, lines) if r["kind"] == "epoch"]
     assert losses[-1] < 0.6 * losses[0]
