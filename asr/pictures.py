@@ -171,7 +171,8 @@ def bars(title: str, values: Mapping[str, Sequence[float]], names: Sequence[str]
         axis, places = figure.subplots(), np.arange(len(names))
         width = 0.8 / len(values)
         drawn = [axis.bar(places + n * width, own, width) for n, own in enumerate(values.values())]
-        figure.legend([bar[0] for bar in drawn], list(values), loc="outside lower center")
+        if names:
+            figure.legend([bar[0] for bar in drawn], list(values), loc="outside lower center")
         axis.set_xticks(places + 0.4 - 0.4 / len(values), names)
         axis.set(title=title, ylabel="%")
     return buffer.getvalue()

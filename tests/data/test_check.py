@@ -114,9 +114,10 @@ def test_report_and_status(good: list[Utterance], tmp_path: Path, run_asr: Run) 
     assert f"warning: {names} 1 text: good night\n" in done.stdout
     assert "m10: " in run_asr("check", *paths, "--all").stdout
     write_manifest(paths[1], missing)
-    done = run_asr("check", paths[1])
+    done = run_asr("check", paths[1], "--html", tmp_path / "page.html")
     assert done.returncode == 2
     assert "no audio can be used" in done.stderr
+    assert (tmp_path / "page.html").exists()
 
 
 def test_files_of_one_split_may_share(good: list[Utterance], tmp_path: Path, run_asr: Run) -> None:
