@@ -48,6 +48,7 @@ def test_what_an_experiment_folder_holds(
     said = capsys.readouterr().err
     assert [line for line in said.splitlines() if line.startswith("epoch 2/2: step")]
     assert "left out 1 utterance, listed in" in said
+    assert "warning: it recognises next to nothing." in said
     assert re.search(r"warning: \d+ steps in all, the first 200 to warm up, are few", said)
     assert json.loads((folder / "skipped.jsonl").read_text())["id"] == "long"
     assert load_experiment(folder / "config.yaml").train.epochs == 2
