@@ -138,7 +138,8 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     model.window = window_of(train.sampler.durations, model.window)
     say(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {tokenizer.size}"
-        f" tokens; training on {count(len(train.kept), 'utterance')}, {train.seconds / 3600:.2f} h"
+        f" tokens; training on {count(len(train.kept), 'utterance')}, {train.seconds / 3600:.2f} h,"
+        f" in batches of {train.sampler.batch_seconds:.0f} s"
     )
     if options.precision == "float64":
         model.double()
@@ -152,7 +153,7 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
                 f"warning: {count(steps, 'step')} in all, the first {options.warmup} to warm up,"
                 " are few: raise train.epochs, or lower data.batch_seconds and train.warmup"
             )
-        trainer.updater.check_memory(train.largest(trainer.share), experiment.data.batch_seconds)
+        trainer.updater.check_memory(train.largest(trainer.share), train.sampler.batch_seconds)
     if group.leader:
         write_folder(folder, experiment, trainer)
     if mwer and not trainer.step:

@@ -35,6 +35,9 @@ Masks = tuple[NDArray[np.float32], NDArray[np.float32]]  # over time, over frequ
 Skipped = list[tuple[str, str]]  # (utterance id, reason)
 ALL = slice(None)
 AHEAD = 4  # batches that each worker makes ahead
+# Where the configuration does not say how large a batch is: few steps on little speech teach
+# nothing, many on much of it waste time.
+BATCHES, SMALLEST, LARGEST = 500, 10.0, 120.0  # batches an epoch; seconds of audio
 SEEN_FIRST = 200_000  # utterances whose texts are looked at before training begins: 5 seconds
 
 
@@ -46,8 +49,8 @@ class DataOptions:
     train: list[str] = MISSING
     # manifests that choose the best checkpoints
     dev: list[str] = MISSING
-    # audio in a batch, padding included (seconds)
-    batch_seconds: float = 120.0
+    # audio in a batch, padding included (seconds); null: a 500th of all, at least 10, at most 120
+    batch_seconds: float | None = None
     # most utterances in a training batch
     batch_utterances: int = 64
     # longer utterances are left out of training (seconds)
@@ -74,10 +77,11 @@ class DataOptions:
     def __post_init__(self) -> None:
         if not self.train or not self.dev:
             raise InputError("data.train and data.dev need at least one manifest each")
-        if not 0 < self.max_seconds <= self.batch_seconds:
+        most = inf if self.batch_seconds is None else self.batch_seconds
+        if not 0 < self.max_seconds <= most:
             raise InputError(
                 f"data.max_seconds={self.max_seconds:g} must be above 0 and at most "
-                f"data.batch_seconds={self.batch_seconds:g}"
+                f"data.batch_seconds={most:g}"
             )
         if self.batch_utterances < 1:
             raise InputError(f"data.batch_utterances={self.batch_utterances} must be at least 1")
@@ -315,7 +319,7 @@ class TrainingSet:
         require_audio(maker, (utterances[int(i)] for i in self.kept), ", ".join(options.train))
         self.sampler = Sampler(
             seconds,
-            options.batch_seconds,
+            options.batch_seconds or min(max(self.seconds / BATCHES, SMALLEST), LARGEST),
             maker.seed,
             options.sorted_epochs,
             options.batch_utterances,
@@ -384,7 +388,8 @@ class DevSet:
         self.unreadable: dict[str, str] = {}
         require_audio(maker, self.utterances, ", ".join(options.dev))
         self.maker, self.workers = maker, options.workers
-        self.sampler = Sampler(seconds[order], options.batch_seconds, maker.seed, sorted_epochs=1)
+        most = options.batch_seconds or LARGEST
+        self.sampler = Sampler(seconds[order], most, maker.seed, sorted_epochs=1)
 
     def batches(self, share: slice = ALL) -> Iterator[Batch]:
         """Those of `share`: of N processes each takes every N-th."""

@@ -42,7 +42,7 @@ def manifest(folder: Path, rows: list[tuple[str, float, str]], stated: bool = Tr
     return Manifest.open(path)
 
 
-def options(workers: int = 0, batch_seconds: float = 6) -> DataOptions:
+def options(workers: int = 0, batch_seconds: float | None = 6) -> DataOptions:
     return DataOptions(["train"], ["dev"], batch_seconds, max_seconds=3, workers=workers)
 
 
@@ -52,6 +52,20 @@ def training_set(utterances: Manifest, given: DataOptions, seed: int = 1) -> Tra
 
 
 MIXED = [(f"u{i}", 0.5 + 0.2 * (i % 7), "ab c"[: 1 + i % 4]) for i in range(25)]
+
+
+@pytest.mark.parametrize(("hours", "seconds"), [(0.01, 10.0), (3.0, 21.6), (100.0, 120.0)])
+def test_batches_suit_the_amount_of_speech_unless_they_are_given(
+    hours: float, seconds: float, tmp_path: Path
+) -> None:
+    utterances = manifest(tmp_path, MIXED)
+    maker = BatchMaker(TOKENIZER, AudioCache(RATE, 0), 1, FIT, options(0, None))
+    given = np.full(len(MIXED), 3600 * hours / len(MIXED), np.float32)
+    maker.options.max_seconds = 1e6
+    assert TrainingSet(utterances, maker, given).sampler.batch_seconds == pytest.approx(seconds)
+    assert training_set(utterances, options()).sampler.batch_seconds == 6.0
+    dev = DevSet(utterances, maker, given, options(0, None), 0)
+    assert dev.sampler.batch_seconds == 120.0
 
 
 @pytest.mark.parametrize("turns", [False, True])
