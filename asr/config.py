@@ -100,7 +100,7 @@ def load_experiment(path: Path | str, changes: Sequence[str] = ()) -> Experiment
         raise _told(error, where) from error
     except InputError as error:  # an option's own check
         if error.where is None:
-            blamed = (f"--set {c}" for c in changes if c.partition("=")[0] in error.what)
+            blamed = (f"--set {c}" for c in reversed(changes) if c.partition("=")[0] in error.what)
             raise InputError(error.what, next(blamed, where), error.remedy) from error
         raise
     return experiment

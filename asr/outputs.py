@@ -62,11 +62,13 @@ class Outputs:
         """One array, (T, V) if it is what it should be. InputError: damaged, or no real numbers."""
         try:
             with self._one_at_a_time:
-                array = self._file[name]
+                member = f"{name}.npy"  # told from an array that is itself called so
+                array = self._file[member if member in self._file.zip.namelist() else name]
         except Exception as error:  # as above
             what = f"the array cannot be read ({error})"
             raise InputError(what, self.path, "Write the file again.") from error
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             kind = getattr(array, "dtype", "no array")
             raise InputError(f"holds no real numbers ({kind})", self.path, "Give natural logs.")
-        return np.ascontiguousarray(array, np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is -inf
+            return np.ascontiguousarray(array, np.float32)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from asr.config import all_options, differences, load_experiment, save_experiment
@@ -45,7 +47,7 @@ def test_paths_start_at_the_file_or_at_the_current_folder(
     data = load_experiment(path).data
     assert data.train == [str(tmp_path.parent / "a.jsonl"), "/corpus/b.jsonl"]
     assert data.dev == ["/c.jsonl"]
-    (here / "noise.wav").touch()
+    soundfile.write(here / "noise.wav", np.ones(9), 8000)
     changes = ["data.train=[x.jsonl]", "data.noise.folder=.", "data.noise.share=1"]
     data = load_experiment(path, changes).data
     assert (data.train, data.noise.folder) == ([str(here / "x.jsonl")], str(here))
@@ -118,6 +120,8 @@ def test_mistakes_in_a_change_name_the_change(write: Callable[[str], Path]) -> N
         with pytest.raises(InputError, match=message) as caught:
             load_experiment(write(SMALL), [change])
         assert str(caught.value).startswith(f"--set {change}: ")
+    with pytest.raises(InputError, match=r"^--set train\.epochs=0: train\.epochs=0 must"):
+        load_experiment(write(SMALL), ["train.epochs=3", "train.epochs=0"])
 
 
 def test_command_leaves_nothing_behind(

@@ -83,6 +83,9 @@ def decode_manifest(
     if save and not transcriber.recognizer.has_ctc:
         what = "the model has no CTC head, so there are no outputs"
         raise InputError(what, "--save-outputs", "Leave the option away.")
+    if save and (save.suffix != ".npz" or save.with_suffix(".tokens.txt") == output):
+        what = "is no name for outputs, or that of their tokens is the n-best file's"
+        raise InputError(what, save, "Give another name that ends in .npz.")
     with compiling():
         transcriber.warm_up()
     share, watch = whole.share(group.rank, group.size), Stopwatch()

@@ -48,7 +48,7 @@ class SearchArguments(TypedDict):
 
 
 class Command(click.Command):
-    """Refuses to write over a file that it reads: `-o` in the wrong place would destroy it."""
+    """Refuses to write over a file that it reads, or two outputs over each other."""
 
     in_place = ""  # the parameter whose file may be replaced by what is made of it
 
@@ -60,6 +60,9 @@ class Command(click.Command):
             if any(path.samefile(other) for other in read):
                 what = "is read by this command, and would be written over"
                 raise InputError(what, path, "Give the output another name.")
+        written = [p.absolute() for key in given.keys() & OUTPUTS for p in given[key] if p]
+        for path in (path for path in written if written.count(path) > 1):
+            raise InputError("would be written twice", path, "Give each output its own name.")
         return super().invoke(ctx)
 
 

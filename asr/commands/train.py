@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from asr.commands.options import File, Text, as_command
-from asr.console import Skipped, count, end_with_skipped, say
+from asr.console import Skipped, count, end_with_skipped, say, some
 from asr.errors import InputError
 from asr.files import cannot_write, locked
 
@@ -132,9 +132,10 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     assert tokenizer is not None
     torch.manual_seed(experiment.seed)
     model = Recognizer(experiment.model, tokenizer.size)
-    if options.init:
+    begun = group.share(any((folder / "checkpoints").glob("step-*.pt")) if group.leader else None)
+    if options.init and not begun:
         initialise(model, tokenizer, Path(options.init))
-    train, dev = open_sets(experiment, tokenizer, model)
+    train, dev, sets = open_sets(experiment, tokenizer, model)
     model.window = window_of(train.sampler.durations, model.window)
     say(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {tokenizer.size}"
@@ -146,6 +147,9 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     model.to(device)
     mwer = MWER(model, tokenizer, experiment.mwer) if experiment.mwer.nbest else None
     trainer = Trainer(model, train, dev, options, folder, group, mwer)
+    if changed := [path for path, hash in sets.items() if trainer.sets.get(path, hash) != hash]:
+        say(f"warning: {some(changed)} changed since: epochs before and after cannot be compared")
+    trainer.sets = sets
     if not trainer.step:
         steps = options.epochs * len(train.sampler.batches(0))
         if steps < FEW * options.warmup and not options.init:
@@ -211,8 +215,8 @@ def find_tokenizer(experiment: Experiment, folder: Path | None = None) -> Tokeni
 
 def open_sets(
     experiment: Experiment, tokenizer: Tokenizer, model: Recognizer
-) -> tuple[TrainingSet, DevSet]:
-    """The training set, filtered, and the dev set, complete."""
+) -> tuple[TrainingSet, DevSet, dict[str, str]]:
+    """The training set, filtered, and the dev set, complete; the hashes of their manifests."""
     from asr.data.cache import AudioCache
     from asr.data.loader import BatchMaker, DevSet, Fit, TrainingSet
     from asr.data.manifest import open_manifests
@@ -230,6 +234,7 @@ def open_sets(
     return (
         TrainingSet(train, varied, train.durations),
         DevSet(dev, plain, dev.durations, data, longest),
+        {str(part.path): part.hash for part in (*train.parts, *dev.parts)},
     )
 
 

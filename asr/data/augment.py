@@ -14,6 +14,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from asr.console import say
 from asr.data.audio import Samples, audio_info, read_audio
 from asr.data.manifest import Utterance
 from asr.errors import AudioError, InputError
@@ -110,13 +111,20 @@ def _check(name: str, share: float, folder: str | None = None) -> None:
     if folder is not None and not share:
         raise InputError(f"is without effect: data.{name}.share is 0", where, "Set it, up to 1.")
     if folder is not None and not sounds(folder):
-        raise InputError("holds no audio file", where, "Correct the path.")
+        raise InputError("holds no usable audio file", where, "Correct the path.")
 
 
 @functools.lru_cache(maxsize=8)
 def sounds(folder: str) -> list[str]:
-    """The audio files below a folder, sorted."""
-    return sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUNDS)
+    """The audio files below a folder, sorted; those that cannot be read are named."""
+    found = []
+    for path in sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SOUNDS):
+        try:
+            audio_info(Utterance("", path, Path()))
+            found.append(path)
+        except AudioError as error:
+            say(f"warning: {error}; it is not used")
+    return found
 
 
 def draw_sound(folder: str, random: Random) -> str:
@@ -174,13 +182,11 @@ def draw_noise(count: int, rate: int, folder: str | None, random: Random) -> Sam
 
 
 def draw_room(rate: int, options: Reverb, random: Random) -> Samples:
-    """An impulse response (K,) that begins with the direct sound. Raises AudioError."""
+    """An impulse response (K,) that begins with the direct sound; a recorded one that is silent is
+    no room. Raises AudioError."""
     if options.folder is not None:
-        path = draw_sound(options.folder, random)
-        response = read_audio(path, rate)
-        if not response.any():
-            raise AudioError("is silent", path, "Remove it from data.reverb.folder")
-        return response[np.abs(response).argmax() :]
+        response = read_audio(draw_sound(options.folder, random), rate)
+        return response[np.abs(response).argmax() :] if response.any() else np.ones(1, np.float32)
     decay = random.uniform(options.decay[0], options.decay[1])
     time = np.arange(1, max(2, int(decay * rate))) / rate
     echo = random.standard_normal(len(time)) * 10 ** (-3 * time / decay)

@@ -248,6 +248,7 @@ def tune(
     space = Space.of(table, unit)
     quarter = (space.highs - space.lows) / 4
     value, edges = search(table, space)
+    searched = value
     errors, far = None, np.zeros(len(space.names), np.bool_)
     usable = [weights.ctc + weights.att > 0 for weights in own]
     if any(usable):
@@ -262,7 +263,8 @@ def tune(
         away = np.abs(starts - value) / quarter
         far = away[away.max(axis=1).argmin()] > 1  # from the nearest of them
     errors = int(space.errors(table, value[None])[0]) if errors is None else errors
-    at_end, moved = [space.names[a] for a in edges], [*compress(space.names, far)]
+    at_end = [space.names[a] for a in edges if abs(value - searched)[a] < quarter[a] / 4]
+    moved = [*compress(space.names, far)]
     point = space.points(table, value[None])[0]
     return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point)
 

@@ -40,7 +40,7 @@ USELESS = 0.9  # dev WER above which a finished model deserves a warning
 DIVERGED = 20  # steps in a row without a finite loss and gradient
 SHOWN = 10  # utterances named where a loss is not finite
 # of a Trainer, in its checkpoints
-SAVED = ("step", "epoch", "batch", "bad_steps", "bad_row", "good", "history", "unreadable")
+SAVED = ("step", "epoch", "batch", "bad_steps", "bad_row", "good", "history", "unreadable", "sets")
 LOSSES = {"total": "loss", "ctc": "loss_ctc", "att": "loss_att", "mwer": "loss_mwer"}
 
 
@@ -94,6 +94,7 @@ class Trainer:
         self.sums, self.epoch_sums = Counter[str](), Counter[str]()  # self.sums: of a record
         self.bad_steps = self.bad_row = 0  # steps left out as not finite; the last in a row
         self.unreadable: dict[str, str] = dict(train.unreadable)
+        self.sets: dict[str, str] = {}  # hash of each manifest
         self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio"), 0.0)
         self.record: IO[bytes] | None = None  # the leader's metrics.jsonl
         state = group.share(self.checkpoints.last() if group.leader else None)
@@ -103,6 +104,7 @@ class Trainer:
             for name in SAVED:
                 setattr(self, name, state[name])
             self.sums, self.epoch_sums = Counter(state["sums"]), Counter(state["epoch_sums"])
+            self.model.window = state["window"]
             say(f"continuing after step {self.step} (epoch {self.epoch + 1})")
 
     @property
@@ -119,6 +121,7 @@ class Trainer:
         self.good = self.good if self.bad_row else self.step
         state = {name: getattr(self, name) for name in SAVED} | self.updater.state()
         state |= {"sums": dict(self.sums), "epoch_sums": dict(self.epoch_sums)}
+        state |= {"window": self.model.window}
         state["metrics_size"] = self.record.tell() if self.record else 0
         self.checkpoints.save(state, {self.good, *self.best})
 

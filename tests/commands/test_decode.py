@@ -30,6 +30,7 @@ from asr.models.encoder import EncoderOptions
 from asr.models.frontend import FrontendOptions
 from asr.models.recognizer import Recognizer, RecognizerOptions
 from asr.models.speller import SpellerOptions
+from asr.outputs import Outputs
 from asr.text.tokenizer import Tokenizer
 from asr.transcriber import choose_head
 
@@ -111,6 +112,21 @@ def test_saved_outputs_decode_to_the_same(place: Path, tmp_path: Path, run_asr: 
     for one, two in zip(lists(direct), lists(again), strict=True):
         assert [h.text for h in one.nbest] == [h.text for h in two.nbest]
         assert [h.total for h in one.nbest] == pytest.approx([h.total for h in two.nbest])
+
+
+def test_names_of_saved_outputs(place: Path, tmp_path: Path) -> None:
+    for output, saved in (("a.jsonl", "outputs"), ("o.tokens.txt", "o.npz")):
+        names = ["-o", str(tmp_path / output), "--save-outputs", str(tmp_path / saved)]
+        with pytest.raises(InputError, match=r"Give another name that ends in \.npz"):
+            cli.main(
+                ["decode", str(place / "model"), str(place / "good.jsonl"), *names],
+                standalone_mode=False,
+            )
+    np.savez(tmp_path / "two.npz", **{"a": np.zeros((1, 2)), "a.npy": np.ones((2, 2))})
+    outputs = Outputs(tmp_path / "two.npz")
+    assert [outputs.read(name).shape for name in ("a", "a.npy")] == [(1, 2), (2, 2)]
+    np.savez(tmp_path / "far.npz", far=np.array([[-1e308, 0.0]]))
+    assert Outputs(tmp_path / "far.npz").read("far").tolist() == [[-np.inf, 0.0]]
 
 
 def test_threads_decode_saved_outputs_at_once(

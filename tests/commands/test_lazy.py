@@ -1,4 +1,4 @@
-"""What all commands have in common: what they read is not written over."""
+"""What all commands have in common: what they read is not written over, and nothing twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ from asr.cli import cli
 from asr.errors import InputError
 
 FILES = ("m.jsonl", "list.jsonl", "text.txt", "word.lm", "model")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "decode model m.jsonl -o x.jsonl --save-outputs ./x.jsonl",
+        "tune list.jsonl --ref m.jsonl -o x.png --plot x.png",
+    ],
+)
+def test_two_outputs_of_one_name_are_refused(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"x\.\w+: would be written twice\. Give each output"):
+        cli.main(command.split(), standalone_mode=False)
 
 
 @pytest.mark.parametrize(

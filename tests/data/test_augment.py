@@ -231,15 +231,24 @@ def test_impossible_values_are_the_users_mistake() -> None:
         Noise(snr=[20, 10])
     with pytest.raises(InputError, match="shortest and the longest"):
         Reverb(decay=[0.0, 1.0])
-    with pytest.raises(InputError, match=r"reverb\.folder=nowhere: holds no audio file"):
+    with pytest.raises(InputError, match=r"reverb\.folder=nowhere: holds no usable audio file"):
         Reverb(0.5, folder="nowhere")
     with pytest.raises(InputError, match=r"noise\.folder=nowhere: is without effect: data\.noise"):
         Noise(folder="nowhere")
 
 
-def test_a_room_without_sound_is_told(tmp_path: Path) -> None:
+def test_broken_sounds_in_a_folder_are_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(100), RATE)
-    with pytest.raises(AudioError, match=r"silent\.wav: is silent"):
-        draw_room(RATE, Reverb(1.0, folder=str(tmp_path)), generator(1, 0, "a"))
+    (tmp_path / "broken.wav").write_text("no audio")
+    given = Reverb(1.0, folder=str(tmp_path))
+    assert capsys.readouterr().err.count("broken.wav: ") == 1
+    for name in "abcdef":
+        assert draw_room(RATE, given, generator(1, 0, name)).tolist() == [1.0]
+    (tmp_path / "only").mkdir()
+    (tmp_path / "broken.wav").rename(tmp_path / "only" / "broken.wav")
+    with pytest.raises(InputError, match="holds no usable audio file"):
+        Noise(0.5, folder=str(tmp_path / "only"))
     with pytest.raises(InputError, match="channel"):
         options(channel=-1)

@@ -396,7 +396,14 @@ def test_range_grows_to_an_optimum_beyond_it() -> None:
 
 
 def test_an_optimum_out_of_reach_is_told() -> None:
-    assert tune_thresholds([float(step) for step in range(1, 40)], []).edges == ["big"]
+    above = [float(step) for step in range(1, 40)]
+    free = tune_thresholds(above, [])
+    assert free.edges == ["big"]
+    # where the weights stay near to a list's own, the optimum beyond them is no news
+    table = tabulate(*thresholds(above, []), str)
+    near = tune.tune(table, "words", [Weights(ctc=1.0, lm={"big": 0.5})])
+    assert near.weights.lm["big"] < free.weights.lm["big"]
+    assert near.edges == []
 
 
 def test_box_mean_equals_loops() -> None:

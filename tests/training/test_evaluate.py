@@ -55,7 +55,7 @@ def test_figures_equal_jiwers(experiment: Callable[..., Path], recognizer: Recog
     given = load_experiment(experiment("las", epochs=1), ["data.workers=0"])
     texts = [u.text or "" for u in open_manifests(given.data.train)]
     tokenizer = Tokenizer.train("char", texts)
-    _, dev = open_sets(given, tokenizer, recognizer)
+    _, dev, _ = open_sets(given, tokenizer, recognizer)
     figures = evaluate(recognizer, tokenizer, dev.batches(), dev.texts, lambda: False, Group())
     assert figures["wer"] == figures["wer_las"]
     batch = next(dev.batches())
@@ -74,7 +74,7 @@ def test_stop_and_missing_audio(experiment: Callable[..., Path], recognizer: Rec
     config = experiment("las", epochs=1)
     given = load_experiment(config, ["data.workers=0"])
     tokenizer = Tokenizer.train("char", ["abc"])
-    _, dev = open_sets(given, tokenizer, recognizer)
+    _, dev, _ = open_sets(given, tokenizer, recognizer)
     assert not evaluate(recognizer, tokenizer, dev.batches(), dev.texts, lambda: True, Group())
     for wave in config.parent.glob("dev*.wav"):
         wave.unlink()

@@ -188,3 +188,27 @@ def test_number_of_epochs_changed_on_the_way(
     assert records(folder)[-1]["kind"] == "end"
     with pytest.raises(InputError, match=rf"epochs: 1 -> 3.*with --init {folder}"):
         command.main([*changed, "train.epochs=3"], standalone_mode=False)
+
+
+def test_continued_without_what_it_began_from_and_on_other_data(
+    experiment: Experiment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The model of --init may be gone by then; a manifest that has changed is named."""
+    config = experiment("ctc", checkpoint_minutes=0, epochs=1)
+    given = ["--set", "data.workers=0", "--set", "train.warmup=0"]
+    command.main([str(config), "-o", str(tmp_path / "first"), *given], standalone_mode=False)
+    more = [str(config), "-o", str(tmp_path / "exp"), *given, "--init", str(tmp_path / "first")]
+    command.main(more, standalone_mode=False)
+    for name in ("exp/model", "first"):
+        (tmp_path / name).rename(tmp_path / f"{name}.gone")
+    with open(tmp_path / "manifest.dev.jsonl", "a") as file:
+        file.write("\n")
+    capfd.readouterr()
+    command.main(more, standalone_mode=False)
+    said = capfd.readouterr().err
+    assert f"warning: {tmp_path / 'manifest.dev.jsonl'} changed since: epochs" in said
+    assert "manifest.train.jsonl changed" not in said
+    folders = [tmp_path / "exp" / name for name in ("model", "model.gone")]
+    ends = [load_file(folder / "model.safetensors") for folder in folders]
+    assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
+    assert len({(folder / "config.json").read_text() for folder in folders}) == 1
