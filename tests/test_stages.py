@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -102,6 +103,22 @@ def test_folders_may_have_spaces_and_be_relative(script: str, tmp_path: Path) ->
     data = [part for part in said if "corpora/" in part]
     assert data
     assert {part[: part.index("corpora/")] for part in data} == {f"{tmp_path}/my "}, data
+
+
+def test_set_up_with_cdpath_and_an_interpreter_in_a_folder_with_a_space(
+    tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    need_tool("c++")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    python = tmp_path / "p y" / "python3"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 2.7\n")
+    python.chmod(0o755)
+    given = os.environ | {"PYTHON": str(python), "CDPATH": f".:{tmp_path}"}
+    done = subprocess.run(
+        ["bash", "tools/setup.sh"], cwd=tmp_path, env=given, capture_output=True, text=True
+    )
+    assert f"and {python} is Python 2.7;" in done.stderr
 
 
 def test_recipes_are_short_and_name_only_real_commands_and_options() -> None:
