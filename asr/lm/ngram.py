@@ -379,11 +379,11 @@ def open_word_lm(path: Path) -> NGram:
     return lm
 
 
-def unknown_words(text: str, words: Mapping[str, int], lm: NGram) -> Unknown:
+def unknown_words(text: str, words: Mapping[str, int], lm: NGram, name: str) -> Unknown:
     """Of words as written, {word: count}, after the model's own normaliser ("basic" for ARPA)."""
     normalize, counts = lm.normalizer or get_normalizer("basic"), Counter[str]()
     for word, count in words.items():
         for part in normalize(word).split():
             counts[part] += count
     lacking = Counter({word: count for word, count in counts.items() if lm.id(word) == 0})
-    return Unknown(lm.path.name, text, lacking, counts.total())
+    return Unknown(name, text, lacking, counts.total())
