@@ -167,7 +167,10 @@ def _read(place: Path, key: dict[str, int]) -> Index | None:
         if head == key and len(data) == HEADER + 24 * count:
             parts = np.split(data[HEADER:], np.multiply([8, 16, 20], count))
             arrays = (part.view(kind) for part, kind in zip(parts, KINDS, strict=True))
-            return Index(key["size"], content_hash, *arrays)
+            index = Index(key["size"], content_hash, *arrays)
+            begins = index.offsets
+            if begins[0] >= 0 and begins[-1] < index.size and (begins[:-1] < begins[1:]).all():
+                return index
     return None
 
 

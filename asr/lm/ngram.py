@@ -290,7 +290,8 @@ class NGram:
 
     def scores(self, words: Sequence[str]) -> Scores:
         """Scores of a whole sentence, its end included."""
-        text, most = np.frombuffer(" ".join(words).encode(), np.uint8), len(words) + 1
+        joined = " ".join(words)  # a string of several words counts as those
+        text, most = np.frombuffer(joined.encode(), np.uint8), joined.count(" ") + 2
         logprob, (length, word) = np.empty(most), np.empty((2, most), np.int32)
         n = _score(self.arrays, text, logprob, length, word)
         return Scores(logprob[:n], length[:n], word[:n])
