@@ -4,13 +4,19 @@ Exit status: 0 done; 2 a mistake of the user's, one message; 3 done, but single 
 skipped and listed; 130 interrupted.
 """
 
+import errno
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from asr.errors import InputError
+from asr.files import cannot_write
 
 COMMANDS = {  # kept here so that --help imports nothing else
     "prepare": "Make manifests from a corpus or a folder of recordings.",
@@ -60,12 +66,36 @@ def cli() -> None:
     """
 
 
+@contextmanager
+def written() -> Iterator[None]:
+    """Raises InputError where stdout is full or lacks a character; a closed pipe ends quietly."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout:  # not closed
+                sys.stdout.flush()
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8":  # of a file, or of what no encoding can write
+            raise
+        what = f"{error.encoding} has no {error.object[error.start : error.end]!a}"
+        raise InputError(what, "stdout", "Set PYTHONIOENCODING=utf-8.") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python writes at its end
+        if error.errno == errno.EPIPE:
+            sys.exit(1)  # as click does
+        raise cannot_write(Path("stdout"), error) from None
+
+
 def main() -> None:
     """Entry point: user's mistakes become one message and exit status 2; SIGTERM ends as Ctrl-C
     does, with nothing half-written left."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        cli.main(standalone_mode=False)
+        with written():
+            cli.main(standalone_mode=False)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -75,6 +105,3 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)

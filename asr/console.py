@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Timer
 from typing import NoReturn, TypeVar
 
@@ -45,6 +46,11 @@ def compiling(seconds: float = 2.0) -> Iterator[None]:
 def count(number: int, unit: str) -> str:
     """ "1 file", "12,000 files"."""
     return f"{number:,} {unit}" + "s" * (number != 1)
+
+
+def distinct(names: Sequence[str], paths: Sequence[Path]) -> Sequence[str]:
+    """The names, or the paths where a name comes twice."""
+    return names if len(set(names)) == len(names) else [*map(str, paths)]
 
 
 def some(names: Sequence[str], most: int | None = 10, by: str = ", ") -> str:

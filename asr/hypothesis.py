@@ -158,6 +158,9 @@ def check_kinds(record: Mapping[str, Any]) -> None:
     for key, kind in ((key, kind) for keys, kind in KINDS for key in keys.split()):
         if key in record and not isinstance(record[key], kind):
             raise TypeError(f"'{key}' is {record[key]!r:.40}")
+    normalizer = record.get("normalizer")
+    if isinstance(normalizer, dict) and not isinstance(normalizer.get("rules"), list):
+        raise TypeError(f"'normalizer' without a list 'rules': {normalizer!r:.40}")
     for key in ("weights", "confidence", "wer"):
         check_numbers(key, record.get(key, {}))
     for name, lm in record.get("lms", {}).items():

@@ -118,6 +118,7 @@ class References:
         if not found.texts:
             raise InputError("has no transcripts", found.path, "Give references with text.")
         self.ids, self.hash = [*found.texts], found.hash
+        self.known = {*found.texts, *dict(found.skipped)}  # those without text too
         self.texts = [*map(normalizer, found.texts.values())]
         self.speakers = [found.speakers.get(id) for id in self.ids]
         self.bootstrap = Bootstrap(self.speakers)
@@ -162,7 +163,7 @@ def score_system(
     for row, speaker in enumerate(references.speakers):
         if speaker is not None:
             rows.setdefault(speaker, []).append(row)
-    wanted, tuned = {*ids}, (meta.get("tuned_on") or {}).get("hash")
+    tuned = (meta.get("tuned_on") or {}).get("hash")
     hashes = references.hash, (meta.get("manifest") or {}).get("hash")
     figures = {
         "label": label,
@@ -172,11 +173,11 @@ def score_system(
             "utterances": len(wrong),
             "wrong": int(wrong.sum()),
             "rate": float(wrong.mean()),
-            "interval": bootstrap.interval(wrong, np.ones(len(wrong))),
+            "interval": bootstrap.interval(wrong, np.ones(len(wrong)), most=1.0),
         },
         "real_time_factor": seconds / audio if audio and seconds is not None else None,
         "missing": missing,
-        "surplus": [id for id in known if id not in wanted],
+        "surplus": [id for id in known if id not in references.known],
         "failed": found.failed,
         "tuned_on_this_set": tuned is not None and tuned in hashes,
         "speakers": {

@@ -192,19 +192,24 @@ class Bootstrap:
         rates: Floats = total / np.maximum(length, 1.0)
         return rates
 
-    def interval(self, errors: ArrayLike, lengths: ArrayLike) -> tuple[float, float] | None:
-        """95 % interval of Σ errors / Σ lengths, both (N,); with no error the exact binomial bound,
-        where all resamples agree (a single utterance) that of a Poisson count. None: no length."""
+    def interval(
+        self, errors: ArrayLike, lengths: ArrayLike, most: float = math.inf
+    ) -> tuple[float, float] | None:
+        """95 % interval of Σ errors / Σ lengths, both (N,), a rate of at `most` so much; with no
+        error, or no unit without one where that is 1, the exact binomial bound, where all resamples
+        agree (a single utterance) that of a Poisson count. None: no length."""
         total, length = int(np.sum(errors)), int(np.sum(lengths))
         if length == 0:
             return None
         if total == 0:
             return 0.0, 1.0 - 0.025 ** (1.0 / length)
+        if total == length * most:
+            return 0.025 ** (1.0 / length), 1.0
         low, high = np.percentile(self.rates(errors, lengths), [2.5, 97.5]).tolist()
         if high - low > 1e-12:
             return low, high
         low, high = poisson_interval(total)
-        return low / length, high / length
+        return low / length, min(high / length, most)
 
     def compare(self, a: ArrayLike, b: ArrayLike, lengths: ArrayLike) -> Comparison:
         """Paired test of the errors of two systems, each (N,), with the common lengths (N,).
@@ -258,7 +263,8 @@ def compare(
         what = f"{len(said)} references but {len(speakers)} speakers"
         raise InputError(what, remedy="Give each reference its speaker, or None.")
     lengths = [len(text.split()) for text in said]
-    return Bootstrap(speakers or [None] * len(said)).compare(of_a, of_b, lengths)
+    known = [None] * len(said) if speakers is None else list(speakers)
+    return Bootstrap(known).compare(of_a, of_b, lengths)
 
 
 class _CallableModule(types.ModuleType):

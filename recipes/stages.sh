@@ -11,6 +11,8 @@
 # of the stages before it: what is changed runs again, and so does all that follows.
 
 set -euo pipefail
+unset CDPATH # with it cd prints the path
+case ${ASR_DATA:-/} in /*) ;; *) ASR_DATA=$PWD/$ASR_DATA ;; esac
 recipe=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
 root=$(cd "$recipe/../.." && pwd)
 "$root/tools/setup.sh"

@@ -435,6 +435,38 @@ def test_status_and_one_line(command: str, place: Path, tmp_path: Path, run_asr:
     assert not list(tmp_path.iterdir())
 
 
+FULL = "error: stdout: cannot be written (No space left on device). Make room there"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("command", "output", "status", "message"),
+    [
+        ("score a a", "> /dev/full", 2, FULL),
+        ("lm score one.arpa a.txt --lm-unit word", "> /dev/full", 2, FULL),
+        ("score a b", "", 2, "error: stdout: latin-1 has no '\\u6587'. Set PYTHONIOENCODING=utf"),
+        ("lm score one.arpa a.txt --lm-unit word", "| true", 1, ""),
+        ("info none", "> /dev/full", 2, "error: none: is not there."),
+    ],
+)
+def test_output_that_cannot_be_written(
+    command: str, output: str, status: int, message: str, unbuffered: str, tmp_path: Path
+) -> None:
+    for name, text in (("a", "文"), ("b", "字")):
+        (tmp_path / name).write_text(f"id {text}\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "one.arpa").write_text(ARPA.format("one", "two"))
+    given = {"PYTHONIOENCODING": "latin-1", "PYTHONUNBUFFERED": unbuffered}
+    script = f"{sys.executable} -m asr {command} {output}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=os.environ | given, capture_output=True, text=True
+    )
+    told = [line for line in done.stderr.splitlines() if "normaliser" not in line]
+    assert done.returncode == status
+    assert len(told) == (message != "")
+    assert not told or told[0].startswith(message)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_decoding_is_interrupted(number: int, place: Path, tmp_path: Path) -> None:
     """While the n-best file and the outputs are being written."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import click
+import pytest
 
 from asr.cli import cli
 
@@ -74,6 +77,48 @@ def test_stages_together_run_at_once_and_what_follows_depends_on_them(tmp_path: 
     assert run(recipe) == []
     (recipe / "run.sh").write_text("\n".join(lines).replace("stage $1 doing", "stage $1 doing env"))
     assert sorted(run(recipe)) == ["a", "after", "b"]
+
+
+@pytest.mark.parametrize(
+    "script", ["digits/run.sh", "sentences/run.sh", "sentences/search.sh", "sentences/mwer.sh"]
+)
+def test_folders_may_have_spaces_and_be_relative(script: str, tmp_path: Path) -> None:
+    """The recipe is called with CDPATH set, and an `asr` that only tells its arguments."""
+    root = tmp_path / "my clone"
+    toy(root)
+    shutil.copytree(ROOT / "recipes", root / "recipes", dirs_exist_ok=True)
+    (root / ".venv" / "bin").mkdir(parents=True)
+    (root / ".venv" / "bin" / "asr").write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" >>'{root}/said'\n"
+    )
+    (root / ".venv" / "bin" / "asr").chmod(0o755)
+    exp = root / "recipes" / Path(script).parent / "exp"
+    (exp / "las" / "model").mkdir(parents=True)
+    (exp / "lexicon.txt").touch()
+    given = os.environ | {"ASR_DATA": "my corpora", "CDPATH": f".:{tmp_path}"}
+    called = ["bash", f"my clone/recipes/{script}"]
+    done = subprocess.run(called, cwd=tmp_path, env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = re.split(r"[\n,\[\]]", (root / "said").read_text())
+    data = [part for part in said if "corpora/" in part]
+    assert data
+    assert {part[: part.index("corpora/")] for part in data} == {f"{tmp_path}/my "}, data
+
+
+def test_set_up_with_cdpath_and_an_interpreter_in_a_folder_with_a_space(
+    tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    need_tool("c++")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    python = tmp_path / "p y" / "python3"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 2.7\n")
+    python.chmod(0o755)
+    given = os.environ | {"PYTHON": str(python), "CDPATH": f".:{tmp_path}"}
+    done = subprocess.run(
+        ["bash", "tools/setup.sh"], cwd=tmp_path, env=given, capture_output=True, text=True
+    )
+    assert f"and {python} is Python 2.7;" in done.stderr
 
 
 def test_recipes_are_short_and_name_only_real_commands_and_options() -> None:

@@ -129,7 +129,7 @@ def test_what_is_no_list_of_transcripts() -> None:
     assert compare("a b", "a c", "a b") == compare(["a b"], ["a c"], ["a b"])
     for wrong in ({"u1": "a"}, {"a"}, None, 3):
         with pytest.raises(InputError, match="is neither a transcript nor a list"):
-            wer(["a"], wrong)  # type: ignore[arg-type]
+            wer(["a"], wrong)
     with pytest.raises(InputError, match="transcript 1 is NoneType, no string"):
         compare(["a", "b"], ["a", None], ["a", "b"])  # type: ignore[list-item]
 
@@ -193,6 +193,10 @@ def test_interval_is_never_of_zero_width() -> None:
     assert same
     assert same[0] < 0.5 < same[1]
     assert one.interval([2], [0]) is None
+    for wrong in (1, 2, 30):  # of as many sentences
+        exact = binomtest(wrong, wrong).proportion_ci(0.95, "exact")
+        found = Bootstrap([None] * wrong).interval([1] * wrong, [1] * wrong, most=1.0)
+        assert found == pytest.approx((exact.low, exact.high))
 
 
 def test_paired_test_keeps_its_level_and_finds_differences() -> None:
@@ -231,6 +235,7 @@ def test_comparison_of_texts() -> None:
     alone = compare(references, a, b)
     assert alone.difference == result.difference
     assert alone.interval != result.interval
+    assert compare(references, a, b, np.array(speakers)) == result
     assert compare(references, a, a).p == 1.0
     with pytest.raises(InputError, match=f"{len(kept)} references but 1 speakers"):
         compare(references, a, b, ["x"])

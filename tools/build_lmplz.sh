@@ -8,6 +8,7 @@
 # ninja and Boost are wheels too. They live in a folder that is removed at the end; only Boost's few
 # shared libraries stay, in VENV/lib/kenlm.
 set -euo pipefail
+unset CDPATH # with it cd prints the path
 
 tools=$(cd "$(dirname "$0")" && pwd)
 venv=$(cd "${1:-$tools/../.venv}" && pwd)
@@ -44,7 +45,7 @@ cmake -S . -B "$work/build" -Wno-dev -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_P
 cmake --build "$work/build" --target lmplz build_binary >>"$log" 2>&1 || failed
 
 mkdir -p "$venv/lib/kenlm"
-LD_LIBRARY_PATH=$boost/lib ldd "$work/build/bin/lmplz" | awk '/libboost/ {print $3}' |
+LD_LIBRARY_PATH=$boost/lib ldd "$work/build/bin/lmplz" | sed -n '/libboost/s/.* => \(.*\) (0x.*/\1/p' |
     while read -r library; do cp -L "$library" "$venv/lib/kenlm/"; done
 for program in build_binary lmplz; do
     cp "$work/build/bin/$program" "$venv/bin/$program.part"
@@ -53,7 +54,8 @@ done
 # A tiny model as proof that the program finds its libraries and that the module reads the result.
 printf 'a b c\na b\nb c a\n' |
     "$venv/bin/lmplz.part" -o 2 --discount_fallback >"$work/tiny.arpa" 2>>"$log" || failed
-"$python" -c "import kenlm; kenlm.Model('$work/tiny.arpa').score('a b')" >>"$log" 2>&1 || failed
+"$python" -c 'import sys, kenlm; kenlm.Model(sys.argv[1]).score("a b")' "$work/tiny.arpa" >>"$log" 2>&1 ||
+    failed
 
 mv "$venv/bin/build_binary.part" "$venv/bin/build_binary"
 mv "$venv/bin/lmplz.part" "$venv/bin/lmplz" # last: where it is, everything is

@@ -6,6 +6,7 @@
 # No root, no network but the package index. Takes a few minutes and about 3 GB; an interrupted run
 # is continued by the next. Says what it does on stderr.
 set -euo pipefail
+unset CDPATH # with it cd prints the path
 umask 022
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -51,7 +52,8 @@ is_usable() { grep -qF "$venv" "$venv/bin/activate" && "$python" -m pip --versio
 
 if ! is_usable >/dev/null 2>&1; then # absent, half-made, or moved here from another folder
     base=
-    candidates=(${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14})
+    candidates=(python3 python3.13 python3.12 python3.11 python3.14)
+    [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
     for candidate in "${candidates[@]}"; do
         is_supported "$candidate" 2>/dev/null && base=$candidate && break
     done

@@ -5,6 +5,7 @@
 #   tools/test.sh -m slow               pytest's arguments, as given
 #   tools/test.sh tests/test_wer.py -x
 set -uo pipefail
+unset CDPATH # with it cd may lead elsewhere
 
 cd "$(dirname "$0")/.." || exit
 tools/setup.sh || exit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from asr.commands.options import File, Files, Threads, as_command
-from asr.console import SKIPPED, leave, say, some, track
+from asr.console import SKIPPED, distinct, leave, say, some, track
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,14 +45,18 @@ def command(
     if html:
         from asr.report.data import write_check  # needs jinja2 and matplotlib
     gathered = [
-        Facts.gather(m, track(examine_all(m, fit, threads), m.path.name, total=len(m)), fit)
-        for m in opened
+        Facts.gather(m, name, track(examine_all(m, fit, threads), name, total=len(m)), fit)
+        for m, name in zip(opened, distinct([m.path.name for m in opened], manifests), strict=True)
     ]
     limit = None if show_all else SHOWN
     print_findings(gathered, limit)
     for both in shared(gathered):
         click.echo(f"\nwarning: {both}: {some(both.examples, limit, '; ')}")
-    unknown = [unknown_words(f.manifest.path.name, f.words, lm) for lm in lms for f in gathered]
+    unknown = [
+        unknown_words(f.name, f.words, model, name)
+        for model, name in zip(lms, distinct([path.name for path in lm], lm), strict=True)
+        for f in gathered
+    ]
     for one in unknown:
         words = [f"{word} {times}×" for word, times in one.words.most_common()]
         click.echo(f"\n{one}" + (f": {some(words, limit)}" if words else ""))
@@ -109,7 +113,7 @@ def print_findings(gathered: Sequence[Facts], limit: int | None) -> None:
         click.echo(f"{facts.manifest.path!s:{width}}  {counts}  {facts.audio}")
     for kind, title in KINDS.items():
         found = [
-            f"{facts.manifest.path.name} " * (len(gathered) > 1) + f"{id}: {message}"
+            f"{facts.name} " * (len(gathered) > 1) + f"{id}: {message}"
             for facts in gathered
             for its_kind, id, message in facts.findings
             if its_kind == kind

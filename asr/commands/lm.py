@@ -19,7 +19,7 @@ SHOWN = 10  # lines left out that are listed
 MANY = 0.1  # share of unknown words that deserves a warning
 
 
-def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
+def _units(unit: str, tokenizer: Path | None, normalizer: str | tuple[str, ...] | None) -> Units:
     """How text becomes units; a tokenizer brings its own normaliser."""
     from asr.lm.train import Units
     from asr.text.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ def _units(unit: str, tokenizer: Path | None, normalizer: str | None) -> Units:
         remedy = "Give the model or experiment whose tokens they are."
         raise InputError("tokens need a tokenizer", "--tokenizer", remedy)
     if tokenizer is None:
-        return Units(get_normalizer(normalizer or "basic"))
+        return Units(get_normalizer("basic" if normalizer is None else normalizer))
     loaded = Tokenizer.load(tokenizer)
     if normalizer is not None:
         check_same(loaded.normalizer, get_normalizer(normalizer), str(tokenizer), "--normalizer")
@@ -90,7 +90,7 @@ def score(
     from asr.lm.ngram import UNK, NGram
 
     model = NGram.open(lm, lm_unit)
-    own = model.normalizer.name if model.normalizer else None
+    own = model.normalizer.rules if model.normalizer else None
     units = _units(model.unit, tokenizer, normalizer or (None if tokenizer else own))
     if model.normalizer:
         check_same(model.normalizer, units.normalizer, str(lm), "the text")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
@@ -56,14 +56,19 @@ class Command(click.Command):
         given = {key: v if isinstance(v, tuple) else (v,) for key, v in ctx.params.items()}
         files = {k: [p for p in v if isinstance(p, Path) and p.is_file()] for k, v in given.items()}
         read = [path for key in files.keys() - OUTPUTS - {self.in_place} for path in files[key]]
-        for path in (path for key in files.keys() & OUTPUTS for path in files[key]):
-            if any(path.samefile(other) for other in read):
-                what = "is read by this command, and would be written over"
-                raise InputError(what, path, "Give the output another name.")
+        keep_inputs(read, [path for key in files.keys() & OUTPUTS for path in files[key]])
         written = [p.absolute() for key in given.keys() & OUTPUTS for p in given[key] if p]
         for path in (path for path in written if written.count(path) > 1):
             raise InputError("would be written twice", path, "Give each output its own name.")
         return super().invoke(ctx)
+
+
+def keep_inputs(read: Sequence[Path], written: Iterable[Path]) -> None:
+    """Raises InputError where one of the files `read` would be written over."""
+    for path in written:
+        if path.is_file() and any(path.samefile(other) for other in read):
+            what = "is read by this command, and would be written over"
+            raise InputError(what, path, "Give the output another name.")
 
 
 def as_command(function: Callable[..., None]) -> Command:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
-from asr.commands.options import File, Files, Text, as_command
+from asr.commands.options import File, Files, Text, as_command, keep_inputs
 from asr.console import count, end_with_skipped, say, some
 from asr.errors import InputError, nearest
 from asr.files import whole_file
@@ -45,6 +45,8 @@ def command(
     """
     from asr import scoring
 
+    same = (path for path in hyp if compare and path.resolve() == compare.resolve())
+    compare = next(same, compare)
     paths = [*hyp, compare] if compare and compare not in hyp and compare.exists() else list(hyp)
     source = scoring.read_transcripts(ref, format)
     hypotheses = [scoring.read_transcripts(path, format) for path in paths]
@@ -61,14 +63,18 @@ def command(
     result = _figures(references, systems, None if compared is None else systems[compared])
     result |= {"normalizer": chosen.name, "alignment": "sclite" if sclite else "minimal"}
     if trn_folder:
-        _write_trn(trn_folder, references, systems)
+        _write_trn(trn_folder, references, systems, [ref, *paths])
     if json_file:
         with whole_file(json_file) as file:
             file.write(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     _print_report(references, systems, result, alignments)
-    skipped = list(source.skipped)
+    surplus: dict[str, list[str]] = {}
     for system in systems:
-        skipped += [(id, f"not in {ref} ({system.label})") for id in system.figures["surplus"]]
+        for id in system.figures["surplus"]:
+            surplus.setdefault(id, []).append(system.label)
+    skipped = source.skipped + [
+        (id, f"not in {ref} ({', '.join(names)})") for id, names in surplus.items()
+    ]
     end_with_skipped(skipped, len(skipped) + len(references.ids))
 
 
@@ -157,7 +163,9 @@ def _warn(figures: dict[str, Any]) -> None:
         say(f"warning: {label}: {failed} utterances failed in decoding")
 
 
-def _write_trn(folder: Path, references: References, systems: list[System]) -> None:
+def _write_trn(
+    folder: Path, references: References, systems: list[System], read: list[Path]
+) -> None:
     """ref.trn and hyp.trn, of several systems hyp.LABEL.trn; every id in each."""
     files = {"ref.trn": references.texts}
     for system in systems:
@@ -165,6 +173,7 @@ def _write_trn(folder: Path, references: References, systems: list[System]) -> N
         if (name := f"hyp{label}.trn") in files:
             raise InputError(f"two systems would be {name}", "--trn", "Name them by --labels.")
         files[name] = system.texts
+    keep_inputs(read, [folder / name for name in files])
     for name, texts in files.items():
         with whole_file(folder / name) as file:
             for id, text in zip(references.ids, texts, strict=True):

@@ -100,6 +100,7 @@ class Facts:
     """Of one manifest, added up."""
 
     manifest: Manifest
+    name: str  # of the manifest, among those shown with it
     usable: int = 0  # utterances whose audio can be read
     seconds: float = 0.0
     formats: Counter[tuple[int, int]] = field(default_factory=Counter)  # (Hz, channels)
@@ -125,8 +126,8 @@ class Facts:
         )
 
     @classmethod
-    def gather(cls, manifest: Manifest, examined: Found, fit: Fit) -> Facts:
-        facts = cls(manifest)
+    def gather(cls, manifest: Manifest, name: str, examined: Found, fit: Fit) -> Facts:
+        facts = cls(manifest, name)
         uses: Counter[int] = Counter()  # of an audio file, by hash
         longer: list[tuple[Utterance, str]] = []
         for line, (u, found) in enumerate(examined):
@@ -163,8 +164,7 @@ class Shared(NamedTuple):
     examples: list[str]
 
     def __str__(self) -> str:
-        names = f"{self.a.manifest.path.name} and {self.b.manifest.path.name}"
-        return f"{names} share {count(len(self.examples), self.what[:-1])}"
+        return f"{self.a.name} and {self.b.name} share {count(len(self.examples), self.what[:-1])}"
 
 
 def shared(all_facts: Sequence[Facts]) -> Iterator[Shared]:

@@ -167,7 +167,9 @@ def _read(place: Path, key: dict[str, int]) -> Index | None:
         if head == key and len(data) == HEADER + 24 * count:
             parts = np.split(data[HEADER:], np.multiply([8, 16, 20], count))
             arrays = (part.view(kind) for part, kind in zip(parts, KINDS, strict=True))
-            return Index(key["size"], content_hash, *arrays)
+            index = Index(key["size"], content_hash, *arrays)
+            if index.offsets[0] >= 0 and index.offsets[-1] < index.size:
+                return index
     return None
 
 
@@ -269,9 +271,9 @@ class Manifest(Utterances):
         def at(position: int) -> Utterance:
             try:
                 return parse_line(read(*index.span(position)), path.parent)
-            except ValueError as error:
-                what = f"changed while in use: {error}"
-                raise InputError(what, path, "Start again with the new file") from None
+            except (ValueError, OSError) as error:
+                what, remedy = f"changed while in use: {error}", "Start again with the new file"
+                raise InputError(what, path, remedy) from None
 
         super().__init__(at, range(len(index.offsets)), index.durations)
 

@@ -184,8 +184,8 @@ def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescor
 
 def normalizer_of(meta: Mapping[str, Any]) -> Normalizer:
     """The normaliser that an n-best file names, as `asr score` uses it; else "none"."""
-    named = meta.get("normalizer")
-    return Normalizer.from_dict(named) if named else get_normalizer("none")
+    named = meta.get("normalizer") or "none"
+    return get_normalizer(named["rules"] if isinstance(named, dict) else named)
 
 
 def reweight(

@@ -290,7 +290,8 @@ class NGram:
 
     def scores(self, words: Sequence[str]) -> Scores:
         """Scores of a whole sentence, its end included."""
-        text, most = np.frombuffer(" ".join(words).encode(), np.uint8), len(words) + 1
+        joined = " ".join(words)  # a string of several words counts as those
+        text, most = np.frombuffer(joined.encode(), np.uint8), joined.count(" ") + 2
         logprob, (length, word) = np.empty(most), np.empty((2, most), np.int32)
         n = _score(self.arrays, text, logprob, length, word)
         return Scores(logprob[:n], length[:n], word[:n])
@@ -379,11 +380,11 @@ def open_word_lm(path: Path) -> NGram:
     return lm
 
 
-def unknown_words(text: str, words: Mapping[str, int], lm: NGram) -> Unknown:
+def unknown_words(text: str, words: Mapping[str, int], lm: NGram, name: str) -> Unknown:
     """Of words as written, {word: count}, after the model's own normaliser ("basic" for ARPA)."""
     normalize, counts = lm.normalizer or get_normalizer("basic"), Counter[str]()
     for word, count in words.items():
         for part in normalize(word).split():
             counts[part] += count
     lacking = Counter({word: count for word, count in counts.items() if lm.id(word) == 0})
-    return Unknown(lm.path.name, text, lacking, counts.total())
+    return Unknown(name, text, lacking, counts.total())

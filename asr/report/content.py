@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from asr import scoring
 from asr.config import flat
-from asr.console import track
+from asr.console import distinct, track
 from asr.data.audio import load as load_audio
 from asr.data.manifest import Manifest
 from asr.decoding import tune
@@ -29,7 +29,7 @@ from asr.hypothesis import read_nbest
 from asr.models.folder import model_hash
 from asr.models.recognizer import read_config
 from asr.pictures import attention, curves, draw, surface
-from asr.report.page import Number, Rows, Table, count, data_uri, distinct, sound_of
+from asr.report.page import Number, Rows, Table, count, data_uri, sound_of
 from asr.scoring import interval, percent
 from asr.transcriber import Transcriber, load
 from asr.wer import Bootstrap, Counts, aligned

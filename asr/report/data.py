@@ -13,7 +13,7 @@ import numpy as np
 from asr.data.check import KINDS, Facts, shared
 from asr.lm.ngram import Unknown
 from asr.pictures import bars, histogram
-from asr.report.page import Number, Rows, Table, count, data_uri, distinct, sound_of, write_page
+from asr.report.page import Number, Rows, Table, count, data_uri, sound_of, write_page
 
 Named: TypeAlias = Mapping[str, Facts]
 
@@ -27,20 +27,20 @@ LISTEN = 20  # utterances to listen to
 MOST_BARS = 30
 MOST_ROWS = 1000
 FINDING = ("what", "manifest", "id", "message")
-PROBLEM = 10.0  # what a finding adds to an utterance's oddness
 
 
 def oddest(named: Named) -> Iterator[dict[str, Any]]:
     """Those with findings, then those whose level or speaking rate is far from their set's median:
     in robust standard deviations, 1.4826 × median absolute deviation."""
-    found: list[tuple[float, str, int, str]] = []
+    found: list[tuple[int, float, str, int, str]] = []
     for name, facts in named.items():
         oddness, reasons = np.zeros(len(facts.manifest)), defaultdict(list)
+        problems = Counter[int]()
         listed = facts.manifest if facts.findings else []
         lines = {u.id: line for line, u in enumerate(listed)}
         for kind, id, message in facts.findings:
             if kind != "audio":  # there is nothing to hear
-                oddness[lines[id]] += PROBLEM
+                problems[lines[id]] += 1
                 reasons[lines[id]].append(f"{KINDS[kind]}: {message}")
         for values, (what, unit) in zip(facts.measures.T[1:], MEASURES[1:], strict=True):
             known = values[np.isfinite(values)]
@@ -53,8 +53,10 @@ def oddest(named: Named) -> Iterator[dict[str, Any]]:
                 oddness[line] += distances[line]
                 median = f"the median is {centre:.1f} {unit}"
                 reasons[line].append(f"{what} {values[line]:.1f}, {median}")
-        found += [(oddness[line], name, line, "; ".join(why)) for line, why in reasons.items()]
-    for _, name, line, why in sorted(found, key=lambda one: -one[0])[:LISTEN]:
+        for line, said in reasons.items():
+            found.append((problems[line], oddness[line], name, line, "; ".join(said)))
+    found.sort(key=lambda one: one[:2], reverse=True)
+    for *_, name, line, why in found[:LISTEN]:
         odd = named[name].manifest[line]
         yield {"manifest": name, "utterance": odd, "reasons": why, "sound": sound_of(odd)}
 
@@ -102,7 +104,7 @@ def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
         ]
     overlaps: Rows = []
     for a, b, what, examples in shared([*named.values()]):
-        names = a.manifest.path.name, b.manifest.path.name
+        names = a.name, b.name
         overlaps.append([*names, what, count(len(examples)), "; ".join(examples[:20])])
     lacking: Rows = []
     words: Rows = []
@@ -133,8 +135,7 @@ def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
 
 def write_check(path: Path, all_facts: Sequence[Facts], unknown: Sequence[Unknown]) -> None:
     """Raises InputError where the page cannot be written."""
-    paths = [facts.manifest.path for facts in all_facts]
-    named = dict(zip(distinct([path.name for path in paths], paths), all_facts, strict=True))
+    named = {facts.name: facts for facts in all_facts}
     content = {"odd": list(oddest(named)), "pictures": list(pictures(named))}
     content |= tables(named, unknown)
     write_page(path, "check.html", title=f"Data: {', '.join(named)}", **content)

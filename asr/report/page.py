@@ -62,11 +62,6 @@ def count(number: int) -> Number:
     return Number(number, f"{number:,}")
 
 
-def distinct(names: Sequence[str], paths: Sequence[Path]) -> Sequence[str]:
-    """The names, or the paths where a name comes twice."""
-    return names if len(set(names)) == len(names) else [*map(str, paths)]
-
-
 def data_uri(content: bytes, kind: str = "image/svg+xml") -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 

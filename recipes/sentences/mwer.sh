@@ -41,12 +41,12 @@ together trained "$model-plain" "$model-mwer"
 for set in speechocean762 arctic-kathleen; do
   manifest=$ASR_DATA/$set/manifest.test.jsonl out=exp/novels/$set
   for name in "$model" "$model-plain" "$model-mwer"; do
-    what="exp/$name $manifest --beam $beam"
-    stage "mwer-$set-$name" "$name: $set, without LM" asr decode $what -o "$out.$name.jsonl"
+    what=("exp/$name" "$manifest" --beam $beam)
+    stage "mwer-$set-$name" "$name: $set, without LM" asr decode "${what[@]}" -o "$out.$name.jsonl"
     stage "mwer-$set-$name-lm" "$name: $set, LMs with the weights of training" \
-      asr decode $what -o "$out.$name.lm.jsonl" $lm --weights "exp/novels/$model.json"
+      asr decode "${what[@]}" -o "$out.$name.lm.jsonl" $lm --weights "exp/novels/$model.json"
     stage "mwer-$set-$name-own" "$name: $set, LMs with weights of its own" \
-      asr decode $what -o "$out.$name.own.jsonl" $lm --weights "exp/novels/$name.json"
+      asr decode "${what[@]}" -o "$out.$name.own.jsonl" $lm --weights "exp/novels/$name.json"
   done
   for row in "" .lm .own; do
     echo "== $set${row:+, LMs with ${row#.}}"

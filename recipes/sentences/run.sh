@@ -21,14 +21,15 @@ else
   train=data/manifest.train.jsonl devs=data/manifest.dev.jsonl dev=$devs
   tests=(data/manifest.test.jsonl) text=()
 fi
+IFS=, read -ra manifests <<< "$train"
 sets=(--set "data.train=[$train]" --set "data.dev=[$devs]")
 
 stage train-ctc "CTC model, from waveforms (20 minutes; --quick 10)" \
   asr train conf/ctc.yaml -o exp/ctc "${sets[@]}" "${ctc[@]}"
 stage lm-word "word 4-gram (10 s)" \
-  asr lm train ${train//,/ } "${text[@]}" -o exp/word.lm --order 4 --prune "0 0 1"
+  asr lm train "${manifests[@]}" "${text[@]}" -o exp/word.lm --order 4 --prune "0 0 1"
 stage lm-char "character 6-gram (20 s)" \
-  asr lm train ${train//,/ } "${text[@]}" -o exp/char.lm --order 6 --unit token --tokenizer exp/ctc/model --prune "0 0 0 1"
+  asr lm train "${manifests[@]}" "${text[@]}" -o exp/char.lm --order 6 --unit token --tokenizer exp/ctc/model --prune "0 0 0 1"
 
 word="--lm exp/word.lm" char="--lm exp/char.lm"
 wide="--beam 100 --nbest 100"

@@ -4,10 +4,11 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 
 . ./after.sh
+IFS=, read -ra manifests <<< "$train"
 word="--lm exp/word.lm" char="--lm exp/char.lm"
 
 stage lexicon "pronunciations of all words of the word LM (5 s)" \
-  asr prepare lexicon ${train//,/ } "$text" -o exp/lexicon.txt
+  asr prepare lexicon "${manifests[@]}" "$text" -o exp/lexicon.txt
 stage spellings "the same words, to be spelt by the model's characters" \
   sh -c "sed 's/[( ].*//' exp/lexicon.txt | sort -u > exp/words.txt"
 stage phones "phones as tokens" asr tokenizer exp/lexicon.txt --type lexicon -o exp/phones.json

@@ -85,7 +85,7 @@ def test_figures_equal_jiwer(score: Any, ref: Path, worse: Path) -> None:
         assert low <= own["rate"] <= high
         assert low < high
     assert figures["wer"]["rate"] == words.wer
-    assert figures["ser"]["rate"] == 1.0
+    assert figures["ser"]["rate"] == figures["ser"]["interval"][1] == 1.0
     assert "bootstrap over 12 speakers (24 utterances), 10,000 resamples" in out
     assert "normaliser none; minimal edit distance" in out
     counts = (words.substitutions, words.deletions, words.insertions)
@@ -131,6 +131,14 @@ def test_references_without_text_are_listed(score: Any, tmp_path: Path) -> None:
     assert "b: no text in the manifest" in err
     assert figures["wer"]["words"] == 2
     assert figures["wer"]["interval"] == [0.0, pytest.approx(1 - 0.025**0.5)]
+    heard = [
+        write_hypotheses(tmp_path / f"{name}.jsonl", {"a": "one", "b": "two", "c": "three"})
+        for name in ("h1", "h2")
+    ]
+    _, figures, _, err = score(ref, *heard)
+    assert figures["surplus"] == ["c"]  # "b" is known, if not what was said there
+    listed = ["b: no text in the manifest", f"c: not in {ref} (h1, h2)"]
+    assert err.splitlines() == ["skipped 2 of 3 utterances:", *(f"  {line}" for line in listed)]
     empty = write_references(tmp_path / "e.jsonl", {"b": None})
     with pytest.raises(InputError, match="has no transcripts"):
         score(empty, tmp_path / "h.jsonl")
@@ -197,6 +205,9 @@ def test_normaliser(score: Any, hyp: Path, tmp_path: Path) -> None:
     third = write_hypotheses(tmp_path / "i.jsonl", HEARD, normalizer={"rules": ["nfc"]})
     with pytest.raises(InputError, match=r"h\.jsonl and .*i\.jsonl name different normalisers"):
         score(ref, tagged, third)
+    broken = write_hypotheses(tmp_path / "j.jsonl", HEARD, normalizer={"name": "basic"})
+    with pytest.raises(InputError, match=r"j\.jsonl:1: broken meta record: 'normalizer' without"):
+        score(ref, broken)
 
 
 def test_failures_of_decoding_are_counted(score: Any, ref: Path, tmp_path: Path) -> None:
@@ -226,6 +237,26 @@ def test_trn_files_give_the_same_in_sclite(
     assert [int(count) for count in total.groups()] == [own[kind] for kind in kinds]
     again = score(tmp_path / "trn/ref.trn", tmp_path / "trn/hyp.trn", "--sclite")[1]
     assert again["wer"] == own
+
+
+def test_trn_files_never_replace_what_is_read(score: Any, tmp_path: Path) -> None:
+    for ref, hyp, read in (("ref", "a", "ref"), ("a", "hyp", "hyp")):
+        for name in (ref, hyp):
+            (tmp_path / f"{name}.trn").write_text("One, two (a-)\n")
+        with pytest.raises(InputError, match=rf"/{read}\.trn: is read by this command"):
+            score(tmp_path / f"{ref}.trn", tmp_path / f"{hyp}.trn", "--trn", tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+
+def test_system_compared_with_is_scored_once_however_it_is_named(
+    score: Any, ref: Path, hyp: Path, worse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hyp.parent)
+    figures = score(ref, hyp.name, worse, "--compare", hyp)[1]
+    assert [system["label"] for system in figures["systems"]] == ["greedy", "b"]
+    assert [(pair["a"], pair["b"]) for pair in figures["comparisons"]] == [("greedy", "b")]
 
 
 def test_kaldi_text_and_format(score: Any, tmp_path: Path) -> None:

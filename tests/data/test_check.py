@@ -38,7 +38,7 @@ def good(tmp_path: Path) -> list[Utterance]:
 def findings(tmp_path: Path, utterances: list[Utterance], fit: Fit | None = None) -> list[Any]:
     write_manifest(tmp_path / "m.jsonl", utterances)
     manifest, fit = Manifest.open(tmp_path / "m.jsonl"), fit or Fit()
-    return Facts.gather(manifest, examine_all(manifest, fit), fit).findings
+    return Facts.gather(manifest, "m", examine_all(manifest, fit), fit).findings
 
 
 def one(tmp_path: Path, samples: np.ndarray, **values: Any) -> Utterance:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from asr.data import manifest as module
-from asr.data.manifest import Manifest, Utterance, open_manifests, write_manifest
+from asr.data.manifest import HEADER, Manifest, Utterance, open_manifests, write_manifest
 from asr.errors import InputError
 
 LINES = [
@@ -115,7 +115,11 @@ def test_stale_broken_or_foreign_index_is_rebuilt(tmp_path: Path) -> None:
         lines(path, {"id": name, "audio": "a.wav"})
         assert Manifest.open(path)[0].id == name
     good = stored.read_bytes()
-    for content in (b"", b"{}", good[:-1], b"x" * len(good), good.replace(b"size", b"sise")):
+    others = (
+        *(b"", b"{}", good[:-1], b"x" * len(good), good.replace(b"size", b"sise")),
+        *(good[:HEADER] + offset + good[HEADER + 8 :] for offset in (b"\xff" * 8, b"\x7f" * 8)),
+    )
+    for content in others:
         stored.write_bytes(content)
         assert Manifest.open(path)[0].id == "z"
         assert stored.read_bytes() == good

@@ -76,6 +76,27 @@ def test_step_by_step_equals_a_whole_sentence(tmp_path: Path, random_arpa: Calla
     assert model.advance(model.start(), "w1") == model.advance(model.start(), model.id("w1"))
 
 
+def test_words_of_one_string_are_several(tmp_path: Path, random_arpa: Callable) -> None:
+    arpa = random_arpa(np.random.default_rng(2), 3, True)
+    model = NGram.open(arpa.write(tmp_path / "small.arpa"), "word")
+    words = ["w1", "w2", "other"] * 1000
+    assert model.full_scores([" ".join(words)]) == model.full_scores(words)
+    assert model.full_scores(["w1 w2", "", "other"]) == model.full_scores(["w1", "w2", "other"])
+    assert model.full_scores([]) == model.full_scores([""])
+
+
+def test_text_is_scored_by_rules_without_a_name(
+    tmp_path: Path, random_arpa: Callable, run_asr: Callable
+) -> None:
+    path = random_arpa(np.random.default_rng(2), 2, True).write(tmp_path / "small.arpa")
+    rules = get_normalizer(["nfc", "lower"])
+    NGram.from_arpa(path, "word", rules).save(tmp_path / "x.lm")
+    (tmp_path / "x.txt").write_text("W1 w1,\n")
+    done = run_asr("lm", "score", tmp_path / "x.lm", tmp_path / "x.txt")
+    assert done.returncode == 0, done.stderr
+    assert "OOV                   1 (50.00%)" in done.stdout
+
+
 def test_vocabulary_and_hash_of_words(tmp_path: Path, random_arpa: Callable) -> None:
     arpa = random_arpa(np.random.default_rng(3), 2, True)
     for word in ("naïve", "你好", "▁the", "|"):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+
+from asr.data.check import Facts, Fit, examine_all
+from asr.data.manifest import Manifest, Utterance, write_manifest
+from asr.report.data import oddest
 
 RATE = 8000
 ARPA = """\\data\\
@@ -112,6 +118,44 @@ def test_the_odd_ones_come_first(place: Path, said: str) -> None:
         assert f'alt="Histogram: {picture}, ' in page
     for picture in ("Sample rates", "Characters"):
         assert f'alt="{picture}"' in page
+
+
+def test_findings_come_before_all_deviations(tmp_path: Path) -> None:
+    """Half of the texts are longer, so that the median absolute deviation of the rate is 0."""
+    rows = []
+    for i in range(9):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(RATE, 1.0 if i == 4 else 0.998), RATE)
+        rows.append(Utterance(str(i), f"{i}.wav", tmp_path, text="left" if i % 2 else "yes"))
+    write_manifest(tmp_path / "m.jsonl", rows)
+    manifest = Manifest.open(tmp_path / "m.jsonl")
+    facts = Facts.gather(manifest, "m", examine_all(manifest, Fit()), Fit())
+    first, second = islice(oddest({"m": facts}), 2)
+    assert first["utterance"].id == "4"
+    assert first["reasons"].startswith("clipped: 100.0% of the samples")
+    assert second["utterance"].text == "left"
+
+
+def test_files_of_one_name_are_told_apart(place: Path, run_asr: Run, tables: Tables) -> None:
+    one, two = ([place / name / "m.jsonl", place / name / "word.arpa"] for name in ("one", "two"))
+    for manifest, lm in (one, two):
+        manifest.parent.mkdir()
+        shutil.copy(place / "manifest.dev.jsonl", manifest)
+        shutil.copy(place / "word.arpa", lm)
+        for audio in place.glob("dev[0-3].wav"):
+            shutil.copy(audio, manifest.parent)
+    page = place / "one" / "page.html"
+    done = run_asr("check", one[0], two[0], "--lm", one[1], "--lm", two[1], "--html", page)
+    assert f"warning: {one[0]} and {two[0]} share 4 speakers" in done.stdout
+    assert f"{two[1]} lacks 27.27% of the 11 words of {one[0]}: " in done.stdout
+    found = tables(page)
+    assert found["Overlap of the sets: In two sets"][1][:2] == [str(one[0]), str(two[0])]
+    lacking = found["Words that the language models lack: Unknown words"][1:]
+    both = [(str(lm), str(manifest)) for lm in (one[1], two[1]) for manifest in (one[0], two[0])]
+    assert [(row[0], row[1]) for row in lacking] == both
+    with (place / "one" / "m.jsonl").open("a") as file:
+        file.write('{"id": "gone", "audio": "gone.wav"}\n')
+    done = run_asr("check", one[0], two[0])
+    assert f"no text (1)\n  {one[0]} gone: no text" in done.stdout
 
 
 def test_the_page_in_a_browser(
