@@ -108,6 +108,9 @@ def csv(
 ) -> None:
     """A CSV or TSV file with a line of column names, as Common Voice has.
 
+    Columns start and end (or duration), in seconds, take parts of recordings. A column split is not
+    kept: --name, --dev and --test make the sets.
+
     Example: asr prepare csv cv-corpus/de/train.tsv -o data/ --name train
     """
     from asr.data.corpora.table import import_table
