@@ -79,3 +79,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
                     part.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 40) : error.end + 40]
+        what = f"cannot be written (not UTF-8: {near!r})"
+        raise InputError(what, path, "Rename the file or folder that this names.") from None

@@ -46,7 +46,7 @@ def train(
     tokenizer: Annotated[File, "Its file, or a model or experiment (--unit token)."] = None,
     normalizer: Annotated[Text, "none, basic or english. [basic, or the tokenizer's]"] = None,
     prune: Annotated[Text, 'Drop n-grams seen so often or less: "0 0 1".'] = None,
-    vocab: Annotated[File, "A file of words; all others are unknown."] = None,
+    vocab: Annotated[File, "A file of words (or pieces); all others are unknown."] = None,
     memory: Annotated[str, "Sorting memory of lmplz."] = "1G",
 ) -> None:
     """Train a model on TEXTS (.txt[.gz], a sentence a line; .jsonl manifests) with KenLM's lmplz.

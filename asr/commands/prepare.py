@@ -40,6 +40,8 @@ def write_sets(source: Path, importer: Importer, sets: Sets) -> None:
 
     name, shares = sets["name"], (("dev", sets["dev"]), ("test", sets["test"]))
     fractions = {key: value for key, value in shares if value}
+    if not all(value > 0 for value in fractions.values()):  # NaN
+        raise InputError("not a number", "--dev, --test", "Give a share, as 0.1.")
     if not re.fullmatch(r"\w[\w.-]*", name) or name in fractions:
         what = f"'{name}' is no name of a set beside {', '.join(fractions) or 'others'}"
         raise InputError(what, "--name", "Give another one.")
@@ -106,6 +108,9 @@ def csv(
 ) -> None:
     """A CSV or TSV file with a line of column names, as Common Voice has.
 
+    Columns start and end (or duration), in seconds, take parts of recordings. A column split is not
+    kept: --name, --dev and --test make the sets.
+
     Example: asr prepare csv cv-corpus/de/train.tsv -o data/ --name train
     """
     from asr.data.corpora.table import import_table
@@ -132,7 +137,7 @@ def fsdd(
     output: Output,
     strings: Annotated[Text, "Also strings of so many digits, as 3-7."] = None,
     count: Annotated[tuple[str, ...], "SET=NUMBER of strings, as train=3000."] = (),
-    seed: Annotated[int, "Draws the strings."] = 1,
+    seed: Annotated[int, "Draws the strings.", click.IntRange(0)] = 1,
     download: Annotated[bool, "First download the corpus to SOURCE."] = False,
     url: Annotated[Text, "Where to download it from (default: its GitHub archive)."] = None,
 ) -> None:
@@ -155,8 +160,8 @@ def fsdd(
     counts = {"train": 3000, "dev": 150, "test": 150, "unseen": 200}
     for each in count:
         name, _, number = each.partition("=")
-        if name not in counts or not number.isdecimal():
-            what = f"give SET=NUMBER, SET one of {', '.join(counts)}: {each}"
+        if name not in counts or not number.isdecimal() or int(number) < 1:
+            what = f"give SET=NUMBER (1 or more), SET one of {', '.join(counts)}: {each}"
             raise click.BadParameter(what, param_hint="--count")
         counts[name] = int(number)
     if download:
@@ -169,6 +174,9 @@ def fsdd(
         raise InputError("no such folder", source, "--download fetches the corpus to it")
     skipped: Skipped = []
     sets = {name: list(measured(us, skipped)) for name, us in fsdd.import_fsdd(source).items()}
+    if empty := [name for name, recordings in sets.items() if not recordings]:
+        what = f"no usable recording for '{empty[0]}' ({skipped[0][0]}: {skipped[0][1]})"
+        raise InputError(what, source, "Download the corpus again")
     write(sets, output)
     for name, recordings in sets.items() if strings else ():
         place, size = output / "strings" / name, counts[name]
@@ -181,12 +189,12 @@ def fsdd(
 def espeak(
     grammar: Path,
     output: Output,
-    train: Annotated[int, "Training sentences."] = 2000,
-    dev: Annotated[int, "Sentences to choose settings on."] = 120,
-    test: Annotated[int, "Test sentences."] = 250,
-    lm_text: Annotated[int, "Sentences of text for the LM."] = 40000,
-    sample_rate: Annotated[int, "Hertz."] = 16000,
-    seed: Annotated[int, "Draws sentences and voices."] = 1,
+    train: Annotated[int, "Training sentences.", click.IntRange(1)] = 2000,
+    dev: Annotated[int, "Sentences to choose settings on.", click.IntRange(1)] = 120,
+    test: Annotated[int, "Test sentences.", click.IntRange(1)] = 250,
+    lm_text: Annotated[int, "Sentences of text for the LM.", click.IntRange(0)] = 40000,
+    sample_rate: Annotated[int, "Hertz.", click.IntRange(1000, 192_000)] = 16000,
+    seed: Annotated[int, "Draws sentences and voices.", click.IntRange(0)] = 1,
 ) -> None:
     """Synthesise a corpus with eSpeak NG, from the sentences of GRAMMAR, and text for an LM.
 
@@ -196,6 +204,7 @@ def espeak(
     """
     from asr.data.corpora.espeak import Grammar, other_sentences, synthesise
     from asr.data.manifest import write_manifest
+    from asr.files import whole_file
 
     rules, counts = Grammar(grammar), {"train": train, "dev": dev, "test": test}
     records: dict[str, list[dict[str, object]]] = {split: [] for split in counts}
@@ -204,7 +213,8 @@ def espeak(
         records[split].append(record)
     held_out = {str(r["text"]) for split in ("dev", "test") for r in records[split]}
     text = "\n".join(other_sentences(rules, lm_text, seed, held_out)) + "\n"
-    (output / "lm.txt").write_text(text, encoding="utf-8")
+    with whole_file(output / "lm.txt") as file:
+        file.write(text)
     for split, rows in records.items():
         write_manifest(output / f"manifest.{split}.jsonl", rows)
         say(f"{split}: {count(len(rows), 'utterance')}")

@@ -25,11 +25,13 @@ def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 (f"{path} ({u.id})", u.text) for u in Manifest.open(path) if u.text is not None
             )
             continue
+        if path.name.endswith(".jsonl.gz"):
+            raise InputError("manifests are not read compressed", path, "Unpack it: gunzip.")
         number = 0
         try:
             with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
                 for number, line in enumerate(file, start=1):
-                    yield f"{path}:{number}", line.decode("utf-8")
+                    yield f"{path}:{number}", line.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError("is not UTF-8 text", f"{path}:{number}", "Convert it.") from error
         except (OSError, EOFError) as error:

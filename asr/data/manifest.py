@@ -126,7 +126,9 @@ class Index(NamedTuple):
 
 def id_hash(id: str) -> int:
     """64 bits, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def open_index(path: Path, file: int) -> Index:

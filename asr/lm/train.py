@@ -62,14 +62,16 @@ def train(
     vocabulary: Path | None = None,
     memory: str = "1G",
 ) -> Training:
-    """Train on (where, text) lines; writes `out` and beside it `out` with the suffix .arpa.gz.
+    """Train on (where, text) lines; writes `out` and beside it `out`.arpa.gz (of x.lm: x.arpa.gz).
 
-    prune: lmplz's thresholds, e.g. "0 0 1". vocabulary: a file of words; others become <unk>.
+    prune: lmplz's thresholds, e.g. "0 0 1". vocabulary: a file of words (of pieces with a
+    tokenizer); others become <unk>.
     memory: lmplz's sorting memory; beyond it, temporary files beside `out`.
     Raises InputError: reserved words in the text, no text, no lmplz, what lmplz refuses.
     """
-    arpa, tokenizer = out.with_suffix(".arpa.gz"), units.tokenizer
-    if arpa == out or out.name.endswith(".arpa"):
+    arpa = out.with_name(out.name.removesuffix(".lm") + ".arpa.gz")
+    tokenizer = units.tokenizer
+    if out.name.endswith((".arpa", ".arpa.gz")):
         raise InputError("the ARPA file is kept beside the model", out, "Give it another suffix.")
     lmplz = find_lmplz()
     with _work_folder(out) as work:
@@ -80,7 +82,8 @@ def train(
             command += ["--prune", *prune.split()]
         if vocabulary:
             try:
-                words = units.normalizer(vocabulary.read_text("utf-8")).split()
+                text = vocabulary.read_text("utf-8-sig")
+                words = (text if tokenizer else units.normalizer(text)).split()
             except (OSError, UnicodeDecodeError) as error:
                 raise cannot_read(vocabulary, error) from error
             (work / "words").write_text(" ".join(words), "utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ BOUNDARY = "|"
 SENTENCEPIECE = ("bpe", "unigram")
 TYPES = ("char", *SENTENCEPIECE, "lexicon")
 FORMAT = 1
+LONGEST = 1 << 18  # characters of a line that sentencepiece takes: of four bytes each 1 MiB
 
 Pronunciations = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
 
@@ -200,10 +202,13 @@ def _from_sentencepiece(type: str, lines: Iterable[str], size: int, rules: Norma
     options: dict[str, Any] = {"model_type": type, "vocab_size": size - 1}
     options |= {"hard_vocab_limit": False, "num_threads": 1}  # the same pieces every time
     options |= {"normalization_rule_name": "identity", "add_dummy_prefix": True}
-    options |= {"character_coverage": 1.0, "max_sentence_length": 1 << 20, "minloglevel": 2}
+    options |= {"character_coverage": 1.0, "max_sentence_length": 4 * LONGEST, "minloglevel": 2}
     options |= {"unk_id": 0, "bos_id": -1, "eos_id": -1, "pad_id": -1}
+    some = f".{{1,{LONGEST}}}"  # longer lines it would pass over without a word
+    shorter = re.compile(rf"(?s){some}(?= |$)|{some}")
+    cut = (part for line in lines for part in shorter.findall(line))
     try:
-        SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
+        SentencePieceTrainer.train(sentence_iterator=cut, model_writer=model, **options)
     except (RuntimeError, ValueError) as error:
         reason = str(error).rsplit("] ", 1)[-1].split(". ")[0].rstrip(".")
         what = f"sentencepiece cannot make {size} pieces ({reason})"

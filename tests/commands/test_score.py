@@ -326,3 +326,11 @@ def test_files_of_another_kind_are_no_kaldi_text(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"x\{suffix}: holds no transcripts by id"):
             read_transcripts(path)
         assert read_transcripts(path, "kaldi").texts == TEXTS
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path: Path, run_asr: RunAsr) -> None:
+    (tmp_path / "r.txt").write_text("a one two\n")
+    (tmp_path / "hyp\udce9.txt").write_text("a one too\n")
+    done = run_asr("score", "r.txt", "hyp\udce9.txt", "--json", "s.json", cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "s.json").exists()) == (2, False)
+    assert done.stderr.startswith("error: s.json: cannot be written (not UTF-8: ")

@@ -234,6 +234,11 @@ def test_csv(tmp_path: Path) -> None:
     assert (whole.text, whole.start, whole.duration) == ("b", 0.0, None)
     (whole,) = table(path, "path,text,duration\nx.wav,a,00:03\n")  # the file's: not read
     assert (whole.start, whole.duration) == (0.0, None)
+    cut, rest = table(path, "path,text,start,end\nx.wav,a,0.25,0.75\ny.wav,b,0.5,\n")
+    assert (cut.start, cut.duration, cut.extra) == (0.25, 0.5, {})
+    assert (rest.start, rest.duration) == (0.5, None)
+    (one,) = table(path, "path,text\nann/x.wav,a\n", id="text", speaker="path")
+    assert (one.id, one.speaker, one.audio, one.text) == ("a", "ann/x.wav", "ann/x.wav", "a")
     skipped: list[tuple[str, str]] = []
     path.write_text("audio,text\n,no audio\n")
     assert list(import_table(path, skipped, {})) == []
@@ -250,11 +255,44 @@ def test_csv(tmp_path: Path) -> None:
         ('audio,text\nx.wav,"y"z\n', {}, r"x.csv:2: broken CSV"),
         ("audio,text,text\nx.wav,y,z\n", {}, r"x.csv: two columns 'text'\. Rename"),
         ("audio,text,start\nx.wav,y,-1\n", {}, r"x.csv:2: '-1' is no number of seconds"),
+        ("audio,text,start,end\nx.wav,y,2,1\n", {}, r"x.csv:2: the end 1 is not after the start"),
     ],
 )
 def test_wrong_csv(tmp_path: Path, content: str, columns: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         table(tmp_path / "x.csv", content, **columns)
+
+
+def test_columns_that_manifests_do_not_keep(tmp_path: Path, run_asr: Run) -> None:
+    """Else the test set would call itself train, and the manifest an n-best file."""
+    for i in range(10):
+        sound(tmp_path / f"{i}.wav")
+    lines = "".join(f"{i}.wav,said,train,x,1\n" for i in range(10))
+    (tmp_path / "all.csv").write_text(f"audio,text,split,nbest,take\n{lines}")
+    shares = ("--dev", ".2", "--test", ".2")
+    done = run_asr("prepare", "csv", tmp_path / "all.csv", "-o", tmp_path / "out", *shares)
+    assert done.returncode == 0, done.stderr
+    for name in ("train", "dev", "test"):
+        manifest = Manifest.open(tmp_path / f"out/manifest.{name}.jsonl")
+        assert (manifest.split, manifest[0].extra) == (name, {"take": "1"})
+
+
+def test_names_that_are_not_utf8(recordings: Path, tmp_path: Path, run_asr: Run) -> None:
+    """One of many is skipped; where all would be, one clear message."""
+    for suffix in (".flac", ".txt"):
+        (recordings / "anna/y").with_suffix(suffix).rename(recordings / f"anna/caf\udce9{suffix}")
+    done = run_asr("prepare", "folder", recordings, "-o", tmp_path / "out")
+    assert (done.returncode, "caf\\udce9: its name is not UTF-8" in done.stderr) == (3, True)
+    assert len(Manifest.open(tmp_path / "out/manifest.train.jsonl")) == 4
+    latin = recordings.rename(tmp_path / "d\udce9")
+    done = run_asr("prepare", "folder", latin, "-o", tmp_path / "new")
+    assert done.returncode == 2
+    assert "new/manifest.train.jsonl: cannot be written (not UTF-8: " in done.stderr
+    assert not (tmp_path / "new").exists()
+    done = run_asr("prepare", "folder", "bert", "-o", "own", cwd=latin)
+    assert done.returncode == 0, done.stderr
+    done = run_asr("check", "own/manifest.train.jsonl", cwd=latin)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture
@@ -294,6 +332,16 @@ def test_kaldi_without_segments(kaldi: Path) -> None:
         ("r1", None, None, None),
         ("r2", None, None, None),
     ]
+
+
+def test_kaldi_recordings_beside_the_data_folder(kaldi: Path, run_asr: Run) -> None:
+    """As speechocean762 has them: WAVE/ beside train/ and test/."""
+    sound(kaldi / "WAVE/a.wav")
+    (kaldi / "train").mkdir()
+    (kaldi / "train/wav.scp").write_text("a WAVE/a.wav\n")
+    done = run_asr("prepare", "kaldi", kaldi / "train", "-o", kaldi / "out")
+    assert done.returncode == 0, done.stderr
+    assert Manifest.open(kaldi / "out/manifest.train.jsonl")[0].audio == "../WAVE/a.wav"
 
 
 @pytest.mark.parametrize(
@@ -423,6 +471,20 @@ def test_fsdd_download(clone: Path, tmp_path: Path, run_asr: Run) -> None:
     assert run_asr(*fetch, archive.as_uri()).returncode == 0  # nothing is fetched again
 
 
+def test_fsdd_with_a_set_all_broken(clone: Path, tmp_path: Path, run_asr: Run) -> None:
+    for path in (clone / "recordings").glob("*yweweler*"):
+        path.write_text("no audio")
+    done = run_asr("prepare", "fsdd", clone, "-o", tmp_path / "out", "--strings", "2")
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert "clone: no usable recording for 'unseen' (0_yweweler_0: " in done.stderr
+
+
+def test_a_share_is_a_number(recordings: Path, tmp_path: Path, run_asr: Run) -> None:
+    done = run_asr("prepare", "folder", recordings, "-o", tmp_path / "out", "--dev", "nan")
+    assert done.returncode == 2
+    assert "--dev, --test: not a number" in done.stderr
+
+
 def test_fsdd_with_a_set_missing(clone: Path) -> None:
     for path in (clone / "recordings").glob("*yweweler*"):
         path.unlink()
@@ -449,6 +511,8 @@ def test_names_that_are_no_sets(name: str, recordings: Path, tmp_path: Path, run
         ("--strings=x", "give a range, as in 3-7"),
         ("--strings=0", "at least one digit"),
         ("--count=tset=3", "SET one of train, dev, test, unseen"),
+        ("--count=dev=0", "SET=NUMBER (1 or more)"),
+        ("--seed=-1", "'--seed': -1 is not in the range"),
     ],
 )
 def test_wrong_options(tmp_path: Path, run_asr: Run, option: str, message: str) -> None:

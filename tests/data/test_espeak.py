@@ -29,6 +29,8 @@ def test_sentences_are_new_and_come_from_the_rules(tmp_path: Path) -> None:
     path.write_text("# two by two\nsentence: a <b> |\n    c <b>\nb: x | y\n")
     sentences = list(Grammar(path).sentences("seed"))
     assert sorted(sentences) == ["a x", "a y", "c x", "c y"]
+    path.write_text("sentence: x |\n")
+    assert list(Grammar(path).sentences("seed")) == ["x"]  # nobody can speak the empty one
 
 
 @pytest.mark.parametrize(
@@ -37,13 +39,40 @@ def test_sentences_are_new_and_come_from_the_rules(tmp_path: Path) -> None:
         ("sentence: a <b>\n", "grammar.txt:1: <b> has no rule"),
         ("b: a\nnonsense\n", "grammar.txt:2: not a rule"),
         ("b: a\n", "no rule `sentence`"),
+        ("sentence: x <a>, y\na: b\n", "grammar.txt:1: not a name: <a>,"),
+        ("sentence: x | <a|y\na: b\n", "grammar.txt:1: not a name: <a. Write"),
+        ("sentence: <sentence> a\n", "grammar.txt: a sentence without end"),
     ],
 )
 def test_broken_grammars_are_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "grammar.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        Grammar(path)
+        next(Grammar(path).sentences("seed"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--train=-3",
+        "--dev=0",
+        "--lm-text=-5",
+        "--sample-rate=0",
+        "--sample-rate=12345678",
+        "--seed=-1",
+    ],
+)
+def test_numbers_that_make_no_corpus(tmp_path: Path, run_asr: Any, options: str) -> None:
+    done = run_asr("prepare", "espeak", GRAMMAR, "-o", tmp_path / "out", options)
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert f"'{options.split('=')[0]}'" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, run_asr: Any) -> None:
+    (tmp_path / "out").touch()
+    done = run_asr("prepare", "espeak", GRAMMAR, "-o", tmp_path / "out", "--train", 1)
+    assert done.returncode == 2
+    assert "out/audio/test-00000.flac: cannot be written" in done.stderr
 
 
 def test_quickstart_grammar_is_rich() -> None:

@@ -74,7 +74,7 @@ def test_scores_equal_kenlm(
 
 
 def test_vocabulary_makes_other_words_unknown(tmp_path: Path, corpus: list[str]) -> None:
-    (tmp_path / "words").write_text("W0 w1\nw7,  never\n")
+    (tmp_path / "words").write_text("W0 w1\nw7,  never\n", "utf-8-sig")
     result = train(
         numbered(corpus), tmp_path / "small.lm", 2, Units(BASIC), vocabulary=tmp_path / "words"
     )
@@ -92,6 +92,17 @@ def test_tokens(tmp_path: Path) -> None:
     assert set(result.model.vocabulary[3:]) == set("thecasdogrn|")
     assert result.model.score(list("the|cat")) > result.model.score(list("tac|eht"))
     result.model.check_fits(tokenizer)
+    (tmp_path / "pieces").write_text("| t e\n")
+    units, pieces = Units(BASIC, tokenizer), tmp_path / "pieces"
+    result = train(numbered(lines), tmp_path / "few.lm", 2, units, vocabulary=pieces)
+    assert set(result.model.vocabulary[3:]) == set("|te")
+
+
+def test_models_whose_names_differ_by_the_suffix(tmp_path: Path) -> None:
+    """Each keeps its own ARPA file."""
+    made = [train(numbered(["a b"]), tmp_path / f"lm.{n}gram", n, Units(BASIC)) for n in (1, 2)]
+    sizes = [gzip.decompress(one.arpa.read_bytes()).count(b"-grams:") for one in made]
+    assert sizes == [1, 2]
 
 
 def test_commands_on_real_text(tmp_path: Path, run_asr: Callable, asr_data: Path) -> None:
@@ -149,6 +160,8 @@ def test_reserved_words_in_the_text(tmp_path: Path, run_asr: Callable, word: str
         (["train", "empty.txt", "-o", "x.lm"], "there is no text"),
         (["train", "latin.txt", "-o", "x.lm"], "latin.txt:2: is not UTF-8 text"),
         (["train", "text.txt", "-o", "x.arpa"], "another suffix"),
+        (["train", "text.txt", "-o", "x.arpa.gz"], "another suffix"),
+        (["train", "m.jsonl.gz", "-o", "x.lm"], "m.jsonl.gz: manifests are not read compressed"),
         (["train", "text.txt", "-o", "new/er/x.lm", "--prune", "1 0"], "non-decreasing"),
         (["train", "empty.txt", "-o", "new/x.lm"], "there is no text"),
         (["train", "text.txt", "-o", "x.lm", "--unit", "token"], "tokens need a tokenizer"),

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,23 @@ def test_training_mistakes() -> None:
             Tokenizer.train(kind, ["", " ?"], size)
     with pytest.raises(InputError, match="cannot make 5 pieces"):
         Tokenizer.train("bpe", LINES, 5)
+
+
+@pytest.mark.parametrize(("kind", "gap"), [("bpe", " "), ("unigram", " "), ("bpe", "")])
+def test_a_text_on_one_line(kind: str, gap: str) -> None:
+    """sentencepiece alone passes over what is longer than 1 MiB."""
+    draw = random.Random(0)
+    text = gap.join("".join(draw.choices("aeinorst", k=4)) for _ in range(270_000))
+    assert len(text) > 1 << 20
+    assert {*"".join(Tokenizer.train(kind, [text, "q"], 40).pieces[2:])} == {*"▁qaeinorst"}
+
+
+def test_a_byte_order_mark_is_no_text(
+    tmp_path: Path, run_asr: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "t.txt").write_text("one two\n", "utf-8-sig")
+    assert run_asr("tokenizer", "t.txt", "-o", "t.json", cwd=tmp_path).returncode == 0
+    assert set(Tokenizer.load(tmp_path / "t.json").pieces[2:]) == set("|onetw")
 
 
 def test_fewer_pieces_than_asked_for_are_told(

@@ -6,16 +6,21 @@ appends to `skipped` as (name, reason).
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
 from asr.data.audio import TOLERANCE, audio_info
 from asr.data.manifest import Utterance, id_hash
 from asr.errors import AudioError, InputError
-from asr.files import cannot_read
+from asr.files import cannot_read, whole_file
 
 Skipped: TypeAlias = list[tuple[str, str]]
 Sets: TypeAlias = dict[str, list[Utterance]]
@@ -23,12 +28,14 @@ Sets: TypeAlias = dict[str, list[Utterance]]
 
 def measured(utterances: Iterable[Utterance], skipped: Skipped) -> Iterator[Utterance]:
     """With durations from the files' headers; audio that cannot be opened or does not reach so
-    far is skipped."""
+    far, or whose name no manifest can hold, is skipped."""
     for u in utterances:
         try:
+            (u.id + u.audio).encode()
             rest = audio_info(u).seconds - u.start
-        except AudioError as error:
-            skipped.append((u.id, str(error)))
+        except (AudioError, UnicodeEncodeError) as error:
+            wrong = str(error) if isinstance(error, AudioError) else "its name is not UTF-8"
+            skipped.append((u.id, wrong))
             continue
         if rest <= 0 or (u.duration or 0.0) > rest + TOLERANCE:
             skipped.append((u.id, f"{u.audio} is empty or ends too early"))
@@ -45,6 +52,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise cannot_read(path, error) from None
     except UnicodeDecodeError:
         raise InputError("not UTF-8 text", path, "Convert it, e.g. with iconv") from None
+
+
+def write_flac(path: Path, samples: NDArray[np.float32], rate: int) -> None:
+    """16 bits. Raises InputError where it cannot be written."""
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate, format="FLAC", subtype="PCM_16")
+    with whole_file(path, "wb") as file:
+        file.write(content.getbuffer())
 
 
 def split_utterances(rows: Sequence[Utterance], fractions: dict[str, float], rest: str) -> Sets:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from asr.data.corpora.common import read_lines
+from asr.data.corpora.common import read_lines, write_flac
 from asr.errors import InputError
 
 Samples = NDArray[np.float32]
@@ -45,6 +44,7 @@ class Grammar:
     InputError with file and line for a rule that cannot be read or a name without a rule."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.rules: dict[str, list[list[str]]] = {}
         lines: dict[int, str] = {}
         for number, line in read_lines(path):
@@ -59,7 +59,11 @@ class Grammar:
                 raise InputError(f"not a rule: {line!r}", f"{path}:{number}", "Write `name: a | b`")
             self.rules[name.strip()] = [choice.split() for choice in choices.split("|")]
         for number, line in lines.items():
-            for name in re.findall(r"<([^<>]*)>", line):
+            for part in re.findall(r"[^\s|]*[<>][^\s|]*", line.partition(":")[2]):
+                name = part[1:-1]
+                if not re.fullmatch("<[^<>]+>", part):
+                    remedy = "Write <name>, with spaces before and after it"
+                    raise InputError(f"not a name: {part}", f"{path}:{number}", remedy)
                 if name not in self.rules:
                     what = f"<{name}> has no rule"
                     raise InputError(what, f"{path}:{number}", f"Write a line `{name}: ...`")
@@ -73,9 +77,13 @@ class Grammar:
     def sentences(self, seed: str) -> Iterator[str]:
         """Different sentences without end; stops when the grammar yields nothing new."""
         draw, misses = random.Random(seed), 0
-        seen: set[str] = set()
+        seen = {""}
         while misses < 10_000:
-            sentence = " ".join(self.words(draw))
+            try:
+                sentence = " ".join(self.words(draw))
+            except RecursionError:
+                remedy = "Rules that call themselves need more choices that do not"
+                raise InputError("a sentence without end", self.path, remedy) from None
             misses = misses + 1 if sentence in seen else 0
             if not misses:
                 seen.add(sentence)
@@ -143,11 +151,10 @@ def synthesise(
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """Speak `counts[split]` sentences a set into `folder/audio`: (split, manifest record) each. A
     little white noise, 30 to 45 dB below the speech, stands in for a room."""
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
     espeak, voices = Espeak(), split_voices(seed)
     sentences = grammar.sentences(f"sentences {seed}")
     with ThreadPoolExecutor(1) as pool:  # writes one while the next is spoken
-        written = pool.submit(str)
+        written = pool.submit(lambda: None)
         # the test set first: its sentences do not depend on how many are trained on
         for split in ("test", "dev", "train"):
             draw = random.Random(f"{split} {seed}")
@@ -167,7 +174,7 @@ def synthesise(
                 name = f"{split}-{i:05d}"
                 audio, seconds = f"audio/{name}.flac", round(len(samples) / sample_rate, 4)
                 written.result()  # raises what went wrong
-                written = pool.submit(soundfile.write, folder / audio, samples, sample_rate)
+                written = pool.submit(write_flac, folder / audio, samples, sample_rate)
                 record = {"id": name, "audio": audio, "duration": seconds, "text": text}
                 record |= {"speaker": variant, "lang": "en"}
                 yield split, record | {"pitch": voice.pitch, "rate": voice.rate}

@@ -7,7 +7,6 @@ training speakers indices 10-49 train, 5-9 dev, 0-4 test; `unseen` is another sp
 from __future__ import annotations
 
 import functools
-import io
 import re
 import tempfile
 import urllib.request
@@ -19,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from asr.data.audio import Samples, read_native
-from asr.data.corpora.common import Sets
+from asr.data.corpora.common import Sets, write_flac
 from asr.data.manifest import Manifest, Utterance
 from asr.errors import InputError
-from asr.files import whole_file
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -99,10 +96,7 @@ def join_strings(
             parts.append({"word": str(word), **times})
         joined = np.clip(np.concatenate(pieces[:-1]), -1, 1)
         id = f"{folder.name}-{speaker}-{number:05d}"
-        content = io.BytesIO()
-        soundfile.write(content, joined, rate, format="FLAC", subtype="PCM_16")
-        with whole_file(folder / f"{id}.flac", "wb") as file:
-            file.write(content.getbuffer())
+        write_flac(folder / f"{id}.flac", joined, rate)
         seconds, extra = round(len(joined) / rate, 4), {"parts": parts[:-1], "split": split}
         text = " ".join(words)
         yield Utterance(id, f"{id}.flac", folder, 0.0, seconds, text, speaker, "en", extra)

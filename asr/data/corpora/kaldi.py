@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -63,10 +64,13 @@ def _segment(value: str, where: str) -> tuple[str, float, float | None]:
 
 def _file(value: str, folder: Path, where: str) -> str:
     """The file of a line of wav.scp. Commands are never run; that of LibriSpeech's recipe only
-    unpacks FLAC, which we read directly."""
+    unpacks FLAC, which we read directly. Files are relative to the data folder, to where we are, or
+    to the folder above, as in speechocean762."""
     if unpack := re.fullmatch(r"flac( -\w+)* (?P<file>\S+) \|", value):
         value = unpack["file"]
     elif value.endswith("|"):
         what = f"is a command, which is not run: {value}"
         raise InputError(what, where, "Run it once and name its output")
-    return value if (folder / value).exists() else str(Path(value).absolute())
+    places = ("", Path.cwd(), "..")
+    found = (os.path.join(p, value) for p in places if (folder / p / value).exists())
+    return next(found, str(Path(value).absolute()))

@@ -21,23 +21,26 @@ NAMES = {  # key of a manifest: columns that hold it, where the user names none
     "lang": ("lang", "locale", "language"),
     "start": ("start",),
     "duration": ("duration",),
+    "end": ("end",),
 }
+# columns that are not kept: the set's name tells the split, `nbest` marks another kind of file
+LEFT_OUT = {*KEYS, "split", "nbest"}
 
 
 def import_table(
     path: Path, skipped: Skipped, columns: dict[str, str], audio_folder: Path | None = None
 ) -> Iterator[Utterance]:
-    """One a row; `columns`: key of a manifest -> the column the user names for it, unknown columns
-    are kept. Audio is relative to `audio_folder`, else to the table's folder or its `clips` (Common
-    Voice). Skips rows without audio. Raises InputError: no such column, a name or an id twice, more
-    cells than columns, times that are no seconds."""
+    """One a row; `columns`: key of a manifest -> the column the user names for it, others are kept
+    (not LEFT_OUT). Audio is relative to `audio_folder`, else to the table's folder or its `clips`
+    (Common Voice). Skips rows without audio. Raises InputError: no such column, a name or an id
+    twice, more cells than columns, times that are no seconds."""
     clips = path.parent / "clips"
     folder = audio_folder or (clips if clips.is_dir() else path.parent)
     chosen: dict[str, str] = {}
     lines: dict[str, int] = {}
     for number, row in _rows(path):
         chosen = chosen or _choose(path, columns, list(row))
-        values = {key: row.pop(column).strip() for key, column in chosen.items()}
+        values = {key: row[column].strip() for key, column in chosen.items()}
         where, audio = f"{path}:{number}", values["audio"]
         if not audio:
             skipped.append((where, "no audio named"))
@@ -47,8 +50,14 @@ def import_table(
             what = f"duplicate id '{id}' (first in line {lines[id]})"
             raise InputError(what, where, "Name a column of different ids: --id-column")
         start, duration = (_seconds(values.get(key), where) for key in ("start", "duration"))
+        if duration is None and (end := _seconds(values.get("end"), where)) is not None:
+            duration = end - (start or 0.0)
+            if duration <= 0:
+                what = f"the end {values['end']} is not after the start"
+                raise InputError(what, where, "Correct this line")
         speaker, lang = values.get("speaker") or None, values.get("lang") or None
-        extra = {name: cell for name, cell in row.items() if cell and name not in KEYS}
+        known = LEFT_OUT.union(chosen.values())
+        extra = {name: cell for name, cell in row.items() if cell and name not in known}
         text = values["text"]
         yield Utterance(id, audio, folder, start or 0.0, duration, text, speaker, lang, extra)
 
@@ -92,7 +101,8 @@ def _choose(path: Path, columns: dict[str, str], names: list[str]) -> dict[str, 
             remedy = f"Name it: --{key}-column. Columns: {', '.join(names)}"
             raise InputError(f"no column for {key}", path, remedy)
     if "start" not in chosen:
-        chosen.pop("duration", None)  # of the whole file, which knows it better
+        for key in ("duration", "end"):  # of the whole file, which knows it better
+            chosen.pop(key, None)
     return chosen
 
 
