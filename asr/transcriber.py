@@ -114,6 +114,8 @@ class Transcriber:
         if vad not in (None, "silero"):
             raise InputError(f"no detector '{vad}'", "vad", "There is 'silero'.")
         self.vad = SileroVAD() if vad else None
+        if threads is not None and threads < 1:
+            raise InputError(f"is {threads}, not 1 or more", "threads", "None is all cores.")
         self.threads = threads or torch.get_num_threads()  # torchrun's processes have one each
         self.has_ctc, self.frame_shift = model.has_ctc, model.frame_shift
         self.sample_rate = model.options.sample_rate

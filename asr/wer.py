@@ -246,7 +246,7 @@ def compare(
     references: str | Iterable[str],
     a: str | Iterable[str],
     b: str | Iterable[str],
-    speakers: Sequence[str | None] | None = None,
+    speakers: Iterable[str | None] | None = None,
 ) -> Comparison:
     """Is system b better than a? The paired bootstrap test of their word errors.
 
@@ -259,11 +259,13 @@ def compare(
     """
     said, *heard = (transcripts(texts) for texts in (references, a, b))
     of_a, of_b = (count_errors(said, texts)[:, 1:].sum(axis=1) for texts in heard)
-    if speakers is not None and len(speakers) != len(said):
-        what = f"{len(said)} references but {len(speakers)} speakers"
+    known = [None] * len(said) if speakers is None else list(speakers)
+    if not said:
+        raise InputError("nothing to compare", remedy="Give texts.")
+    if len(known) != len(said):
+        what = f"{len(said)} references but {len(known)} speakers"
         raise InputError(what, remedy="Give each reference its speaker, or None.")
     lengths = [len(text.split()) for text in said]
-    known = [None] * len(said) if speakers is None else list(speakers)
     return Bootstrap(known).compare(of_a, of_b, lengths)
 
 

@@ -236,7 +236,10 @@ def test_comparison_of_texts() -> None:
     assert alone.difference == result.difference
     assert alone.interval != result.interval
     assert compare(references, a, b, np.array(speakers)) == result
+    assert compare(references, a, b, iter(speakers)) == result
     assert compare(references, a, a).p == 1.0
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare([], [], [])
     with pytest.raises(InputError, match=f"{len(kept)} references but 1 speakers"):
         compare(references, a, b, ["x"])
 

@@ -55,7 +55,8 @@ def command(
                     alignment = attention(transcriber, transcriber.outputs([samples]), tokens)
                 if len(shares) < PICTURES:
                     pieces, shift = transcriber.tokenizer.pieces, transcriber.frame_shift
-                    with files.whole_file(pictures / f"{utterance.id}.png", "wb") as png:
+                    shown = utterance.id.replace("/", "_")[:60]  # a file's name, of 255 bytes
+                    with files.whole_file(pictures / f"{shown}.png", "wb") as png:
                         png.write(draw(tokens, pieces, shift, alignment, log_probs, "png"))
                 shares.append(1.0 if alignment is None else monotonic_share(alignment))
             name = "_".join(utterance.id.split())

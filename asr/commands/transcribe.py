@@ -47,8 +47,9 @@ def command(
     """Transcribe FILES of any length with a model or experiment folder MODEL.
 
     Audio and video of any kind that soundfile or ffmpeg reads; `-` is standard input. With -o,
-    each file x.wav gives x.txt, x.srt, ... in that folder, and after Ctrl-C the same command
-    continues where it was. By torchrun several processes share the files.
+    each file x.wav gives x.txt, x.srt, ... in that folder (nothing beside the audio itself is
+    written over), and after Ctrl-C the same command continues where it was. By torchrun several
+    processes share the files.
 
     Examples:
       asr transcribe exp/ctc lecture.mp4 -f srt,json -o out/ --lm word.lm --weights WEIGHTS.json
@@ -80,7 +81,7 @@ def command(
         asked = {key: value for key, value in arguments.items() if key not in MACHINE}
         task = [model_hash(model_folder(model)), search, asked, names, process, vad]
         share = files[group.rank :: group.size]
-        with standard_input(share) as paths, Journal(output, task) as journal:
+        with standard_input(share) as paths, Journal(output, task, share) as journal:
             skipped = group.union(transcribe(transcriber, paths, names, output, journal))
         check_usable([item for item in skipped if not item[1].endswith(PARTLY)], files)
         if group.leader:
@@ -152,7 +153,9 @@ def transcribe(
 
     paths: what was given and the file to read.
     """
-    todo = [name for name in paths if not journal.is_done(name)]
+    made = {name: [output / f"{stem(name)}.{n}" for n in names] for name in paths if output}
+    todo = [n for n in paths if not (journal.is_done(n) and all(p.exists() for p in made[n]))]
+    keep_others(todo, made)
     places = [journal[name].place for name in todo]
     if len(todo) < len(paths) or any(place.sample for place in places):
         say(f"continuing: {len(paths) - len(todo):,} of {count(len(paths), 'file')} done already")
@@ -187,6 +190,16 @@ def transcribe(
         done = len(paths) - len(skipped)
         say(f"{done:,} of {count(len(paths), 'file')} transcribed; {meter}")
     return skipped
+
+
+def keep_others(files: Sequence[Path], made: dict[Path, list[Path]]) -> None:
+    """InputError where a file that lies beside its audio would be written over: a transcript made
+    by hand, or audio."""
+    for file in files:
+        for path in made.get(file, ()):
+            if path.exists() and path.parent.samefile(file.parent) and file != STDIN:
+                what = f"lies beside {file} and would be written over"
+                raise InputError(what, path, "Choose another folder with -o, or move it away.")
 
 
 def write(hypothesis: Hypothesis, file: Path, source: Path, names: list[str], output: File) -> None:

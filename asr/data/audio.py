@@ -37,6 +37,9 @@ STREAM_BYTES = 0x7FFF0000  # programs that write WAV to a pipe promise at least 
 UNKNOWN_FRAMES = 2**60  # libsndfile's count for a FLAC of unknown length is above this
 BLOCK = 10.0  # seconds that `read_blocks` reads at once
 AGAIN = "Copy or convert the file again"
+# of ffmpeg: silence where a track begins late or has a gap, so that times are those of the video
+IN_TIME = "aresample=async=1:first_pts=0"
+HEADER = 1024  # bytes; what is longer holds samples
 
 
 class AudioInfo(NamedTuple):
@@ -150,7 +153,9 @@ def opened(where: str, convert: bool = True) -> Iterator[soundfile.SoundFile]:
         file = None
         with suppress(soundfile.SoundFileError):
             file = soundfile.SoundFile(stored or source, closefd=False)
-        if file is None or file.frames > UNKNOWN_FRAMES:  # so many soundfile cannot read
+        crashed = file and file.format == "WAV" and not file.frames  # the recorder, perhaps
+        crashed = crashed and not stored and os.fstat(source).st_size > HEADER
+        if file is None or crashed or file.frames > UNKNOWN_FRAMES:  # too many for soundfile
             if stored is None and os.fstat(source).st_size and not convert:
                 raise _NeedsFFmpeg
             file = soundfile.SoundFile(_through_ffmpeg(path, stored, where))
@@ -199,7 +204,7 @@ def _through_ffmpeg(path: str, stored: io.BytesIO | None, where: str) -> io.Byte
             copy.write(stored.getbuffer())
             copy.flush()
         command = _ffmpeg(copy.name if stored else path, where)
-        command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        command += [IN_TIME, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode or not done.stdout:
         raise _not_audio(done.stderr, where)
@@ -221,7 +226,7 @@ def _ffmpeg(path: str, where: str) -> list[str]:
         raise AudioError("not audio that soundfile can read", where, remedy)
     # the whitelist: a playlist named .wav must not make ffmpeg open addresses
     command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-    return [*command, "-i", f"file:{path}", "-map", "0:a:0"]
+    return [*command, "-i", f"file:{path}", "-map", "0:a:0", "-af"]
 
 
 def read_blocks(audio: str | Path, sample_rate: int, skip: int) -> Iterator[Samples]:
@@ -276,8 +281,8 @@ def _from_soundfile(where: str, sample_rate: int) -> Iterator[Samples]:
 
 def _from_ffmpeg(where: str, sample_rate: int) -> Iterator[Samples]:
     size, done = 4 * int(BLOCK * sample_rate), 0
-    mono = f"aresample={sample_rate}:ochl=mono:rematrix_maxval=1"  # 1: the mean, not a sum
-    command = [*_ffmpeg(where, where), "-af", mono, "-f", "f32le", "pipe:1"]
+    mono = f"{IN_TIME}:osr={sample_rate}:ochl=mono:rematrix_maxval=1"  # 1: the mean, not a sum
+    command = [*_ffmpeg(where, where), mono, "-f", "f32le", "pipe:1"]
     with (
         tempfile.TemporaryFile() as told,  # a second pipe, that nobody reads, could fill
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told) as process,

@@ -36,7 +36,9 @@ class SearchOptions:
             if field.name == "coverage":
                 right, must = 0 <= value < math.inf, "0 or more"
             elif field.type == "int":
-                right, must = value >= 1, "at least 1"
+                right, must = hasattr(value, "__index__") and value >= 1, "a whole number from 1 on"
+                if right:  # of numpy, too
+                    object.__setattr__(self, field.name, int(value))
             if not right:
                 name = field.name.replace("_", "-")
                 raise InputError(f"is {value}; it must be {must}", name)

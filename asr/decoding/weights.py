@@ -45,7 +45,8 @@ def load_weights(path: Path | str, *beside: object) -> tuple[Weights, dict[str, 
     except OSError as error:
         raise cannot_read(path, error, REMEDY) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = "no JSON" if isinstance(error, json.JSONDecodeError) else repr(error)
+        garbled = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        what = "no JSON" if garbled else repr(error)
         raise InputError(f"is not a weights file ({what})", path, REMEDY) from error
     check_finite(weights, path)
     if not (0 < calibration.temperature < math.inf and 0 < calibration.known <= 1):

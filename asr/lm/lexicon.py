@@ -66,7 +66,7 @@ def _entries(source: Words) -> Iterator[Entry]:
         source = {word: [(1.0, ())] for word in source}
     for word, spellings in source.items():
         for probability, units in spellings:
-            yield Entry(word, units, probability, "lexicon")
+            yield Entry(word, tuple(units), probability, "lexicon")
 
 
 def _gather(source: Words, normalize: Callable[[str], str] = str) -> dict[str, dict[Units, Entry]]:

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from asr import scoring
 from asr.config import flat
@@ -62,7 +63,7 @@ class Experiment:
             whole_lines = (folder / "metrics.jsonl").read_text("utf-8").rpartition("\n")[0]
             self.records = [json.loads(line) for line in whole_lines.splitlines()]
             self.machine = json.loads(machine.read_text("utf-8")) if machine.exists() else {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, YAMLError) as error:
             raise cannot_read(folder, error, "Give a folder of `asr train`.") from error
         self.config: dict[str, Any] = dict(flat(config))
         self.hash = model_hash(model) if (model / "model.safetensors").exists() else None
@@ -174,7 +175,7 @@ def group_by_set(
             manifest = find_manifest(found, manifests)
             sets.setdefault(manifest.hash, (manifest, []))[1].append(found)
         except InputError as error:
-            skipped.append((str(path), str(error)))
+            skipped.append((str(path), str(error).removeprefix(f"{path}: ")))
     scored = [TestSet(*one) for one in sets.values()]
     return sorted(scored, key=lambda one: one.manifest.split != "test"), skipped
 

@@ -231,6 +231,12 @@ def test_places_that_cannot_be_used(place: Path, tmp_path: Path) -> None:
     other.write_bytes(b"")
     with pytest.raises(InputError, match=r"talk\.flac: would be written over .*talk\.wav"):
         run(place / "latin", place / "talk.wav", other, "-o", tmp_path / "out")
+    soundfile.write(tmp_path / "own.wav", bursts(2, 1), RATE)
+    (tmp_path / "own.txt").write_text("by hand")
+    with pytest.raises(InputError, match=r"own\.txt: lies beside .*own\.wav and would be written"):
+        run(place / "latin", tmp_path / "own.wav", "-o", tmp_path)
+    assert (tmp_path / "own.txt").read_text() == "by hand"
+    assert run(place / "latin", tmp_path / "own.wav", "-f", "srt", "-o", tmp_path) == 0
 
 
 def test_stopped_and_started_again(place: Path, tmp_path: Path) -> None:
@@ -254,6 +260,7 @@ def test_stopped_and_started_again(place: Path, tmp_path: Path) -> None:
     assert (out / "a.txt").exists()
     if (out / "b.txt").exists():
         pytest.skip("it was faster than the signal")
+    (out / "a.txt").unlink()  # made again, though it was done
     assert run(place / "latin", *files, *options, "-o", out) == 0
     assert not list(out.glob(".*"))
     for name in ("a", "b"):
@@ -311,7 +318,9 @@ def test_from_python(place: Path) -> None:
 def test_align(place: Path) -> None:
     """The times of what was recognised are those that recognising gave, those of other texts what
     `asr align` writes; from a file and an array."""
-    transcriber = asr.load(place / "latin", beam=1)
+    with pytest.raises(InputError, match="threads: is -1, not 1 or more"):
+        asr.load(place / "latin", threads=-1)
+    transcriber = asr.load(place / "latin", beam=np.int64(1))
     samples = transcriber.read(place / "talk.wav")[: 8 * RATE]
     part = max(segments([samples], RATE), key=lambda one: len(one.samples)).samples
     [[found]] = transcriber.decode([part])
@@ -324,6 +333,10 @@ def test_align(place: Path) -> None:
         ["align", str(place / "latin"), str(place / "x.jsonl"), "-o", str(place / "x.ctm")],
         standalone_mode=False,
     )
+    (place / "x.jsonl").write_text(json.dumps(record | {"id": "../evil"}))
+    names = ["-o", str(place / "y.ctm"), "--pictures", str(place / "pictures")]
+    cli.main(["align", str(place / "latin"), str(place / "x.jsonl"), *names], standalone_mode=False)
+    assert [path.name for path in (place / "pictures").iterdir()] == [".._evil.png"]
     words = transcriber.align(place / "short.wav", record["text"])
     assert WRITERS["ctm"](Hypothesis("", words=words), "x") == (place / "x.ctm").read_text()
     assert [word.word for word in words] == record["text"].split()

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from asr.data import audio
-from asr.data.audio import Samples, audio_info, load, read_audio, seconds_to_samples
+from asr.data.audio import Samples, audio_info, load, read_audio, read_blocks, seconds_to_samples
 from asr.data.manifest import Manifest, Utterance
 from asr.errors import AudioError
 
@@ -220,6 +220,28 @@ def test_samples_that_are_no_numbers(tmp_path: Path, noise: Samples, value: floa
     with pytest.raises(AudioError, match=r"not numbers \(NaN or infinite\)"):
         read_audio(tmp_path / "x.wav", RATE)
     assert len(read_audio(tmp_path / "x.wav", RATE, 0, 0.5)) == 8000
+
+
+def test_times_of_a_track_are_those_of_its_video(
+    tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    """A sound track that begins a second late; a WAV whose recorder crashed before it wrote how
+    long it is."""
+    tone = 0.5 * np.sin(np.arange(RATE) * 0.2)
+    soundfile.write(tmp_path / "x.wav", tone, RATE)
+    command = [need_tool("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "color=s=16x16:r=5"]
+    command += ["-itsoffset", "1", "-i", "x.wav", "-t", "2", "-c:a", "pcm_s16le", "late.mkv"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    whole = read_audio(tmp_path / "late.mkv", RATE)
+    for samples in (whole, np.concatenate([*read_blocks(tmp_path / "late.mkv", RATE, 0)])):
+        assert len(samples) == pytest.approx(2 * RATE, abs=RATE // 20)
+        assert np.flatnonzero(np.abs(samples) > 0.1)[0] == pytest.approx(RATE, abs=RATE // 20)
+    content = bytearray((tmp_path / "x.wav").read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)
+    (tmp_path / "crashed.wav").write_bytes(content)
+    assert len(read_audio(tmp_path / "crashed.wav", RATE)) == RATE
+    assert sum(map(len, read_blocks(tmp_path / "crashed.wav", RATE, 0))) == RATE
 
 
 def test_ffmpeg_reads_what_soundfile_cannot(

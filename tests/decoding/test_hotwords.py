@@ -98,7 +98,7 @@ def test_a_bonus_brings_a_phrase_out_and_half_of_it_nothing() -> None:
         assert hypothesis.text == text
         assert hypothesis.scores["hotwords"] == (7.0 if phrase in text else 0.0)
         closed = asr.CTCDecoder(
-            tokens, lexicon={w: [(1.0, ())] for w in ("new", "yew", "nee", "yee")},
+            tokens, lexicon={w: [(1.0, [*w])] for w in ("new", "yew", "nee", "yee")},
             hotwords={phrase: 7.0},
         )  # fmt: skip
         assert closed.decode(log_probs).text == text

@@ -138,6 +138,21 @@ def stopped(folder: Path, file: Path, parts: Sequence[Part | None]) -> None:
         raise KeyboardInterrupt
 
 
+def test_journal_of_other_files_stays(tmp_path: Path) -> None:
+    """A command with other files and the same options ends in between."""
+    one, two = tmp_path / "one.wav", tmp_path / "two.wav"
+    for file in (one, two):
+        file.write_bytes(b"audio")
+    [whole] = transcripts([spoken(30, (0.02, 0.6), seed=4)])
+    stopped(tmp_path, one, whole.parts[:1])
+    with Journal(tmp_path, "command", [two]) as journal:
+        journal.add(two, None)
+    with Journal(tmp_path, "command", [one]) as journal:
+        assert journal[one].parts == whole.parts[:1]
+        assert not journal.is_done(two)
+    assert not list(tmp_path.glob(".*.jsonl"))
+
+
 def test_journal_continues(tmp_path: Path) -> None:
     """Stopped after any part, and within the writing of a line: the same transcript."""
     samples = spoken(300, (0.02, 0.6), seed=4)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -276,8 +277,12 @@ def test_lists_without_their_manifest_are_skipped(
 
 
 def test_mistakes(place: Path, run_asr: Run, tmp_path: Path) -> None:
+    shutil.copytree(place / "exp", tmp_path / "broken")
+    next((tmp_path / "broken").rglob("config.yaml")).write_text("data: [unclosed")
+    (tmp_path / "empty").mkdir()
     for given, message in (
-        ([tmp_path], "holds no experiment. `asr train` makes them"),
+        ([tmp_path / "broken"], "cannot be read (while parsing"),
+        ([tmp_path / "empty"], "holds no experiment. `asr train` makes them"),
         ([tmp_path / "none"], "is not a folder. Give one of `asr train`"),
         ([tmp_path / "none.jsonl"], "cannot be read"),
     ):
