@@ -204,7 +204,7 @@ def _through_ffmpeg(path: str, stored: io.BytesIO | None, where: str) -> io.Byte
             copy.write(stored.getbuffer())
             copy.flush()
         command = _ffmpeg(copy.name if stored else path, where)
-        command += [IN_TIME, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode or not done.stdout:
         raise _not_audio(done.stderr, where)
@@ -218,7 +218,7 @@ def _not_audio(told: bytes, where: str) -> AudioError:
     return AudioError("not audio that soundfile or ffmpeg can read", where, AGAIN)
 
 
-def _ffmpeg(path: str, where: str) -> list[str]:
+def _ffmpeg(path: str, where: str, filters: str = IN_TIME) -> list[str]:
     """What makes ffmpeg read the first audio track of a file. Raises AudioError without ffmpeg."""
     program = shutil.which("ffmpeg")
     if program is None:
@@ -226,7 +226,7 @@ def _ffmpeg(path: str, where: str) -> list[str]:
         raise AudioError("not audio that soundfile can read", where, remedy)
     # the whitelist: a playlist named .wav must not make ffmpeg open addresses
     command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-    return [*command, "-i", f"file:{path}", "-map", "0:a:0", "-af"]
+    return [*command, "-i", f"file:{path}", "-map", "0:a:0", "-af", filters]
 
 
 def read_blocks(audio: str | Path, sample_rate: int, skip: int) -> Iterator[Samples]:
@@ -282,7 +282,7 @@ def _from_soundfile(where: str, sample_rate: int) -> Iterator[Samples]:
 def _from_ffmpeg(where: str, sample_rate: int) -> Iterator[Samples]:
     size, done = 4 * int(BLOCK * sample_rate), 0
     mono = f"{IN_TIME}:osr={sample_rate}:ochl=mono:rematrix_maxval=1"  # 1: the mean, not a sum
-    command = [*_ffmpeg(where, where), mono, "-f", "f32le", "pipe:1"]
+    command = [*_ffmpeg(where, where, mono), "-f", "f32le", "pipe:1"]
     with (
         tempfile.TemporaryFile() as told,  # a second pipe, that nobody reads, could fill
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told) as process,

@@ -215,14 +215,12 @@ class Journal:
     """JSON lines, a part or the end of a file each, in a folder (None: in memory only).
 
     command: all that the results depend on but the files' contents (JSON, or str). A block without
-    exception removes what it holds of `files` (None: all) at its end. Of a source that has changed
-    nothing is taken.
+    exception removes what it holds of `files` at its end. Of a source that has changed nothing is
+    taken.
     """
 
-    def __init__(
-        self, folder: Path | None, command: object, files: Iterable[Path] | None = None
-    ) -> None:
-        self.files = None if files is None else {*map(str, files)}
+    def __init__(self, folder: Path | None, command: object, files: Iterable[Path]) -> None:
+        self.files = {*map(str, files)}
         self._parts: defaultdict[str, Transcript] = defaultdict(Transcript)
         self._done: set[str] = set()
         content = json.dumps(command, sort_keys=True, default=str)
@@ -275,11 +273,10 @@ class Journal:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.path and self.path.exists() and error is None:
-            files = self.files
-            lines = [] if files is None else self.path.read_bytes().splitlines(keepends=True)
-            if others := [one for one in lines if json.loads(one)["file"] not in (files or ())]:
-                self.path.write_bytes(b"".join(others))
-            else:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            others = [one for one in lines if json.loads(one)["file"] not in self.files]
+            self.path.write_bytes(b"".join(others))
+            if not others:
                 self.path.unlink()
 
 

@@ -132,7 +132,7 @@ def test_outputs_that_are_no_numbers_end_their_recording_only() -> None:
 
 def stopped(folder: Path, file: Path, parts: Sequence[Part | None]) -> None:
     """A command that is stopped after these parts."""
-    with suppress(KeyboardInterrupt), Journal(folder, "command") as journal:
+    with suppress(KeyboardInterrupt), Journal(folder, "command", [file]) as journal:
         for part in parts:
             journal.add(file, part)
         raise KeyboardInterrupt
@@ -164,9 +164,9 @@ def test_journal_continues(tmp_path: Path) -> None:
         for journal in tmp_path.glob(".*.jsonl"):
             with open(journal, "ab") as lines:
                 lines.write(b'{"file": "x')
-        with Journal(tmp_path, "another command") as other:
+        with Journal(tmp_path, "another command", [file]) as other:
             assert other[file].parts == []
-        with Journal(tmp_path, "command") as journal:
+        with Journal(tmp_path, "command", [file]) as journal:
             assert journal[file].parts == whole.parts[:stop]
             place = journal[file].place
             rest = Recording(lambda begin: [samples[begin:]], place)
@@ -183,11 +183,11 @@ def test_journal_of_a_changed_file_is_void(tmp_path: Path) -> None:
     file = tmp_path / "x.wav"
     file.write_bytes(b"1")
     stopped(tmp_path, file, [None])
-    assert Journal(tmp_path, "command").is_done(file)
+    assert Journal(tmp_path, "command", [file]).is_done(file)
     file.write_bytes(b"12")
-    assert not Journal(tmp_path, "command").is_done(file)
+    assert not Journal(tmp_path, "command", [file]).is_done(file)
     stopped(tmp_path, tmp_path / "-", [None])
-    assert not Journal(tmp_path, "command").is_done(tmp_path / "-")
+    assert not Journal(tmp_path, "command", [file]).is_done(tmp_path / "-")
 
 
 def test_parts_as_json() -> None:

@@ -78,7 +78,7 @@ def stage(what: str, path: Path) -> dict[str, float]:
         begin = time.perf_counter()
         manifest = open_manifests([path])
         fit = Fit(model.output_lengths, model.min_frames)
-        options = DataOptions(train=[str(path)], dev=["-"], workers=0)
+        options = DataOptions([str(path)], ["-"], batch_seconds=120, workers=0)  # of each size
         train = TrainingSet(
             manifest,
             BatchMaker(tokenizer, AudioCache(16000, options.cache_mb), 0, fit, options),
