@@ -148,9 +148,9 @@ class Comparison(NamedTuple):
 
     def verdict(self, a: str, b: str, on: str) -> str:
         """In plain words, at the level of 5 %."""
-        if self.p >= 0.05:
-            return f"no difference can be shown on {on}"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        if self.p >= 0.05:
+            return f"no difference can be shown on {on}, {p}"
         return f"{b if self.difference < 0 else a} is better, {p}"
 
 

@@ -248,7 +248,8 @@ def test_few_units_prove_nothing() -> None:
     lengths = np.full(3, 10)
     result = Bootstrap([None] * 3).compare([5, 6, 7], [1, 1, 1], lengths)
     assert result.p == 0.25  # three signs: 2 / 2^3
-    assert result.verdict("A", "B", "3 utterances") == "no difference can be shown on 3 utterances"
+    verdict = f"no difference can be shown on 3 utterances, p = {result.p:.3f}"
+    assert result.verdict("A", "B", "3 utterances") == verdict
     assert Bootstrap([None] * 3).compare([5, 6, 7], [5, 6, 7], lengths).p == 1.0
 
 

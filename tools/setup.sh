@@ -106,7 +106,8 @@ if ! "$python" -c 'import torchaudio' >/dev/null 2>&1; then
     rm -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"/torchaudio/lib/*.so
     "$python" -W ignore -c 'import torchaudio' >&2 || fail "torchaudio cannot be imported; see above."
 fi
-install --no-deps --no-build-isolation --editable "$root"
+# compat: a path, not an import hook, which a folder named asr where Python is started would hide
+install --no-deps --no-build-isolation --config-settings editable_mode=compat --editable "$root"
 
 # ---- KenLM
 

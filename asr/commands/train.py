@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,6 +143,9 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
         f" tokens; training on {count(len(train.kept), 'utterance')}, {train.seconds / 3600:.2f} h,"
         f" in batches of {train.sampler.batch_seconds:.0f} s"
     )
+    rate = rate_of(train)
+    if rate < model.options.sample_rate:
+        say(f"hint: the recordings are of {rate} Hz: model.sample_rate: {rate} is faster")
     if options.precision == "float64":
         model.double()
     model.to(device)
@@ -163,6 +167,17 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
     if mwer and not trainer.step:
         mwer.introduce(train, [*dev.texts.values()])
     return trainer
+
+
+def rate_of(train: TrainingSet) -> int:
+    """Hz of the first recording that can be opened."""
+    from asr.data.audio import audio_info
+    from asr.errors import AudioError
+
+    for index in train.kept:
+        with suppress(AudioError):
+            return audio_info(train.utterances[int(index)]).sample_rate
+    return sys.maxsize
 
 
 def window_of(durations: NDArray[np.float32], before: float | None) -> float:

@@ -96,6 +96,7 @@ class Trainer:
         self.unreadable: dict[str, str] = dict(train.unreadable)
         self.sets: dict[str, str] = {}  # hash of each manifest
         self.timing: dict[str, float] = dict.fromkeys(("seconds", "waiting", "audio"), 0.0)
+        self.begun = 0.0  # this epoch, by the monotonic clock
         self.record: IO[bytes] | None = None  # the leader's metrics.jsonl
         state = group.share(self.checkpoints.last() if group.leader else None)
         self.metrics_size = state["metrics_size"] if state else 0
@@ -160,7 +161,7 @@ class Trainer:
 
     def _run_epoch(self, batches: Iterator[Batch], stop: Event) -> None:
         count, epochs = len(self.train.sampler.batches(self.epoch)), self.options.epochs
-        begin = saved = time.monotonic()
+        self.begun = saved = time.monotonic()
         self.timing = dict.fromkeys(self.timing, 0.0)
         stopped, behind = False, self.epoch * count + self.batch
         with progress() as bar:
@@ -170,10 +171,8 @@ class Trainer:
                 asked = time.monotonic()
                 batch = next(batches)
                 self.timing["waiting"] += time.monotonic() - asked
-                self.timing["seconds"] = time.monotonic() - begin
                 done = (self.epoch + self.batch / count) / epochs
                 stopped = self._train_on(batch, done, stop.is_set())
-                self.timing["seconds"] = time.monotonic() - begin
                 bar.update(task, advance=1, note=self._note())
                 late = time.monotonic() - saved > self.options.checkpoint_minutes * 60
                 if late and not stopped and not self.bad_row:
@@ -190,7 +189,10 @@ class Trainer:
         self._end_epoch(figures)
 
     def _leave(self) -> NoReturn:
-        say(f"interrupted after step {self.step}; the same command continues from there")
+        said = f"interrupted after step {self.step}; the same command continues from there"
+        if self.epoch:
+            said += f", with --set train.epochs={self.epoch} it ends with what there is"
+        say(said)
         leave(INTERRUPTED)
 
     def _evaluate(self, stop: Event) -> dict[str, float]:
@@ -203,6 +205,7 @@ class Trainer:
         options = self.options
         rate = learning_rate(options.learning_rate, options.warmup, self.step, done)
         outcome = self.updater.update(batch, self.step, rate, stop)
+        self.timing["seconds"] = time.monotonic() - self.begun
         self.batch += 1
         self.unreadable.update(outcome.unreadable)
         if not outcome.sums:

@@ -177,7 +177,7 @@ def test_number_of_epochs_changed_on_the_way(
     finished one does neither."""
     config, folder = experiment("ctc", checkpoint_minutes=0, epochs=500), tmp_path / "exp"
     run = start(config, folder)
-    send_after(run, folder, 12, signal.SIGINT)
+    assert "with --set train.epochs=" in send_after(run, folder, 12, signal.SIGINT)
     behind = max(steps(folder))
     changed = [str(config), "-o", str(folder), "--set", "data.workers=0", "--set"]
     command.main([*changed, "train.epochs=1"], standalone_mode=False)

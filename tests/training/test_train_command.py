@@ -52,7 +52,9 @@ def test_what_an_experiment_folder_holds(
     assert re.search(r"warning: \d+ steps in all, the first 200 to warm up, are few", said)
     assert json.loads((folder / "skipped.jsonl").read_text())["id"] == "long"
     assert load_experiment(folder / "config.yaml").train.epochs == 2
-    kinds = [json.loads(s)["kind"] for s in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(s) for s in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= line["waiting"] <= 1 for line in lines if "waiting" in line)
+    kinds = [line["kind"] for line in lines]
     assert kinds.count("epoch") == 2
     assert kinds[-1] == "end"
     assert "train" in kinds
@@ -63,6 +65,15 @@ def test_what_an_experiment_folder_holds(
     assert model.vocabulary == Tokenizer.load(folder / "model").size
     assert model.window == 2.0  # the shortest; these utterances last a second
     assert not list(folder.rglob("*.part"))
+
+
+def test_recordings_of_a_lower_rate_are_told(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, hint = experiment("ctc", epochs=1), "hint: the recordings are of 8000 Hz"
+    for rate, told in ((16000, True), (8000, False)):
+        assert train(config, tmp_path / str(rate), "--set", f"model.sample_rate={rate}") == 0
+        assert (hint in capsys.readouterr().err) == told
 
 
 def test_window_of_a_model() -> None:
