@@ -205,13 +205,13 @@ class SileroVAD:
 
 def trimmed(samples: Samples, least: float, hop: int) -> tuple[int, Samples]:
     """A segment without edges below `least` dB, and how many samples that takes from its beginning:
-    digital silence is nothing that a model was trained on."""
+    digital silence is nothing that a model was trained on. To the sample, so that what stands amid
+    digital silence is the same segment wherever it stands in a recording."""
     loud = np.flatnonzero(levels(samples, hop) > least)
-    begin, end = int(loud[0]) * hop, min(len(samples), (int(loud[-1]) + 1) * hop)
-    sound = np.flatnonzero(np.abs(samples[begin:end]) > 10 ** (least / 20))
-    lead, tail = int(sound[0]), end - begin - 1 - int(sound[-1])
-    begin += lead if lead > hop // 10 else 0  # a millisecond is the wave itself
-    return begin, samples[begin : end - (tail if tail > hop // 10 else 0)]
+    begin, end = max(0, int(loud[0]) - 1) * hop, min(len(samples), (int(loud[-1]) + 2) * hop)
+    sound = np.flatnonzero(np.abs(samples[begin:end]) > 10 ** ((min(least, SILENCE) - 6) / 20))
+    begin, end = begin + int(sound[0]), begin + int(sound[-1]) + 1
+    return begin, samples[begin:end]
 
 
 def noise_floor(level: Levels) -> float:

@@ -39,6 +39,32 @@ def recording(seed: int, bursts: int, noise: float) -> tuple[Samples, list[tuple
     return samples.astype(np.float32), spans
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_amid_digital_silence_a_recording_is_the_same_segment_wherever_it_stands(
+    noise: float,
+) -> None:
+    """Else the model's frames fall elsewhere, and with them the text."""
+    draw = np.random.default_rng(8)
+    alone, parts, begins, now = list[Segment](), list[Samples](), list[int](), 0
+    for _ in range(100):
+        size = int(draw.integers(RATE // 2, 3 * RATE))
+        edge = int(draw.integers(1, RATE // 100))  # of loudening and fading
+        swell = np.minimum(1, np.minimum(np.arange(size), np.arange(size)[::-1]) / edge)
+        voiced = draw.standard_normal(size) * swell * 10 ** draw.uniform(-1.5, -1)
+        samples = (voiced + noise * draw.standard_normal(size)).astype(np.float32)
+        alone += segments([samples], RATE)
+        pause = np.zeros(int(draw.uniform(0.2, 2) * RATE), np.float32)
+        parts, begins = [*parts, samples, pause], [*begins, now]
+        now += len(samples) + len(pause)
+    assert len(alone) == len(begins)
+    joined = list(segments([np.concatenate(parts)], RATE))
+    assert [one.start for one in joined] == [
+        begin + one.start for begin, one in zip(begins, alone, strict=True)
+    ]
+    for one, other in zip(alone, joined, strict=True):
+        assert np.array_equal(one.samples, other.samples)
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-5, 3e-4])
 def test_all_speech_is_in_exactly_one_segment(noise: float) -> None:
     samples, spans = recording(1, 300, noise)

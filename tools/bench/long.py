@@ -6,10 +6,7 @@ In random order, with pauses of 0.2 to 2 s: digital silence, or noise of --noise
 scale. A word of the long transcript is counted for the recording in whose time its middle lies
 (pauses are shared), so that no word can make up for one elsewhere.
 
-Where the network's frames fall on a recording is chance as soon as it stands in another one, and
-with few errors that alone moves their number. Therefore the recordings are also decoded one by one
-without their first milliseconds, 0 to 5 drawn for each, as many times as there are orders.
-Bar: at most 1.03 times the errors; the last line has the means of both.
+Bar: at most 1.03 times the errors.
 """
 
 from __future__ import annotations
@@ -25,8 +22,6 @@ from asr.data.audio import load
 from asr.data.manifest import Manifest
 from asr.transcriber import Samples, Transcriber
 from asr.wer import count_errors
-
-SHIFT = 0.005  # seconds: half the distance between two frames
 
 
 def join(
@@ -76,26 +71,17 @@ def main() -> None:
     base = count_errors(references, alone).sum(0)
     errors = int(base[1:].sum())
     print(f"{'':12} errors    S    D    I  ratio")
-    print(f"{'one by one':12} {errors:6d} " + " ".join(f"{n:4d}" for n in base[1:]))
-    shifted, joined = [], []
-    for seed in range(1, given.orders + 1):
-        cuts = np.random.default_rng(seed).integers(0, round(SHIFT * rate) + 1, len(recordings))
-        parts = [samples[cut:] for samples, cut in zip(recordings, cuts, strict=True)]
-        found = [nbest[0].text for nbest in transcriber.decode_many(parts)]
-        shifted.append(show(f"shifted {seed}", count_errors(references, found).sum(0), errors))
+    show("one by one", base, errors)
     for seed in range(1, given.orders + 1):
         long = join(recordings, rate, seed, 10 ** (given.noise / 20))
-        table = count_errors(references, texts(transcriber, *long)).sum(0)
-        joined.append(show(f"order {seed}", table, errors))
-    print(f"joined by shifted, means: {np.mean(joined) / np.mean(shifted):.3f}")
+        show(f"order {seed}", count_errors(references, texts(transcriber, *long)).sum(0), errors)
 
 
-def show(label: str, table: NDArray[np.int64], errors: int) -> int:
-    """Print a row; its number of errors."""
+def show(label: str, table: NDArray[np.int64], errors: int) -> None:
+    """Print a row."""
     counts = " ".join(f"{n:4d}" for n in table[1:])
     found = int(table[1:].sum())
     print(f"{label:12} {found:6d} {counts}  {found / errors:.3f}", flush=True)
-    return found
 
 
 if __name__ == "__main__":
