@@ -221,7 +221,8 @@ def write(hypothesis: Hypothesis, file: Path, source: Path, names: list[str], ou
                 stream.write(content)
         else:
             line = shown.translate({9: r"\t", 10: r"\n", 13: r"\r"})
-            click.echo(f"{line}\t{content}" if name == "txt" else content, nl=False)
+            one = f"{line}\t{hypothesis.text}\n"
+            click.echo(one if name == "txt" else content, nl=False)
 
 
 class Meter:
