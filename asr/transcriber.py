@@ -30,7 +30,7 @@ from asr.decoding import ctc_search, las_search
 from asr.decoding.align import Pauses, word_times
 from asr.decoding.hotwords import Phrases
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
-from asr.decoding.options import SearchOptions
+from asr.decoding.options import JOINT_WEIGHT, SearchOptions
 from asr.decoding.recording import Event, Recording, Transcript, stitched_outputs
 from asr.decoding.recording import decode_recordings as decoded
 from asr.decoding.weights import open_lms
@@ -42,7 +42,6 @@ from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 
 HEADS = ("ctc", "las", "joint")
-JOINT_WEIGHT = 0.3  # of the CTC score beside attention's 0.7, where no weights file says otherwise
 WINDOW = 512  # utterances sorted by length and decoded together; bounds memory
 BATCH_SECONDS = 60.0  # of audio a batch, padding included
 AT_ONCE = 8  # most batches decoded at the same time; bounds memory
