@@ -112,6 +112,7 @@ def test_speakers_too_few_for_sets_of_their_own(tmp_path: Path, run_asr: Run) ->
     sets = [Manifest.open(tmp_path / f"out/manifest.{name}.jsonl") for name in ("train", "dev")]
     assert all({u.speaker for u in one} == {"ann", "bob"} for one in sets)
     assert "warning: too few speakers, so that sets share some (" in done.stderr
+    assert "  Name the speakers by a subfolder for each." in done.stderr.splitlines()
 
 
 def test_folder_skips_and_lists_single_bad_items(
@@ -272,6 +273,7 @@ def test_columns_that_manifests_do_not_keep(tmp_path: Path, run_asr: Run) -> Non
     shares = ("--dev", ".2", "--test", ".2")
     done = run_asr("prepare", "csv", tmp_path / "all.csv", "-o", tmp_path / "out", *shares)
     assert done.returncode == 0, done.stderr
+    assert "Name the speakers by a column speaker or client_id, or --speaker-" in done.stderr
     for name in ("train", "dev", "test"):
         manifest = Manifest.open(tmp_path / f"out/manifest.{name}.jsonl")
         assert (manifest.split, manifest[0].extra) == (name, {"take": "1"})
