@@ -277,8 +277,10 @@ class Transcriber:
             what = f"the text is {type(text).__name__}, no string"
             raise InputError(what, None, "Give what was said as one string.")
         if unknown := self.tokenizer.unknown(text or ""):
-            what = f"cannot be written with the model's tokens: {' '.join(unknown)}"
-            raise InputError(what, None, "Leave these out, or write them in other characters.")
+            kind = "words" if self.tokenizer.type == "lexicon" else "characters"
+            what = f"the model's tokens lack {kind} of the text: {' '.join(unknown)}"
+            remedy = "Write it without them, or take a model whose training texts had them."
+            raise InputError(what, None, remedy)
         tokens = self.tokenizer.encode(text or "")
         if not tokens:
             raise InputError("has no text", None, "Give what was said.")
