@@ -237,6 +237,11 @@ def test_places_that_cannot_be_used(place: Path, tmp_path: Path) -> None:
     other.write_bytes(b"")
     with pytest.raises(InputError, match=r"talk\.flac: would be written over .*talk\.wav"):
         run(place / "latin", place / "talk.wav", other, "-o", tmp_path / "out")
+    for name in ("é" * 125, "x" * 249):
+        soundfile.write(tmp_path / f"{name}.wav", bursts(2, 1), RATE)
+    with pytest.raises(InputError, match=r"é\.wav: its name is too long for its outputs"):
+        run(place / "latin", *tmp_path.glob("?" * 99 + "*.wav"), "-o", tmp_path / "long")
+    assert run(place / "latin", tmp_path / f"{name}.wav", "-o", tmp_path, "-f", "kaldi") == 0
     soundfile.write(tmp_path / "own.wav", bursts(2, 1), RATE)
     (tmp_path / "own.txt").write_text("by hand")
     with pytest.raises(InputError, match=r"own\.txt: lies beside .*own\.wav and would be written"):
