@@ -67,7 +67,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write (text in UTF-8, or "wb"), put at `path` when the block ends without error; of
     processes that write the same one the last wins. Raises InputError where it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    part = path.with_name(f".{path.name[:60]}.{os.urandom(4).hex()}.part")  # of 255 bytes at most
     try:
         with made_folder(path.parent):
             try:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from html import escape
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from asr.errors import InputError
@@ -22,7 +22,9 @@ LINE_WIDTH, LINE_WIDTH_WIDE = 42, 16  # characters a line, two lines a cue; Chin
 READING_SPEED, READING_SPEED_WIDE = 17.0, 9.0  # characters a second
 CUE_SHORTEST, CUE_SECONDS = 5 / 6, 6.0  # seconds shown
 CUE_GAP = 0.083  # seconds between cues (two frames)
-CUE_PAUSE = 0.5  # seconds of silence at which a new cue begins
+# Seconds of silence at which a new cue begins (guides leave it open), and a new line of txt: more
+# than between the digits of a number.
+PAUSE = 1.0
 
 # What sclite reads as something else in a trn file: `{` opens an alternation, `;` and `\` make
 # tags, a final `*` is dropped, `@` is the empty word; in ids also parentheses and spaces. They
@@ -49,7 +51,12 @@ def _field(name: str) -> str:
 
 
 def write_txt(hypothesis: Hypothesis, name: str) -> str:
-    return hypothesis.text + "\n"
+    """A line from pause to pause; one line where there are no word times."""
+    words = hypothesis.words
+    begins = [n for n, (a, b) in enumerate(pairwise(words), 1) if b.start - a.end > PAUSE]
+    groups = (words[begin:end] for begin, end in pairwise([0, *begins, len(words)]))
+    lines = (join_words(word.word for word in group) for group in groups)
+    return ("\n".join(lines) if words else hypothesis.text) + "\n"
 
 
 def write_json(hypothesis: Hypothesis, name: str) -> str:
@@ -114,7 +121,7 @@ def phrases(words: list[Word]) -> Iterator[list[Word]]:
     group: list[Word] = []
     for word in _pieces(words):
         if group and (
-            word.start - group[-1].end > CUE_PAUSE
+            word.start - group[-1].end > PAUSE
             or word.end - group[0].start > CUE_SECONDS
             or len(_lines(join_words(w.word for w in [*group, word]))) > 2
         ):

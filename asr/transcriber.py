@@ -30,7 +30,7 @@ from asr.decoding import ctc_search, las_search
 from asr.decoding.align import Pauses, word_times
 from asr.decoding.hotwords import Phrases
 from asr.decoding.lexicon_search import LexiconFusion, make_fusion, place_words
-from asr.decoding.options import SearchOptions
+from asr.decoding.options import JOINT_WEIGHT, SearchOptions
 from asr.decoding.recording import Event, Recording, Transcript, stitched_outputs
 from asr.decoding.recording import decode_recordings as decoded
 from asr.decoding.weights import open_lms
@@ -42,7 +42,6 @@ from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 
 HEADS = ("ctc", "las", "joint")
-JOINT_WEIGHT = 0.3  # of the CTC score beside attention's 0.7, where no weights file says otherwise
 WINDOW = 512  # utterances sorted by length and decoded together; bounds memory
 BATCH_SECONDS = 60.0  # of audio a batch, padding included
 AT_ONCE = 8  # most batches decoded at the same time; bounds memory
@@ -278,8 +277,10 @@ class Transcriber:
             what = f"the text is {type(text).__name__}, no string"
             raise InputError(what, None, "Give what was said as one string.")
         if unknown := self.tokenizer.unknown(text or ""):
-            what = f"cannot be written with the model's tokens: {' '.join(unknown)}"
-            raise InputError(what, None, "Leave these out, or write them in other characters.")
+            kind = "words" if self.tokenizer.type == "lexicon" else "characters"
+            what = f"the model's tokens lack {kind} of the text: {' '.join(unknown)}"
+            remedy = "Write it without them, or take a model whose training texts had them."
+            raise InputError(what, None, remedy)
         tokens = self.tokenizer.encode(text or "")
         if not tokens:
             raise InputError("has no text", None, "Give what was said.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import InputError
-from asr.formats import CUE_PAUSE, SUBTITLES, WRITERS, cues, read_kaldi, read_trn, write_trn
+from asr.formats import PAUSE, SUBTITLES, WRITERS, cues, read_kaldi, read_trn, write_trn
 from asr.hypothesis import Hypothesis, Word
 from asr.wer import count_errors
 
@@ -33,7 +33,7 @@ def test_samples_of_every_format() -> None:
     assert record["text"] == "good <morning> all"
     assert record["words"][0] == {"word": "good", "start": 0.5, "end": 0.75, "confidence": 0.9}
     assert written == {
-        "txt": "good <morning> all\n",
+        "txt": "good <morning>\nall\n",
         "srt": "1\n00:00:00,500 --> 00:00:01,333\ngood <morning>\n\n"
         "2\n01:01:01,500 --> 01:01:02,333\nall\n",
         "vtt": "WEBVTT\n\n00:00:00.500 --> 00:00:01.333\ngood &lt;morning&gt;\n\n"
@@ -84,9 +84,18 @@ def test_cues_keep_their_limits() -> None:
         assert start >= end - 0.0011  # a word of no duration is shown for a millisecond
     assert re.sub(r"\s", "", "".join(t for _, _, t in found)) == "".join(w.word for w in words)
     starts = {round(start, 6) for start, _, _ in found}
-    begun = [b for a, b in pairwise(words) if b.start - a.end > CUE_PAUSE]
+    begun = [b for a, b in pairwise(words) if b.start - a.end > PAUSE]
     assert len(begun) > 300
     assert {round(word.start, 6) for word in begun} <= starts
+
+
+def test_digits_of_a_number_stay_together() -> None:
+    """Pauses of 0.4 s between digits, which CTC takes for up to 0.6 s."""
+    words = [Word(digit, n * 0.9, n * 0.9 + 0.3) for n, digit in enumerate(["one", "two", "six"])]
+    words += [Word("no", 4.0, 4.3)]  # two seconds later
+    assert [text for _, _, text in cues(words)] == ["one two six", "no"]
+    assert WRITERS["txt"](Hypothesis("one two six no", words=words), "a") == "one two six\nno\n"
+    assert WRITERS["txt"](Hypothesis("one two six no"), "a") == "one two six no\n"
 
 
 def test_the_last_cue_ends_with_the_recording() -> None:

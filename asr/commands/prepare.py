@@ -34,8 +34,9 @@ class Sets(TypedDict):
     test: Annotated[float, SHARE.format("test"), FRACTION, {"default": 0.0}]
 
 
-def write_sets(source: Path, importer: Importer, sets: Sets) -> None:
-    """Import, measure, split and write; end with status 3 if anything was skipped."""
+def write_sets(source: Path, importer: Importer, sets: Sets, speakers: str) -> None:
+    """Import, measure, split and write; end with status 3 if anything was skipped. speakers: where
+    the importer finds them."""
     from asr.data.corpora.common import measured, split_utterances
 
     name, shares = sets["name"], (("dev", sets["dev"]), ("test", sets["test"]))
@@ -59,6 +60,10 @@ def write_sets(source: Path, importer: Importer, sets: Sets) -> None:
     if both := [speaker for speaker, number in sets_of.items() if number > 1]:
         say(f"warning: too few speakers, so that sets share some ({some(both)}): error rates will")
         say("  be too good for new voices")
+    if lacking := len(parts) > 1 and not all(u.speaker for u in good):
+        say("warning: without speakers they may be in several sets: error rates will look too good")
+    if both or lacking:
+        say(f"  Name the speakers by {speakers}.")
     end_with_skipped(skipped, len(good) + len(skipped))
 
 
@@ -78,8 +83,6 @@ def write(sets: dict[str, list[Utterance]], output: Path) -> None:
         speakers = len({u.speaker for u in utterances} - {None})
         said = count(speakers, "speaker") if speakers else "speakers unknown"
         click.echo(f"{path}: {count(len(utterances), 'utterance')}, {said}, {hours:.2f} hours")
-    if len(sets) > 1 and not all(u.speaker for utterances in sets.values() for u in utterances):
-        say("warning: without speakers they may be in several sets: error rates will look too good")
 
 
 @as_command
@@ -93,7 +96,7 @@ def folder(folder: Path, **sets: Unpack[Sets]) -> None:
     """
     from asr.data.corpora.folder import import_folder
 
-    write_sets(folder, import_folder, sets)
+    write_sets(folder, import_folder, sets, "a subfolder for each")
 
 
 @as_command
@@ -117,7 +120,8 @@ def csv(
 
     columns = {"audio": audio_column, "text": text_column, "speaker": speaker_column}
     named = {key: value for key, value in (columns | {"id": id_column}).items() if value}
-    write_sets(file, partial(import_table, columns=named, audio_folder=audio_folder), sets)
+    importer = partial(import_table, columns=named, audio_folder=audio_folder)
+    write_sets(file, importer, sets, "a column speaker or client_id, or --speaker-column")
 
 
 @as_command
@@ -128,7 +132,7 @@ def kaldi(folder: Path, **sets: Unpack[Sets]) -> None:
     """
     from asr.data.corpora.kaldi import import_kaldi
 
-    write_sets(folder, import_kaldi, sets)
+    write_sets(folder, import_kaldi, sets, "utt2spk")
 
 
 @as_command

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 VAD = Literal["silero"] | None
 STDIN = Path("-")
 MACHINE = {"device", "threads"}  # arguments with which a run may be continued by others
+LONGEST_STEM = 255 - len(".kaldi")  # bytes
 PARTLY = ". What comes before is transcribed"
 
 
@@ -112,7 +113,7 @@ def check_usable(unusable: Skipped, files: Sequence[Path]) -> None:
 
 
 def check_output(files: Sequence[Path], output: Path | None) -> None:
-    """InputError where the folder cannot be written, or two files would get the same name there."""
+    """InputError where the folder cannot be written, or a name is too long or would come twice."""
     if output is None:
         return
     taken: dict[str, Path] = {}
@@ -121,6 +122,8 @@ def check_output(files: Sequence[Path], output: Path | None) -> None:
             what = f"would be written over the outputs of {other}"
             remedy = "Transcribe files of the same name into different folders."
             raise InputError(what, file, remedy)
+        if len(os.fsencode(stem(file))) > LONGEST_STEM:
+            raise InputError("its name is too long for its outputs", file, "Rename it.")
     if output.exists() and not output.is_dir():
         raise InputError("is not a folder", output, "-o takes the folder for the files.")
     try:
@@ -221,7 +224,8 @@ def write(hypothesis: Hypothesis, file: Path, source: Path, names: list[str], ou
                 stream.write(content)
         else:
             line = shown.translate({9: r"\t", 10: r"\n", 13: r"\r"})
-            click.echo(f"{line}\t{content}" if name == "txt" else content, nl=False)
+            one = f"{line}\t{hypothesis.text}\n"
+            click.echo(one if name == "txt" else content, nl=False)
 
 
 class Meter:

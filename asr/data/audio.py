@@ -39,6 +39,8 @@ BLOCK = 10.0  # seconds that `read_blocks` reads at once
 AGAIN = "Copy or convert the file again"
 # of ffmpeg: silence where a track begins late or has a gap, so that times are those of the video
 IN_TIME = "aresample=async=1:first_pts=0"
+# of MPEG streams: ffmpeg counts their times from the first of the tracks that it reads
+WITH_PICTURE = ["-map", "0:v:0?", "-c", "copy", "-f", "null", "-"]
 HEADER = 1024  # bytes; what is longer holds samples
 
 
@@ -226,7 +228,12 @@ def _ffmpeg(path: str, where: str, filters: str = IN_TIME) -> list[str]:
         raise AudioError("not audio that soundfile can read", where, remedy)
     # the whitelist: a playlist named .wav must not make ffmpeg open addresses
     command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-    return [*command, "-i", f"file:{path}", "-map", "0:a:0", "-af", filters]
+    command += ["-i", f"file:{path}"]
+    with open(path, "rb") as file:
+        head = file.read(5)
+    if b"G" in (head[:1], head[4:]) or head[:4] == b"\0\0\1\xba":  # .ts, .m2ts, .mpg
+        command += WITH_PICTURE
+    return [*command, "-map", "0:a:0", "-af", filters]
 
 
 def read_blocks(audio: str | Path, sample_rate: int, skip: int) -> Iterator[Samples]:

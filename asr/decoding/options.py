@@ -9,6 +9,7 @@ from asr.errors import InputError
 
 DEFAULT_WEIGHT = 0.5  # of a language model
 DEFAULT_BEAM = 20
+JOINT_WEIGHT = 0.3  # of the CTC score beside attention's 0.7
 DEFAULT_UNK = -0.5  # natural log for each letter of a word that the language model does not know
 
 

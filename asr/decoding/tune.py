@@ -25,6 +25,7 @@ from rapidfuzz.distance import Levenshtein
 
 from asr.confidence import Flags, matches
 from asr.data.manifest import Manifest
+from asr.decoding.options import DEFAULT_UNK, DEFAULT_WEIGHT, JOINT_WEIGHT
 from asr.errors import InputError
 from asr.hypothesis import NBest, Weights
 
@@ -213,6 +214,12 @@ class Space:
         scale = weights.ctc + weights.att
         return np.array([known.get(name, 0.0) for name in self.names]) / scale
 
+    def default(self, own: Weightings) -> Doubles:
+        """Values of the axes (A,) where no weights are given, of the search of lists of `own`."""
+        ratio = JOINT_WEIGHT if not own or own[0].ctc else 0.0  # joint, or LAS
+        usual = {"ratio": ratio, "bonus": 0.0, "unknown": DEFAULT_UNK}
+        return np.array([usual.get(name, DEFAULT_WEIGHT) for name in self.names])
+
     def weights(self, table: Table, value: Doubles) -> Weights:
         numbers = self.points(table, value[None])[0].tolist()
         point = {n: round(w, 4) for n, w in zip(table.columns, numbers, strict=True)}
@@ -226,6 +233,7 @@ class Tuned:
 
     weights: Weights
     errors: int  # on the set
+    default: int  # errors by the default weights
     edges: list[str]  # axes at whose end they lie
     far: list[str]  # on which they lie over a quarter of the first range from the nearest list's
     space: Space
@@ -266,7 +274,8 @@ def tune(
     at_end = [space.names[a] for a in edges if abs(value - searched)[a] < quarter[a] / 4]
     moved = [*compress(space.names, far)]
     point = space.points(table, value[None])[0]
-    return Tuned(space.weights(table, value), errors, at_end, moved, space, value, point)
+    default = int(space.errors(table, space.default(own)[None])[0])
+    return Tuned(space.weights(table, value), errors, default, at_end, moved, space, value, point)
 
 
 def search(table: Table, space: Space) -> tuple[Doubles, dict[int, int]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from asr.errors import InputError
+from asr.files import locked
 
 
 def model_folder(path: Path | str) -> Path:
@@ -16,11 +18,14 @@ def model_folder(path: Path | str) -> Path:
         raise InputError(what, path, "Give one of `asr train`; language models go behind --lm.")
     if not path.is_dir():
         raise InputError("no such model or experiment folder", path, "`asr train` makes them.")
-    if (path / "config.json").exists() or not (path / "checkpoints").exists():
+    begun = (path / "config.yaml").exists() or (path / "checkpoints").exists()
+    if (path / "config.json").exists() or not begun:
         return path
     if not (path / "model").is_dir():
-        what = "the training has not finished, so there is no model yet"
-        raise InputError(what, path, "Start the same `asr train` command again: it continues.")
+        remedy = "It still runs: wait for it."
+        with suppress(InputError), locked(path):
+            remedy = "Start the same `asr train` command again: it continues."
+        raise InputError("its training has not ended, so there is no model yet", path, remedy)
     return path / "model"
 
 

@@ -99,14 +99,23 @@ class Trainer:
         self.begun = 0.0  # this epoch, by the monotonic clock
         self.record: IO[bytes] | None = None  # the leader's metrics.jsonl
         state = group.share(self.checkpoints.last() if group.leader else None)
-        self.metrics_size = state["metrics_size"] if state else 0
+        self.metrics_size = 0
         if state:
+            self._continue(state)
+            say(f"continuing after step {self.step} (epoch {self.epoch + 1})")
+
+    def _continue(self, state: dict[str, Any]) -> None:
+        """Raises InputError where the checkpoint lacks a part, as those of older versions may."""
+        try:
             self.updater.load_state(state)
-            for name in SAVED:
+            for name in (*SAVED, "metrics_size"):
                 setattr(self, name, state[name])
             self.sums, self.epoch_sums = Counter(state["sums"]), Counter(state["epoch_sums"])
             self.model.window = state["window"]
-            say(f"continuing after step {self.step} (epoch {self.epoch + 1})")
+        except KeyError as error:
+            what = f"its checkpoints were made by an older version (they lack {error})"
+            remedy = "Start again in another folder, or end it with the version that began it."
+            raise InputError(what, self.folder, remedy) from error
 
     @property
     def best(self) -> list[int]:

@@ -225,17 +225,20 @@ def test_samples_that_are_no_numbers(tmp_path: Path, noise: Samples, value: floa
 def test_times_of_a_track_are_those_of_its_video(
     tmp_path: Path, need_tool: Callable[[str], str]
 ) -> None:
-    """A sound track that begins a second late; a WAV whose recorder crashed before it wrote how
-    long it is."""
+    """A sound track that begins a second late, also where the times of all tracks begin later; a
+    WAV whose recorder crashed before it wrote how long it is."""
     tone = 0.5 * np.sin(np.arange(RATE) * 0.2)
     soundfile.write(tmp_path / "x.wav", tone, RATE)
     command = [need_tool("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "color=s=16x16:r=5"]
-    command += ["-itsoffset", "1", "-i", "x.wav", "-t", "2", "-c:a", "pcm_s16le", "late.mkv"]
-    subprocess.run(command, check=True, cwd=tmp_path)
-    whole = read_audio(tmp_path / "late.mkv", RATE)
-    for samples in (whole, np.concatenate([*read_blocks(tmp_path / "late.mkv", RATE, 0)])):
-        assert len(samples) == pytest.approx(2 * RATE, abs=RATE // 20)
-        assert np.flatnonzero(np.abs(samples) > 0.1)[0] == pytest.approx(RATE, abs=RATE // 20)
+    command += ["-itsoffset", "1", "-i", "x.wav", "-t", "2", "-c:v", "mpeg2video", "-r", "25"]
+    for name, codec in {"mkv": "pcm_s16le", "ts": "mp2", "m2ts": "ac3", "mpg": "mp2"}.items():
+        late = tmp_path / f"late.{name}"
+        subprocess.run([*command, "-c:a", codec, late], check=True, cwd=tmp_path)
+        for samples in (read_audio(late, RATE), np.concatenate([*read_blocks(late, RATE, 0)])):
+            assert len(samples) == pytest.approx(2 * RATE, abs=RATE // 20)
+            assert np.flatnonzero(np.abs(samples) > 0.1)[0] == pytest.approx(RATE, abs=RATE // 20)
+    subprocess.run([*command[:3], "-i", "x.wav", "only.ts"], check=True, cwd=tmp_path)
+    assert len(read_audio(tmp_path / "only.ts", RATE)) == pytest.approx(RATE, abs=RATE // 20)
     content = bytearray((tmp_path / "x.wav").read_bytes())
     at = content.index(b"data") + 4
     content[at : at + 4] = bytes(4)

@@ -387,6 +387,19 @@ def test_never_worse_than_the_list_as_it_is(tmp_path: Path) -> None:
     assert record["weights"] == asdict(Weights(ctc=1.0, lm={"big": 0.4}))
 
 
+@pytest.mark.parametrize(("above", "default"), [(0.3, 1), (0.6, 2)])
+def test_defaults_that_are_as_good_are_told(
+    above: float, default: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An LM weight of 0.5, and what it makes of the lists; one list is wrong at any weight."""
+    lists, references = thresholds([above, 0.2], [0.9, 0.1])
+    run_tune(*write_files(tmp_path, lists, references), tmp_path / "W.json")
+    said = "the default weights make as few errors here: 1 (tuned: 1)"
+    assert (said in capsys.readouterr().out) == (default == 1)
+    point = np.array([[1.0, 0.5, 0.0]], np.float32)  # ctc, big, length
+    assert tune.count_errors(tabulate(lists, references, str), point) == [default]
+
+
 def test_range_grows_to_an_optimum_beyond_it() -> None:
     steps = [0.25 * step for step in range(1, 17)]
     tuned = tune_thresholds(steps, [10 - step for step in steps])

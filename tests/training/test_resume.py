@@ -212,3 +212,17 @@ def test_continued_without_what_it_began_from_and_on_other_data(
     ends = [load_file(folder / "model.safetensors") for folder in folders]
     assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
     assert len({(folder / "config.json").read_text() for folder in folders}) == 1
+
+
+def test_checkpoints_of_an_older_version(experiment: Experiment, tmp_path: Path) -> None:
+    given = [str(experiment("ctc", epochs=1)), "-o", str(tmp_path / "exp")]
+    given += ["--set", "data.workers=0"]
+    command.main(given, standalone_mode=False)
+    (tmp_path / "exp" / "model").rename(tmp_path / "gone")
+    checkpoints = Checkpoints(tmp_path / "exp" / "checkpoints")
+    state = checkpoints.last()
+    assert state
+    for key in ("sets", "window", "splits"):
+        checkpoints.save({name: part for name, part in state.items() if name != key}, set())
+        with pytest.raises(InputError, match=rf"older version \(they lack '{key}'\)\. Start"):
+            command.main(given, standalone_mode=False)

@@ -19,6 +19,7 @@ from asr.commands.train import check_folder, command, prepare, window_of
 from asr.config import load_experiment
 from asr.errors import InputError
 from asr.files import locked
+from asr.models.folder import model_folder
 from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 from asr.training.checkpoint import read
@@ -145,6 +146,14 @@ def test_folders_that_are_refused(experiment: Experiment, tmp_path: Path) -> Non
     (folder / "config.yaml").write_text(saved)
     with pytest.raises(InputError, match=r"another configuration \(train\.epochs: 1 -> 6\)"):
         train(config, folder)
+
+
+def test_a_model_that_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InputError, match=r"has not ended, .* Start the same `asr train` command"):
+        model_folder(tmp_path)
+    with locked(tmp_path), pytest.raises(InputError, match=r"It still runs: wait for it\."):
+        model_folder(tmp_path)
 
 
 def test_impossible_options_of_the_model_leave_nothing(

@@ -9,6 +9,7 @@ from pathlib import Path
 from asr.data.corpora.common import Skipped, read_lines
 from asr.data.manifest import Utterance
 from asr.errors import InputError
+from asr.hypothesis import join_words
 
 # of recordings of the same name the first kind is taken
 SUFFIXES = ".wav .flac .aiff .aif .au .sph .ogg .opus .mp3 .m4a .aac .mp4 .wma .webm .amr".split()  # noqa: SIM905
@@ -37,7 +38,7 @@ def import_folder(folder: Path, skipped: Skipped) -> Iterator[Utterance]:
                 found[id] = str(file)
                 try:
                     lines = read_lines(folder / texts[id])
-                    said = " ".join(word for _, line in lines for word in line.split())
+                    said = join_words(filter(None, (" ".join(text.split()) for _, text in lines)))
                     reason = None if said else f"{Path(texts[id]).name} is empty"
                 except InputError as error:
                     reason = str(error)
