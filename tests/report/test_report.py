@@ -247,7 +247,9 @@ const wanted = 'a[href], audio[controls], input, th button, summary, .scroll';
 const all = [...document.querySelectorAll(wanted)];
 const reached = all.filter((one) => { one.focus(); return document.activeElement === one; });
 const closed = all.filter((one) => !one.checkVisibility());
-return [all.length, reached.length + closed.length, innerWidth, document.body.scrollWidth];
+const measured = [document.documentElement, document.querySelector('nav')];
+const wide = measured.map((one) => one.scrollWidth);
+return [all.length, reached.length + closed.length, innerWidth, Math.max(...wide)];
 """
 
 
@@ -256,8 +258,7 @@ def test_a_phone_and_a_keyboard(place: Path, drive: Callable[..., Any], width: i
     """Nothing is wider than the window, and all that one uses can be focused."""
     every, reached, inner, wide = drive(place / "report.html", KEYBOARD, width)
     assert every == reached > 30
-    assert inner == width
-    assert wide <= width
+    assert wide <= inner == width
 
 
 def test_lists_without_their_manifest_are_skipped(
