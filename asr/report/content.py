@@ -354,7 +354,8 @@ def show(
             outputs = model.outputs([samples])
             looked, log_probs = attention(model, outputs, tokens[id]), outputs.log_probs(0)
             pieces, shift = model.tokenizer.pieces, model.frame_shift
-            picture = data_uri(draw(tokens[id], pieces, shift, looked, log_probs))
+            end = shown[heard[id]]["sound"].seconds
+            picture = data_uri(draw(tokens[id], pieces, shift, looked, log_probs, seconds=end))
             shown[heard[id]]["pictures"].append((f"{experiment.name}, {path.stem}", picture))
     unheard = [(one["id"], one["sound"].error) for one in shown.values() if one["sound"].error]
     return list(shown.values()), unheard

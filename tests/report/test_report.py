@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from matplotlib.image import imread
 
 from asr.data.manifest import Manifest
 from asr.hypothesis import Hypothesis, NBest, write_nbest
+from asr.pictures import spectrogram
 
 RATE = 8000
 HOSTILE = "<script>document.title='run'</script>"
@@ -259,6 +261,47 @@ def test_a_phone_and_a_keyboard(place: Path, drive: Callable[..., Any], width: i
     every, reached, inner, wide = drive(place / "report.html", KEYBOARD, width)
     assert every == reached > 30
     assert wide <= inner == width
+
+
+TIMES = """
+const player = document.querySelector('.player:has(details)');
+player.querySelector('details').open = true;
+const edges = (one) => { const {left, right} = one.getBoundingClientRect(); return [left, right]; };
+const found = [edges(player.querySelector('.spectrogram img'))];
+for (const picture of player.querySelectorAll('figure img')) {
+  const shadow = document.createElement('div'), {left, width} = picture.getBoundingClientRect();
+  shadow.style = `position: absolute; left: ${left}px; width: ${width}px`;
+  shadow.innerHTML = atob(picture.src.split(',')[1]).replace(/.*?<svg/s, '<svg');
+  document.body.append(shadow);
+  shadow.firstChild.style = 'width: 100%; height: auto';
+  found.push(...[...shadow.querySelectorAll('[id^=axes] > [id^=patch]:nth-child(1)')].map(edges));
+}
+const marks = [...document.querySelectorAll('[id^=xtick] text')].map((one) =>
+  [parseFloat(one.textContent), one.getBoundingClientRect()]).map(([seconds, {left, right}]) =>
+  [seconds, (left + right) / 2]);
+return {found, marks, seconds: parseFloat(player.dataset.seconds)};
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_sound_and_outputs_share_the_time_axis(
+    place: Path, drive: Callable[..., Any], width: int
+) -> None:
+    page = drive(place / "report.html", TIMES, width)
+    (left, right), *others = page["found"]
+    assert right - left > 700
+    assert len(others) == 2  # attention and CTC
+    assert np.abs(np.array(others) - [left, right]).max() < 1.5
+    for seconds, x in page["marks"]:
+        assert x == pytest.approx(left + (right - left) * seconds / page["seconds"], abs=2)
+    assert len(page["marks"]) > 6
+
+
+def test_a_click_stands_at_its_time_in_the_spectrogram() -> None:
+    samples = np.zeros(round(1.234 * RATE), np.float32)
+    samples[round(1.2 * RATE)] = 1
+    light = imread(io.BytesIO(spectrogram(samples, RATE)))[:, :, :3].mean((0, 2))
+    assert (light.argmin() + 0.5) / len(light) * 1.234 == pytest.approx(1.2, abs=0.012)
 
 
 def test_lists_without_their_manifest_are_skipped(
