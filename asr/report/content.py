@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import yaml  # type: ignore[import-untyped]
 from markupsafe import Markup
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from asr import scoring
 from asr.config import flat
@@ -63,7 +63,7 @@ class Experiment:
             whole_lines = (folder / "metrics.jsonl").read_text("utf-8").rpartition("\n")[0]
             self.records = [json.loads(line) for line in whole_lines.splitlines()]
             self.machine = json.loads(machine.read_text("utf-8")) if machine.exists() else {}
-        except (OSError, ValueError, YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise cannot_read(folder, error, "Give a folder of `asr train`.") from error
         self.config: dict[str, Any] = dict(flat(config))
         self.hash = model_hash(model) if (model / "model.safetensors").exists() else None
@@ -113,11 +113,18 @@ def draw_curves(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
             yield f"{title} by step: {', '.join(lines)}", data_uri(svg)
 
 
+def as_yaml(value: Any) -> str:
+    """On one line: "null", "[5.0, 40.0]"."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return str(text).removesuffix("...\n").strip()
+
+
 def tables(experiments: Sequence[Experiment]) -> dict[str, Table]:
     """The options of the trainings, the hashes of what they read, their machines."""
-    found, header = {}, ["", *(one.name for one in experiments)]
+    found, header = {}, ["name", *(one.name for one in experiments)]
+    options = [{key: as_yaml(value) for key, value in one.config.items()} for one in experiments]
     for part, title, columns in (
-        ("configuration", "Options", [one.config for one in experiments]),
+        ("configuration", "Options", options),
         ("hashes", "Hashes", [one.hashes() for one in experiments]),
         ("hardware", "Hardware", [one.machine for one in experiments]),
     ):

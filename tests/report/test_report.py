@@ -161,6 +161,9 @@ def test_the_parts_of_the_page(place: Path, tables: Tables) -> None:
     found = tables(place / "report.html")
     options = dict(row for row in found["Configuration: Options"])
     assert options["model.encoder.size"] == "8"
+    assert options["tokenizer.size"] == "null"
+    assert options["data.noise.snr"] == "[5.0, 40.0]"
+    assert options["data.dev"] == f"[{place}/manifest.dev.jsonl]"
     hashes = dict(row for row in found["Configuration: Hashes"])
     assert len(hashes["model"]) == 12
     [dev] = [value for key, value in hashes.items() if key.endswith("manifest.dev.jsonl")]
