@@ -332,6 +332,7 @@ def test_mistakes(place: Path, run_asr: Run, tmp_path: Path) -> None:
         ([tmp_path / "empty"], "holds no experiment. `asr train` makes them"),
         ([tmp_path / "none"], "is not a folder. Give one of `asr train`"),
         ([tmp_path / "none.jsonl"], "cannot be read"),
+        ([place / "exp", "--utterances", -1], "-1 is not in the range x>=0"),
     ):
         done = run_asr("report", *given, "-o", tmp_path / "x.html")
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
