@@ -387,5 +387,5 @@ def surfaces(test: TestSet) -> Iterator[tuple[str, str]]:
         tuned = tune.tune(table, meta["length"], [weights_from(meta["weights"])])
         best = ", ".join(f"{name} {weight:g}" for name, weight in tuned.weights.lm.items())
         rate = tuned.errors / max(table.words, 1)
-        name = f"{system.label}: WER {rate:.2%} at {best}, bonus {tuned.weights.bonus:g}"
+        name = f"{system.label}: best WER {rate:.2%} at {best}, bonus {tuned.weights.bonus:g}"
         yield name, data_uri(surface(table, tuned, "png"), "image/png")

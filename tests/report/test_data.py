@@ -100,7 +100,8 @@ def test_overlap_and_characters(place: Path, said: str, tables: Tables) -> None:
     assert letters["ж"] == ["U+0436 CYRILLIC SMALL LETTER ZHE", "1", "1"]
     [sets] = [rows for title, rows in found.items() if title == "Sets: Recordings and speakers"]
     assert sets[0][:3] == ["manifest", "problems", "utterances"]  # those are seen on a phone
-    assert [row[2] for row in sets[1:]] == ["4", "20"]
+    names = "manifest.dev.jsonl", "manifest.train.jsonl"
+    assert [(row[0], row[2]) for row in sets[1:]] == [*zip(names, ("4", "20"), strict=True)]
     assert found["Findings: Findings"][1][:3] == [
         *("audio that cannot be used", "manifest.train.jsonl", "train-9")
     ]

@@ -154,7 +154,7 @@ def test_the_parts_of_the_page(place: Path, tables: Tables) -> None:
     for name in ("loss in training", "WER on the dev set, %", "time spent waiting for data, %"):
         assert f'alt="{name} by step: las"' in page
     assert page.count("Network outputs") == 4  # of the dev set's utterances
-    [weight] = re.findall(r'alt="lm: WER 0\.00% at x ([\d.]+), bonus', page)
+    [weight] = re.findall(r"<figcaption>lm: best WER 0\.00% at x ([\d.]+), bonus", page)
     assert float(weight) > 0.25
     assert "are drawn of dev sets" not in page
     assert len(re.findall(r"<h4>(?:best|median|worst): ", page)) == 6 + 4
@@ -248,22 +248,25 @@ def test_tables_are_sorted_and_searched(place: Path, drive: Callable[..., Any]) 
 
 
 KEYBOARD = """
-const wanted = 'a[href], audio[controls], input, th button, summary, .scroll';
+const wanted = 'a[href], audio[controls], input, th button, summary, .scroll, .outputs, .wide';
 const all = [...document.querySelectorAll(wanted)];
 const reached = all.filter((one) => { one.focus(); return document.activeElement === one; });
 const closed = all.filter((one) => !one.checkVisibility());
 const measured = [document.documentElement, document.querySelector('nav')];
 const wide = measured.map((one) => one.scrollWidth);
-return [all.length, reached.length + closed.length, innerWidth, Math.max(...wide)];
+const pictures = [...document.querySelectorAll('.wide img')];
+const sizes = pictures.map((one) => one.width / one.naturalWidth);
+return [all.length, reached.length + closed.length, innerWidth, Math.max(...wide), sizes];
 """
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_phone_and_a_keyboard(place: Path, drive: Callable[..., Any], width: int) -> None:
     """Nothing is wider than the window, and all that one uses can be focused."""
-    every, reached, inner, wide = drive(place / "report.html", KEYBOARD, width)
+    every, reached, inner, wide, sizes = drive(place / "report.html", KEYBOARD, width)
     assert every == reached > 30
     assert wide <= inner == width
+    assert sizes == [1]  # of the picture of weights
 
 
 TIMES = """
