@@ -19,6 +19,7 @@ from asr.decoding.tune import Table, Tuned, count_errors
 from asr.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from asr.transcriber import Outputs, Transcriber
@@ -32,6 +33,7 @@ STYLE |= {"text.parse_math": False}  # a `$` of a token or a file name is a `$`
 BINS = 40  # of a histogram
 FAINT = -30.0  # dB in a spectrogram: hardly heard
 SIDE = 49  # points of a surface along an axis
+LEFT, RIGHT = 0.09, 0.01  # share of the width beside a time axis: those of page.css
 
 
 @contextmanager
@@ -70,6 +72,16 @@ def attention(transcriber: Transcriber, outputs: Outputs, tokens: Sequence[int])
     return alignment
 
 
+def panels(figure: Figure, heights: Sequence[float]) -> Iterator[Axes]:
+    """One below the other, inches high with title and marks, all between the same edges."""
+    figure.set_layout_engine("none")
+    below = total = sum(heights)
+    for height in heights:
+        below -= height
+        place = (below + 0.45) / total, 1 - LEFT - RIGHT, (height - 0.7) / total
+        yield figure.add_axes((LEFT, *place))
+
+
 def draw(
     tokens: Sequence[int],
     pieces: Sequence[str],
@@ -77,22 +89,24 @@ def draw(
     alignment: Floats | None,
     log_probs: Floats | None,
     format: str = "svg",
+    seconds: float | None = None,
 ) -> bytes:
     """Attention for each of the tokens and the end (U, T), and CTC probabilities (T, V), if there
-    are any; pieces: names of the V tokens."""
+    are any, of the first `seconds` (default: all); pieces: names of the V tokens."""
     rows = 0 if alignment is None else len(alignment)
     heights = [1.0 + 0.09 * rows] * (rows > 0) + [2.6] * (log_probs is not None)  # inches
-    with drawing(7.2, sum(heights), format) as (figure, buffer):
-        ratios = {"height_ratios": heights}
-        axes = iter(figure.subplots(len(heights), 1, squeeze=False, gridspec_kw=ratios)[:, 0])
+    with drawing(10, sum(heights), format) as (figure, buffer):
+        axes = panels(figure, heights)
         if alignment is not None:
             axis, extent = next(axes), (0, alignment.shape[1] * frame_shift, -0.5, rows - 0.5)
             axis.grid(False)
-            look = {"aspect": "auto", "origin": "lower", "interpolation": "nearest", "vmin": 0}
-            axis.imshow(alignment, extent=extent, cmap="magma_r", **look)
+            look: dict[str, Any] = {"aspect": "auto", "origin": "lower", "vmin": 0}
+            look |= {"interpolation": "nearest", "extent": extent, "cmap": "magma_r"}
+            axis.imshow(alignment, **look)
             axis.set_yticks(range(rows), [*(pieces[token] for token in tokens), "end"], fontsize=6)
             axis.tick_params("y", length=0)
-            axis.set(title="attention", xlabel="seconds", ylabel="token")
+            axis.set_title("attention of each token", loc="left")
+            axis.set(xlabel="seconds", xlim=(0, seconds))
         if log_probs is not None:
             axis, probs = next(axes), np.exp(log_probs)
             time, best = (np.arange(len(probs)) + 0.5) * frame_shift, probs.argmax(1)
@@ -101,7 +115,9 @@ def draw(
                 axis.plot(time, probs[:, token])
             for frame in np.flatnonzero((best > 0) & (best != np.roll(best, 1))):
                 axis.annotate(pieces[best[frame]], (time[frame], 1.03), ha="center", fontsize=6)
-            axis.set(title="CTC", xlabel="seconds", ylabel="probability", ylim=(0, 1.1))
+            end = seconds or len(probs) * frame_shift
+            axis.set_title("CTC probability of each token", loc="left")
+            axis.set(xlabel="seconds", xlim=(0, end), ylim=(0, 1.1))
     return buffer.getvalue()
 
 
@@ -179,15 +195,15 @@ def bars(title: str, values: Mapping[str, Sequence[float]], names: Sequence[str]
 
 
 def spectrogram(samples: Floats, sample_rate: int) -> bytes:
-    """PNG without margins: 25 ms Hann windows every 10 ms, 0 Hz to half the rate, 70 dB of range
-    below the loudest, or below what is hardly heard: silence stays light.
+    """PNG without margins: 25 ms Hann windows around the middles of every 10 ms, 0 Hz to half the
+    rate, 70 dB of range below the loudest, or below what is hardly heard: silence stays light.
 
     samples (N,) in [-1, 1]."""
     from matplotlib.image import imsave
 
     size, shift = round(0.025 * sample_rate), round(0.01 * sample_rate)
-    padded = np.pad(samples, (0, max(0, size - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::shift]
+    padded = np.pad(samples, ((size - shift) // 2, size - 1))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[: max(1, len(samples)) : shift]
     power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
     decibels = 10 * np.log10(power + 1e-10).T
     buffer, top = BytesIO(), max(float(decibels.max()), FAINT)

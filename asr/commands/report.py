@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
+
 from asr.commands.options import Files, Threads, as_command
 from asr.console import count, end_with_skipped, say, track
 from asr.errors import InputError
@@ -18,7 +20,7 @@ def command(
     exp: Files,
     output: Annotated[Path, "The page (.html).", "-o", "--output"],
     ref: Annotated[Files, "Manifest of n-best files that moved."] = (),
-    utterances: Annotated[int, "Best, median and worst ones, of each kind."] = 2,
+    utterances: Annotated[int, "Best, median and worst: so many each.", click.IntRange(0)] = 2,
     threads: Threads = None,
 ) -> None:
     """One HTML file, without network, about experiments: learning curves, error rates by speaker,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import yaml  # type: ignore[import-untyped]
 from markupsafe import Markup
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from asr import scoring
 from asr.config import flat
@@ -63,7 +63,7 @@ class Experiment:
             whole_lines = (folder / "metrics.jsonl").read_text("utf-8").rpartition("\n")[0]
             self.records = [json.loads(line) for line in whole_lines.splitlines()]
             self.machine = json.loads(machine.read_text("utf-8")) if machine.exists() else {}
-        except (OSError, ValueError, YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise cannot_read(folder, error, "Give a folder of `asr train`.") from error
         self.config: dict[str, Any] = dict(flat(config))
         self.hash = model_hash(model) if (model / "model.safetensors").exists() else None
@@ -113,11 +113,18 @@ def draw_curves(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
             yield f"{title} by step: {', '.join(lines)}", data_uri(svg)
 
 
+def as_yaml(value: Any) -> str:
+    """On one line: "null", "[5.0, 40.0]"."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return str(text).removesuffix("...\n").strip()
+
+
 def tables(experiments: Sequence[Experiment]) -> dict[str, Table]:
     """The options of the trainings, the hashes of what they read, their machines."""
-    found, header = {}, ["", *(one.name for one in experiments)]
+    found, header = {}, ["name", *(one.name for one in experiments)]
+    options = [{key: as_yaml(value) for key, value in one.config.items()} for one in experiments]
     for part, title, columns in (
-        ("configuration", "Options", [one.config for one in experiments]),
+        ("configuration", "Options", options),
         ("hashes", "Hashes", [one.hashes() for one in experiments]),
         ("hardware", "Hardware", [one.machine for one in experiments]),
     ):
@@ -354,7 +361,8 @@ def show(
             outputs = model.outputs([samples])
             looked, log_probs = attention(model, outputs, tokens[id]), outputs.log_probs(0)
             pieces, shift = model.tokenizer.pieces, model.frame_shift
-            picture = data_uri(draw(tokens[id], pieces, shift, looked, log_probs))
+            end = shown[heard[id]]["sound"].seconds
+            picture = data_uri(draw(tokens[id], pieces, shift, looked, log_probs, seconds=end))
             shown[heard[id]]["pictures"].append((f"{experiment.name}, {path.stem}", picture))
     unheard = [(one["id"], one["sound"].error) for one in shown.values() if one["sound"].error]
     return list(shown.values()), unheard
@@ -379,5 +387,5 @@ def surfaces(test: TestSet) -> Iterator[tuple[str, str]]:
         tuned = tune.tune(table, meta["length"], [weights_from(meta["weights"])])
         best = ", ".join(f"{name} {weight:g}" for name, weight in tuned.weights.lm.items())
         rate = tuned.errors / max(table.words, 1)
-        name = f"{system.label}: WER {rate:.2%} at {best}, bonus {tuned.weights.bonus:g}"
+        name = f"{system.label}: best WER {rate:.2%} at {best}, bonus {tuned.weights.bonus:g}"
         yield name, data_uri(surface(table, tuned, "png"), "image/png")

@@ -95,12 +95,13 @@ def characters(named: Named) -> dict[str, Counter[str]]:
 def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
     sets: Rows = []
     for facts in named.values():
-        sets.append([str(facts.manifest.path), count(len(facts.bad)), count(len(facts.manifest))])
+        sets.append([facts.name, count(len(facts.bad)), count(len(facts.manifest))])
         sets[-1] += [Number(facts.seconds, f"{facts.seconds / 3600:.2f}")]
         sets[-1] += [
             count(len(facts.speakers)) if facts.speakers else "unknown",
             facts.audio,
             facts.manifest.hash,
+            str(facts.manifest.path),
         ]
     overlaps: Rows = []
     for a, b, what, examples in shared([*named.values()]):
@@ -122,7 +123,7 @@ def tables(named: Named, unknown: Sequence[Unknown]) -> dict[str, Table]:
         letters.append([character, f"U+{ord(character):04X} {unicodedata.name(character, '')}"])
         letters[-1] += [count(own[character]) for own in counts.values()]
     note = f"{MOST_ROWS} of {len(findings):,}." if len(findings) > MOST_ROWS else ""
-    head = ["manifest", "problems", "utterances", "hours", "speakers", "audio", "hash"]
+    head = ["manifest", "problems", "utterances", "hours", "speakers", "audio", "hash", "file"]
     return {
         "sets": Table("Recordings and speakers", head, sets),
         "overlaps": Table("In two sets", ["A", "B", "what", "number", "examples"], overlaps),

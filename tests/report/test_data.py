@@ -100,7 +100,8 @@ def test_overlap_and_characters(place: Path, said: str, tables: Tables) -> None:
     assert letters["ж"] == ["U+0436 CYRILLIC SMALL LETTER ZHE", "1", "1"]
     [sets] = [rows for title, rows in found.items() if title == "Sets: Recordings and speakers"]
     assert sets[0][:3] == ["manifest", "problems", "utterances"]  # those are seen on a phone
-    assert [row[2] for row in sets[1:]] == ["4", "20"]
+    names = "manifest.dev.jsonl", "manifest.train.jsonl"
+    assert [(row[0], row[2]) for row in sets[1:]] == [*zip(names, ("4", "20"), strict=True)]
     assert found["Findings: Findings"][1][:3] == [
         *("audio that cannot be used", "manifest.train.jsonl", "train-9")
     ]
@@ -158,15 +159,27 @@ def test_files_of_one_name_are_told_apart(place: Path, run_asr: Run, tables: Tab
     assert f"no text (1)\n  {one[0]} gone: no text" in done.stdout
 
 
+MENU = """
+const links = [...document.querySelectorAll('nav a')];
+const reached = links.map((one) => { one.focus(); return document.activeElement.hash.slice(1); });
+const sections = [...document.querySelectorAll('main > section')].map((one) => one.id);
+const [nav, page] = [document.querySelector('nav'), document.documentElement];
+const wide = Math.max(page.scrollWidth, nav.scrollWidth);
+return [document.title, reached, sections, innerWidth, wide];
+"""
+
+
 def test_the_page_in_a_browser(
     place: Path, said: str, browse: Callable[..., Any], drive: Callable[..., Any]
 ) -> None:
     document, console = browse(place / "page.html")
     assert console == []
     assert document.count("<script") == 1
-    script = "return [document.title, document.body.scrollWidth <= innerWidth]"
-    title = "Data: manifest.dev.jsonl, manifest.train.jsonl"
-    assert drive(place / "page.html", script, 390) == [title, True]
+    title, menu, sections, inner, wide = drive(place / "page.html", MENU, 390)
+    assert title == "Data: manifest.dev.jsonl, manifest.train.jsonl"
+    assert menu == sections
+    assert (menu[1], menu[-1]) == ("findings", "listen")  # what is wrong, before 20 players
+    assert wide <= inner == 390
 
 
 def test_an_lm_of_tokens_has_every_word(place: Path, run_asr: Run) -> None:

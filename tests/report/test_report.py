@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from matplotlib.image import imread
 
 from asr.data.manifest import Manifest
 from asr.hypothesis import Hypothesis, NBest, write_nbest
+from asr.pictures import spectrogram
 
 RATE = 8000
 HOSTILE = "<script>document.title='run'</script>"
@@ -152,13 +154,16 @@ def test_the_parts_of_the_page(place: Path, tables: Tables) -> None:
     for name in ("loss in training", "WER on the dev set, %", "time spent waiting for data, %"):
         assert f'alt="{name} by step: las"' in page
     assert page.count("Network outputs") == 4  # of the dev set's utterances
-    [weight] = re.findall(r'alt="lm: WER 0\.00% at x ([\d.]+), bonus', page)
+    [weight] = re.findall(r"<figcaption>lm: best WER 0\.00% at x ([\d.]+), bonus", page)
     assert float(weight) > 0.25
     assert "are drawn of dev sets" not in page
     assert len(re.findall(r"<h4>(?:best|median|worst): ", page)) == 6 + 4
     found = tables(place / "report.html")
     options = dict(row for row in found["Configuration: Options"])
     assert options["model.encoder.size"] == "8"
+    assert options["tokenizer.size"] == "null"
+    assert options["data.noise.snr"] == "[5.0, 40.0]"
+    assert options["data.dev"] == f"[{place}/manifest.dev.jsonl]"
     hashes = dict(row for row in found["Configuration: Hashes"])
     assert len(hashes["model"]) == 12
     [dev] = [value for key, value in hashes.items() if key.endswith("manifest.dev.jsonl")]
@@ -243,21 +248,66 @@ def test_tables_are_sorted_and_searched(place: Path, drive: Callable[..., Any]) 
 
 
 KEYBOARD = """
-const wanted = 'a[href], audio[controls], input, th button, summary, .scroll';
+const wanted = 'a[href], audio[controls], input, th button, summary, .scroll, .outputs, .wide';
 const all = [...document.querySelectorAll(wanted)];
 const reached = all.filter((one) => { one.focus(); return document.activeElement === one; });
 const closed = all.filter((one) => !one.checkVisibility());
-return [all.length, reached.length + closed.length, innerWidth, document.body.scrollWidth];
+const measured = [document.documentElement, document.querySelector('nav')];
+const wide = measured.map((one) => one.scrollWidth);
+const pictures = [...document.querySelectorAll('.wide img')];
+const sizes = pictures.map((one) => one.width / one.naturalWidth);
+return [all.length, reached.length + closed.length, innerWidth, Math.max(...wide), sizes];
 """
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_phone_and_a_keyboard(place: Path, drive: Callable[..., Any], width: int) -> None:
     """Nothing is wider than the window, and all that one uses can be focused."""
-    every, reached, inner, wide = drive(place / "report.html", KEYBOARD, width)
+    every, reached, inner, wide, sizes = drive(place / "report.html", KEYBOARD, width)
     assert every == reached > 30
-    assert inner == width
-    assert wide <= width
+    assert wide <= inner == width
+    assert sizes == [1]  # of the picture of weights
+
+
+TIMES = """
+const player = document.querySelector('.player:has(details)');
+player.querySelector('details').open = true;
+const edges = (one) => { const {left, right} = one.getBoundingClientRect(); return [left, right]; };
+const found = [edges(player.querySelector('.spectrogram img'))];
+for (const picture of player.querySelectorAll('figure img')) {
+  const shadow = document.createElement('div'), {left, width} = picture.getBoundingClientRect();
+  shadow.style = `position: absolute; left: ${left}px; width: ${width}px`;
+  shadow.innerHTML = atob(picture.src.split(',')[1]).replace(/.*?<svg/s, '<svg');
+  document.body.append(shadow);
+  shadow.firstChild.style = 'width: 100%; height: auto';
+  found.push(...[...shadow.querySelectorAll('[id^=axes] > [id^=patch]:nth-child(1)')].map(edges));
+}
+const marks = [...document.querySelectorAll('[id^=xtick] text')].map((one) =>
+  [parseFloat(one.textContent), one.getBoundingClientRect()]).map(([seconds, {left, right}]) =>
+  [seconds, (left + right) / 2]);
+return {found, marks, seconds: parseFloat(player.dataset.seconds)};
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_sound_and_outputs_share_the_time_axis(
+    place: Path, drive: Callable[..., Any], width: int
+) -> None:
+    page = drive(place / "report.html", TIMES, width)
+    (left, right), *others = page["found"]
+    assert right - left > 700
+    assert len(others) == 2  # attention and CTC
+    assert np.abs(np.array(others) - [left, right]).max() < 1.5
+    for seconds, x in page["marks"]:
+        assert x == pytest.approx(left + (right - left) * seconds / page["seconds"], abs=2)
+    assert len(page["marks"]) > 6
+
+
+def test_a_click_stands_at_its_time_in_the_spectrogram() -> None:
+    samples = np.zeros(round(1.234 * RATE), np.float32)
+    samples[round(1.2 * RATE)] = 1
+    light = imread(io.BytesIO(spectrogram(samples, RATE)))[:, :, :3].mean((0, 2))
+    assert (light.argmin() + 0.5) / len(light) * 1.234 == pytest.approx(1.2, abs=0.012)
 
 
 def test_lists_without_their_manifest_are_skipped(
@@ -285,6 +335,7 @@ def test_mistakes(place: Path, run_asr: Run, tmp_path: Path) -> None:
         ([tmp_path / "empty"], "holds no experiment. `asr train` makes them"),
         ([tmp_path / "none"], "is not a folder. Give one of `asr train`"),
         ([tmp_path / "none.jsonl"], "cannot be read"),
+        ([place / "exp", "--utterances", -1], "-1 is not in the range x>=0"),
     ):
         done = run_asr("report", *given, "-o", tmp_path / "x.html")
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
