@@ -180,27 +180,13 @@ class Search:
         """Speller.step with attention near the states (first, last) where CTC awaits the next
         token, reach (N, 2): else it loses its place in utterances longer than those of training.
 
-        Over one window an utterance, what its live hypotheses may attend to and beside it what the
-        location filters read; rows without a hypothesis attend to all of it, lest they become NaN.
+        Rows without a hypothesis attend to all states, lest they become NaN.
         """
-        memory, state, beside = beams.memory, beams.state, self.speller.reach
-        frames, alive = memory.outside.shape[1], beams.total.isfinite()
-        low, high = reach[:, 0] - self.margin, reach[:, 1] + self.margin
-        first = low.where(alive, torch.inf).view(-1, self.beam).amin(1)  # (B,)
-        last = high.where(alive, -torch.inf).view(-1, self.beam).amax(1).clamp(max=frames - 1)
-        first = (first - beside).clamp(min=0).floor().long()
-        width = min(int((last.long() + beside + 1 - first).amax()), frames)
-        place = first.clamp(max=frames - width)[:, None] + torch.arange(width, device=first.device)
-        utterance = torch.arange(len(place), device=first.device)[:, None]
-        near = memory if width == frames else Memory(*(part[utterance, place] for part in memory))
-        place = place.repeat_interleave(self.beam, 0)  # (N, W)
-        far = (place < low[:, None]) | (place > high[:, None])
-        outside = near.outside.repeat_interleave(self.beam, 0) | (far & alive[:, None])
-        before = state._replace(attended=state.attended.gather(1, place))
-        near = near._replace(outside=outside)
-        log_probs, after, alignment = self.speller.step(near, before, previous)
-        alignment = torch.zeros_like(state.attended).scatter(1, place, alignment)
-        return log_probs, after._replace(attended=state.attended + alignment), alignment
+        place = torch.arange(beams.attention.shape[1], device=reach.device)
+        far = (place < reach[:, :1] - self.margin) | (place > reach[:, 1:] + self.margin)  # (N, T)
+        outside = beams.memory.outside.repeat_interleave(self.beam, 0)
+        outside = outside | (far & beams.total.isfinite()[:, None])
+        return self.speller.step(beams.memory._replace(outside=outside), beams.state, previous)
 
     def sums(
         self, beams: Beams, log_probs: Tensor, ending: Doubles, prefix: Doubles | None, step: int

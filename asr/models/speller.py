@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr.models.attention import energies
 from asr.models.common import LockedDropout, check_ranges, inside, random
 from asr.models.encoder import make_lstm
 
@@ -130,7 +131,7 @@ class Speller(nn.Module):
     ) -> tuple[Tensor, SpellerState, Tensor]:
         """One token on: previous (N,) -> log-probabilities (N, V), state, alignment (N, T)."""
         gates = self.token(self.embedding(previous))
-        state, alignment = self.attend(memory, state, gates, self.recur, self.kernel())
+        state, alignment = self.attend(memory, state, gates, self.recur)
         top = torch.cat([state.context, state.hidden], 1)  # (N, D + H)
         if self.upper:
             above = tuple(x.transpose(0, 1).contiguous() for x in state[4:])
@@ -145,27 +146,44 @@ class Speller(nn.Module):
         return 2 * (self.filters.weight.T @ self.location.weight.T)
 
     def attend(
-        self, memory: Memory, state: SpellerState, gates: Tensor, recur: Tensor, kernel: Tensor
+        self,
+        memory: Memory,
+        state: SpellerState,
+        gates: Tensor,
+        recur: Tensor,
+        kernel: Tensor | None = None,
     ) -> tuple[SpellerState, Tensor]:
         """The serial part of a step: gates (N, 4·H) of the token -> state, alignment (N, T)."""
-        rows, frames, size = memory.keys.shape
         gates = gates + torch.cat([state.context, state.hidden], 1) @ recur
         into, forget, new, out = gates.chunk(4, 1)
         cell = forget.sigmoid() * state.cell + into.sigmoid() * new.tanh()
         hidden = out.sigmoid() * cell.tanh()
-        count, side = len(hidden) // max(rows, 1), self.reach  # K
-        padded = functional.pad(state.attended, (side, side)).view(rows, count, frames + 2 * side)
-        heard = padded.unfold(2, 2 * side + 1, 1)  # (B, K, T, ·)
-        query = 2 * self.query(hidden).view(rows, count, 1, size)
-        # In place on a product; on a view of one autograd would copy every gradient.
-        compared = (heard @ kernel).add_(memory.keys[:, None]).add_(query)  # (B, K, T, A)
-        energy = 2 * self.energy(compared.sigmoid_())[..., 0]  # (B, K, T)
-        outside = memory.outside.view(rows, len(memory.outside) // max(rows, 1), frames)
-        alignment = energy.masked_fill(outside, -torch.inf).softmax(2)
-        context = (alignment @ memory.states).flatten(0, 1)  # (N, D)
-        alignment = alignment.flatten(0, 1)
+        padded = functional.pad(state.attended, (self.reach, self.reach))
+        query = 2 * self.query(hidden)
+        if torch.is_grad_enabled() or query.device.type != "cpu" or query.dtype != torch.float32:
+            kernel = self.kernel() if kernel is None else kernel
+            energy = self.energies(memory, query, padded, kernel)
+        else:
+            place = self.filters.weight, 2 * self.location.weight.T, self.energy.weight[0]
+            energy = energies(memory.keys, query, padded, memory.outside, *place)
+        alignment = energy.softmax(1)  # (N, T)
+        rows, frames, _ = memory.states.shape
+        shared = alignment.view(rows, len(alignment) // max(rows, 1), frames)  # (B, K, T)
+        context = (shared @ memory.states).flatten(0, 1)  # (N, D)
         attended = state.attended + alignment
         return SpellerState(hidden, cell, context, attended, *state[4:]), alignment
+
+    def energies(self, memory: Memory, query: Tensor, padded: Tensor, kernel: Tensor) -> Tensor:
+        """(N, T), -inf outside, of queries (N, A) and alignments so far (N, T + 2·reach)."""
+        rows, frames, size = memory.keys.shape
+        count = len(query) // max(rows, 1)  # K
+        heard = padded.view(rows, count, -1).unfold(2, 2 * self.reach + 1, 1)  # (B, K, T, ·)
+        # In place on a product; on a view of one autograd would copy every gradient.
+        compared = (heard @ kernel).add_(memory.keys[:, None])
+        compared.add_(query.view(rows, count, 1, size))  # (B, K, T, A)
+        energy: Tensor = 2 * self.energy(compared.sigmoid_())[..., 0]  # (B, K, T)
+        outside = memory.outside.view(rows, len(memory.outside) // max(rows, 1), frames)
+        return energy.masked_fill(outside, -torch.inf).flatten(0, 1)
 
     def teach(self, states: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """All steps after the start token and the true tokens (B, U) -> log-probabilities

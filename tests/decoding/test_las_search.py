@@ -22,7 +22,7 @@ from asr.lm.ngram import NGram
 from asr.models.encoder import EncoderOptions
 from asr.models.frontend import FrontendOptions
 from asr.models.recognizer import Recognizer, RecognizerOptions
-from asr.models.speller import Memory, SpellerOptions
+from asr.models.speller import SpellerOptions
 
 PIECES = ["<blank>", "<unk>", "a", "b", "|"]
 PRUNE_NOTHING = SearchOptions(
@@ -296,40 +296,27 @@ LAST = [[88, 89], [80, 84], [89, 89], [0, 1], [0, 0], [3, 9]]
 
 @pytest.mark.parametrize("reach", [NEAR, ENDS, LAST])
 @pytest.mark.parametrize("margin", [1, 2.5, 4, math.inf])
-def test_a_window_of_states_is_enough(reach, margin, monkeypatch) -> None:
-    """A step over the states near by equals one over all, of which those far away are outside."""
+def test_within_its_reach_attention_is_shared_out_as_everywhere(reach, margin) -> None:
     rng = np.random.default_rng(0)
-    model = tiny(1).double()
-    speller = model.speller
-    assert speller is not None
+    model = tiny(1)
+    assert model.speller is not None
     states, lengths = inputs(model, [90, 70])
     options = SearchOptions(beam=3, attention_margin=margin * model.frame_shift)
     run = Search(model, Fusion(PIECES, {}, Weights(att=1.0)), options, lengths, None)
-    beams = run.begin(states.double())
+    beams = run.begin(states)
     beams.total = torch.from_numpy(rng.normal(size=6))
     beams.total[4] = -torch.inf  # no hypothesis: its reach, at the beginning, is nobody's
-    attended = torch.from_numpy(rng.dirichlet(np.ones(90), 6))
+    attended = torch.from_numpy(rng.dirichlet(np.ones(90), 6)).float()
     beams.state = beams.state._replace(attended=attended)
     previous = torch.from_numpy(rng.integers(2, len(PIECES), 6))
-    frame, where = torch.arange(90), torch.tensor(reach).double()
-    far = (frame < where[:, :1] - margin) | (frame > where[:, 1:] + margin)
-    outside = beams.memory.outside.repeat_interleave(3, 0) | far
-    memory = beams.memory._replace(outside=outside)
-    expected = speller.step(memory, beams.state, previous)
-    step, widths = speller.step, []
-
-    def counted(memory: Memory, *rest: Any) -> Any:
-        widths.append(memory.keys.shape[1])
-        return step(memory, *rest)
-
-    monkeypatch.setattr(speller, "step", counted)
-    found = run.step_within(beams, previous, where)
-    found, expected = ((x[0], x[2], *x[1]) for x in (found, expected))
-    alive = beams.total.isfinite()
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a[alive], b[alive], atol=1e-12, rtol=1e-12)
-        assert not a[~alive].isnan().any()
-    assert widths == [90] if margin == math.inf else widths[0] <= 10 + 2 * (margin + 2)
+    everywhere = model.speller.step(beams.memory, beams.state, previous)[2]
+    alignment = run.step_within(beams, previous, torch.tensor(reach).double())[2]
+    for row, ((first, last), length) in enumerate(zip(reach, [90] * 3 + [70] * 3, strict=True)):
+        near = everywhere[row].clone()  # of the probability there, each state has the same share
+        if row != 4:
+            near[: max(0, math.ceil(max(first - margin, 0)))] = 0
+            near[min(length, math.floor(min(last + margin, length - 1)) + 1) :] = 0
+        torch.testing.assert_close(alignment[row], near / near.sum(), atol=1e-6, rtol=1e-4)
 
 
 def test_beam_one_is_greedy() -> None:

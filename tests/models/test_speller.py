@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.errors import InputError
+from asr.models import attention
 from asr.models.speller import END, UNKNOWN, Speller, SpellerOptions
 
 VOCABULARY = 6
@@ -138,6 +139,43 @@ def test_attention_is_that_of_the_formula(states: tuple[Tensor, Tensor]) -> None
     compared = torch.tanh(memory.keys / 2 + speller.query(after.hidden)[:, None] + place)
     energy = speller.energy(compared)[:, :, 0].masked_fill(memory.outside, -torch.inf)
     torch.testing.assert_close(second, energy.softmax(1), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("filters", [1, 4, 7])
+@pytest.mark.parametrize("size", [5, 64])
+def test_compiled_energies_are_those_of_torch(size: int, filters: int) -> None:
+    """Of two hypotheses an utterance, which may or may not look at the same states; energies so
+    large that tanh is 1 too."""
+    torch.manual_seed(filters)
+    options = SpellerOptions(1, 7, 4, size, filters=filters, reach=2)
+    speller = Speller(options, inputs=6, vocabulary=VOCABULARY)
+    memory, _ = speller.begin(torch.randn(3, 40, 6), torch.tensor([40, 13, 1]))
+    own = memory.outside.repeat_interleave(2, 0) | (torch.rand(6, 40) > 0.6)
+    for scale, outside in itertools.product((0.1, 3.0, 100.0), (memory.outside, own)):
+        query, padded = scale * torch.randn(6, size), torch.rand(6, 40 + 2 * 2)
+        seen = memory._replace(outside=outside)
+        expected = speller.energies(seen, query, padded, speller.kernel())
+        place = speller.filters.weight, 2 * speller.location.weight.T, speller.energy.weight[0]
+        found = attention.energies(memory.keys, query, padded, outside, *place)
+        # softmax does not feel what is added to all, here v·1 (see the head of asr.models.speller)
+        torch.testing.assert_close(found, expected - speller.energy.weight.sum(), atol=1e-5, rtol=0)
+        assert torch.equal(found == -torch.inf, expected == -torch.inf)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_step_without_gradients_is_that_with_gradients(beams: int) -> None:
+    speller = make().float()
+    torch.manual_seed(3)
+    memory, start = speller.begin(torch.randn(3, 8, 6), torch.tensor([8, 5, 1]))
+    rows = torch.arange(3).repeat_interleave(beams)
+    tokens = torch.randint(2, VOCABULARY, (4, 3 * beams))
+    states = [start.select(rows)] * 2
+    for token in tokens:
+        log_probs, states[0], alignment = speller.step(memory, states[0], token)
+        with torch.no_grad():
+            same, states[1], other = speller.step(memory, states[1], token)
+        torch.testing.assert_close(other, alignment.detach(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(same[:, 2:], log_probs[:, 2:].detach(), atol=1e-5, rtol=0)
 
 
 def test_probabilities_of_all_texts_sum_to_one(states: tuple[Tensor, Tensor]) -> None:
