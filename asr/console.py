@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rich import progress as rich
 from rich.console import Console
+from rich.table import Column
 
 Item = TypeVar("Item")
 Skipped = list[tuple[str, str]]  # what was skipped, and why
@@ -61,9 +62,12 @@ def some(names: Sequence[str], most: int | None = 10, by: str = ", ") -> str:
 def progress(counted: bool = True) -> rich.Progress:
     """A rich Progress on stderr with count (or percentage), time and ETA; tasks have the field
     `note`. Not shown where stderr is no terminal."""
-    done = rich.MofNCompleteColumn() if counted else rich.TaskProgressColumn()
-    time = rich.TimeElapsedColumn(), "ETA", rich.TimeRemainingColumn()
-    columns = "{task.description}", rich.BarColumn(bar_width=10), done, *time, "{task.fields[note]}"
+    whole: Any = {"table_column": Column(no_wrap=True)}  # in a narrow terminal the note is wrapped
+    done = rich.MofNCompleteColumn(**whole) if counted else rich.TaskProgressColumn(**whole)
+    bar, elapsed = rich.BarColumn(bar_width=10, **whole), rich.TimeElapsedColumn(**whole)
+    left = rich.TimeRemainingColumn(**whole)
+    note = rich.TextColumn("{task.fields[note]}", table_column=Column())
+    columns = "{task.description}", bar, done, elapsed, "ETA", left, note
     return rich.Progress(*columns, console=stderr, disable=not stderr.is_terminal)
 
 

@@ -25,6 +25,7 @@ CUE_GAP = 0.083  # seconds between cues (two frames)
 # Seconds of silence at which a new cue begins (guides leave it open), and a new line of txt: more
 # than between the digits of a number.
 PAUSE = 1.0
+EVEN = 1.0  # seconds of pause that a division is worth which leaves both parts long
 
 # What sclite reads as something else in a trn file: `{` opens an alternation, `;` and `\` make
 # tags, a final `*` is dropped, `@` is the empty word; in ids also parentheses and spaces. They
@@ -117,19 +118,28 @@ def cues(words: list[Word], length: float | None = None) -> Iterator[tuple[float
 
 
 def phrases(words: list[Word]) -> Iterator[list[Word]]:
-    """The words in groups that fit into a subtitle."""
-    group: list[Word] = []
+    """The words in groups that fit into a subtitle: from pause to pause, and what is too long
+    divided where pauses are longest and no part becomes too short."""
+    waiting: list[list[Word]] = []
     for word in _pieces(words):
-        if group and (
-            word.start - group[-1].end > PAUSE
-            or word.end - group[0].start > CUE_SECONDS
-            or len(_lines(join_words(w.word for w in [*group, word]))) > 2
-        ):
+        if not waiting or word.start - waiting[-1][-1].end > PAUSE:
+            waiting.append([])
+        waiting[-1].append(word)
+    waiting.reverse()
+    while waiting:
+        group = waiting.pop()
+        begin, end = group[0].start, group[-1].end
+        fits = end - begin <= CUE_SECONDS and len(_lines(join_words(w.word for w in group))) <= 2
+        if fits or len(group) == 1:
             yield group
-            group = []
-        group.append(word)
-    if group:
-        yield group
+            continue
+        worth = []
+        for before, after in pairwise(group):
+            shorter = min(before.end - begin, end - after.start)
+            pause = after.start - before.end
+            worth.append((pause + EVEN * min(shorter / CUE_SECONDS, 1), shorter))
+        middle = worth.index(max(worth)) + 1
+        waiting += [group[middle:], group[:middle]]
 
 
 def _pieces(words: list[Word]) -> Iterator[Word]:

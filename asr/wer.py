@@ -71,6 +71,7 @@ def transcripts(given: str | Iterable[str]) -> list[str]:
 def wer(references: str | Iterable[str], hypotheses: str | Iterable[str]) -> float:
     """Word error rate of `hypotheses` against `references` (one transcript or many).
 
+    Words are compared as they are: `asr score` makes them lower case without punctuation first.
     Raises InputError if the two differ in number, or hold something else than strings.
 
     >>> wer("the cat sat", "the cat sad")

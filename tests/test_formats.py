@@ -98,6 +98,20 @@ def test_digits_of_a_number_stay_together() -> None:
     assert WRITERS["txt"](Hypothesis("one two six no"), "a") == "one two six no\n"
 
 
+def test_long_cues_are_divided_in_their_pauses_without_orphans() -> None:
+    said = "close beside him the two men walked, and then a third one came to see the tired lad"
+    words, now = list[Word](), 0.0
+    for word in said.split():
+        words.append(Word(word, now, now + 0.25))
+        now += 0.75 if word.endswith(",") else 0.35
+    assert [text.replace("\n", " ") for _, _, text in cues(words)] == [
+        "close beside him the two men walked,",
+        "and then a third one came to see the tired lad",
+    ]
+    even = [Word("word", n * 0.3, n * 0.3 + 0.3) for n in range(1000)]  # five minutes without pause
+    assert min(text.count("word") for _, _, text in cues(even)) > 4
+
+
 def test_the_last_cue_ends_with_the_recording() -> None:
     words = [Word("so", 0.0, 0.2), Word("yes", 9.0, 9.2)]
     assert [end for _, end, _ in cues(words)] == pytest.approx([5 / 6, 9.0 + 5 / 6])

@@ -57,8 +57,12 @@ def train(
     Example: asr lm train novels.txt.gz -o char.lm --order 6 --unit token --tokenizer exp/ctc
     """
     from asr.commands.tokenizer import read_texts
+    from asr.data.manifest import Manifest
     from asr.lm import train as lm
 
+    for path in texts:
+        if path.suffix == ".jsonl" and Manifest.open(path).split == "test":
+            console.say(f"warning: {path} is a test set: error rates on it will look too good")
     units = _units(unit, tokenizer, normalizer)
     lines = console.track(read_texts(texts), "reading")
     result = lm.train(lines, output, order, units, prune, vocab, memory)

@@ -58,11 +58,10 @@ def write_sets(source: Path, importer: Importer, sets: Sets, speakers: str) -> N
             say(f"warning: {key} got {got:.0%}, not {fraction:.0%}: it takes whole speakers")
     sets_of = Counter(s for part in parts.values() for s in {u.speaker for u in part} if s)
     if both := [speaker for speaker, number in sets_of.items() if number > 1]:
-        say(f"warning: too few speakers, so that sets share some ({some(both)}): error rates will")
-        say("  be too good for new voices")
-    if lacking := len(parts) > 1 and not all(u.speaker for u in good):
+        say(f"warning: too few speakers, so that sets share some: {some(both)}")
+        say("  Error rates will be too good for new voices.")
+    if len(parts) > 1 and not all(u.speaker for u in good):
         say("warning: without speakers they may be in several sets: error rates will look too good")
-    if both or lacking:
         say(f"  Name the speakers by {speakers}.")
     end_with_skipped(skipped, len(good) + len(skipped))
 

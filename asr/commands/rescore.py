@@ -61,6 +61,8 @@ def command(
     for key, units in rescorer.units.items():
         known = 1 - rescorer.unknown[key] / max(units, 1)
         say(f"{key} knows {known:.1%} of the {scorers[key].unit}s of the best hypotheses")
+    if all(len(utterance.nbest) < 2 for utterance in read_nbest(output)[1]):
+        say("warning: lists of one hypothesis leave nothing to choose: decode with --nbest 100")
     if before:
         after = tune.tabulate(read_nbest(output)[1], said, normalize)
         rates = {"first-best": before.first, "rescored": after.first, "oracle": after.oracle}

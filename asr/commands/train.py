@@ -33,6 +33,7 @@ TOKEN_WEIGHTS = {
 }
 USUAL = 0.9  # of the utterances trained on are no longer than a model's window
 SHORTEST_WINDOW = 2.0  # seconds
+RATES = 20  # recordings at most whose rates are looked at
 FEW = 5  # times the warm-up; fewer steps than that deserve a warning
 
 
@@ -60,8 +61,8 @@ def command(
     """Train the model that the YAML file CONFIG describes; ends with OUTPUT/model.
 
     A run that was stopped, however it was, continues when the same command is given again; with
-    --set train.epochs=N it ends sooner or later. Paths in CONFIG are relative to it. By torchrun
-    several processes share each batch.
+    --set train.epochs=N it ends sooner or later. One that has ended goes on in another folder with
+    --init. Paths in CONFIG are relative to it. By torchrun several processes share each batch.
 
     Examples:
       asr train conf/ctc.yaml -o exp/ctc
@@ -144,7 +145,7 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
         f" in batches of {train.sampler.batch_seconds:.0f} s"
     )
     rate = rate_of(train)
-    if rate < model.options.sample_rate:
+    if rate < model.options.sample_rate and not options.init:  # which settles the rate
         say(f"hint: the recordings are of {rate} Hz: model.sample_rate: {rate} is faster")
     if options.precision == "float64":
         model.double()
@@ -170,14 +171,15 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
 
 
 def rate_of(train: TrainingSet) -> int:
-    """Hz of the first recording that can be opened."""
+    """The highest, in Hz, of some recordings that can be opened."""
     from asr.data.audio import audio_info
     from asr.errors import AudioError
 
-    for index in train.kept:
+    rates = [0]
+    for index in train.kept[:: len(train.kept) // RATES + 1]:
         with suppress(AudioError):
-            return audio_info(train.utterances[int(index)]).sample_rate
-    return sys.maxsize
+            rates.append(audio_info(train.utterances[int(index)]).sample_rate)
+    return max(rates) or sys.maxsize
 
 
 def window_of(durations: NDArray[np.float32], before: float | None) -> float:
@@ -261,7 +263,9 @@ def initialise(model: Recognizer, tokenizer: Tokenizer, source: Path) -> None:
     """
     import torch
 
-    source = source / "model" if (source / "model").is_dir() else source
+    from asr.models.folder import model_folder
+
+    source = model_folder(source)
     saved, pieces = model.load(source), tokenizer.load(source).pieces
     if saved.options.sample_rate != model.options.sample_rate:
         what = f"its sample rate is {saved.options.sample_rate} Hz, not {model.options.sample_rate}"

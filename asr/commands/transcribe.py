@@ -250,4 +250,4 @@ class Meter:
 
     def __str__(self) -> str:
         speed = self.audio / (time.perf_counter() - self.started)
-        return f"{timedelta(seconds=round(self.audio))} of audio, {speed:.0f} x real time"
+        return f"{timedelta(seconds=round(self.audio))} of speech, {speed:.0f} x real time"

@@ -36,7 +36,7 @@ from asr.training.mwer import MWER
 from asr.training.schedule import learning_rate
 from asr.training.update import TrainOptions, Updater
 
-USELESS = 0.9  # dev WER above which a finished model deserves a warning
+POOR, USELESS = 0.5, 0.9  # dev WER above which a finished model deserves a warning
 DIVERGED = 20  # steps in a row without a finite loss and gradient
 SHOWN = 10  # utterances named where a loss is not finite
 # of a Trainer, in its checkpoints
@@ -309,9 +309,10 @@ class Trainer:
         if self.group.leader:
             self._write_model(self.folder / "model", average)
         say(f"model: average of {len(steps)} epochs, dev {show(figures)}")
-        if figures["wer"] > USELESS:
+        if figures["wer"] > POOR:
+            little = "next to nothing" if figures["wer"] > USELESS else "little"
             say(
-                "warning: it recognises next to nothing. If the loss on the dev set still falls,"
+                f"warning: it recognises {little}. If the loss on the dev set still falls,"
                 f" train for longer, in a new folder with --init {shlex.quote(str(self.folder))};"
                 " if only that in training does, find more speech"
             )

@@ -88,7 +88,12 @@ def test_speakers_too_few_for_sets_of_their_own(tmp_path: Path, run_asr: Run) ->
     done = run_asr("prepare", "folder", tmp_path / "in", "-o", tmp_path / "out", "--dev", "0.5")
     sets = [Manifest.open(tmp_path / f"out/manifest.{name}.jsonl") for name in ("train", "dev")]
     assert all({u.speaker for u in one} == {"ann", "bob"} for one in sets)
-    assert "warning: too few speakers, so that sets share some (" in done.stderr
+    assert "warning: too few speakers, so that sets share some: " in done.stderr
+    assert "Name the speakers" not in done.stderr  # they have names
+    for speaker in ("ann", "bob"):
+        for file in (tmp_path / "in" / speaker).iterdir():
+            file.rename(tmp_path / "in" / f"{speaker}{file.name}")
+    done = run_asr("prepare", "folder", tmp_path / "in", "-o", tmp_path / "out", "--dev", "0.5")
     assert "  Name the speakers by a subfolder for each." in done.stderr.splitlines()
 
 

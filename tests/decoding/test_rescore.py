@@ -254,6 +254,11 @@ def test_weights_file_sorts_anew(tmp_path: Path, lms: Path, run_asr: Run) -> Non
     again = run_asr("rescore", out, "--weights", tmp_path / "W.json", "-o", out)
     assert again.returncode == 0, again.stderr
     assert [u.text for u in read_nbest(out)[1]] == [*(t[0] for t in TEXTS.values()), ""]
+    few = "warning: lists of one hypothesis leave nothing to choose"
+    assert few not in again.stderr
+    meta, utterances = read_nbest(out)
+    write_nbest(source, meta, (NBest(u.id, u.nbest[:1]) for u in utterances))
+    assert few in run_asr("rescore", source, *arguments[2:]).stderr
 
 
 def test_oracle_and_share_of_the_gap(tmp_path: Path, lms: Path, run_asr: Run) -> None:

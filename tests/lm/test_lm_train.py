@@ -112,6 +112,7 @@ def test_commands_on_real_text(tmp_path: Path, run_asr: Callable, asr_data: Path
     (tmp_path / "more.txt.gz").write_bytes(gzip.compress(b"One more line.\n\n"))
     made = run_asr("lm", "train", manifest, "more.txt.gz", "-o", "word.lm", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
+    assert "warning" not in made.stderr
     assert "1-grams" in made.stdout
     assert "4-grams" in made.stdout
     scored = run_asr("lm", "score", "word.lm", dev, cwd=tmp_path)
@@ -132,6 +133,9 @@ def test_commands_on_real_text(tmp_path: Path, run_asr: Callable, asr_data: Path
     )
     arguments = ["--type", "bpe", "--size", "100", "-o", "bpe.json"]
     assert run_asr("tokenizer", manifest, *arguments, cwd=tmp_path).returncode == 0
+    test = asr_data / "arctic-kathleen" / "manifest.test.jsonl"
+    leaky = run_asr("lm", "train", manifest, test, "-o", "leaky.lm", cwd=tmp_path)
+    assert f"warning: {test} is a test set" in leaky.stderr
     arguments = ["-o", "bpe.lm", "--unit", "token", "--tokenizer", "bpe.json"]
     made = run_asr("lm", "train", manifest, *arguments, cwd=tmp_path)
     assert made.returncode == 0, made.stderr

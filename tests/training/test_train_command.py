@@ -75,6 +75,11 @@ def test_recordings_of_a_lower_rate_are_told(
     for rate, told in ((16000, True), (8000, False)):
         assert train(config, tmp_path / str(rate), "--set", f"model.sample_rate={rate}") == 0
         assert (hint in capsys.readouterr().err) == told
+    again = "--set", "model.sample_rate=16000", "--init"
+    assert train(config, tmp_path / "more", *again, str(tmp_path / "16000")) == 0
+    assert hint not in capsys.readouterr().err  # the model that it starts from has a rate
+    with pytest.raises(InputError, match="gone: no such model or experiment folder"):
+        train(config, tmp_path / "none", *again, str(tmp_path / "gone"))
 
 
 def test_window_of_a_model() -> None:
