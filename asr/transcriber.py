@@ -44,6 +44,7 @@ from asr.text.tokenizer import Tokenizer
 HEADS = ("ctc", "las", "joint")
 WINDOW = 512  # utterances sorted by length and decoded together; bounds memory
 BATCH_SECONDS = 60.0  # of audio a batch, padding included
+LAS_SECONDS = 160.0  # with an LAS search, whose steps cost as much for few hypotheses as for many
 AT_ONCE = 8  # most batches decoded at the same time; bounds memory
 
 Samples = NDArray[np.float32]
@@ -194,7 +195,8 @@ class Transcriber:
         On a CPU several batches at once, on a share of the threads each: threads that divide a
         matrix product wait for each other, and a second program makes that a hundred times slower.
         """
-        groups = list(batches(list(enumerate(waveforms)), BATCH_SECONDS * self.sample_rate))
+        seconds = BATCH_SECONDS if self.head == "ctc" else LAS_SECONDS
+        groups = list(batches(list(enumerate(waveforms)), seconds * self.sample_rate))
         on_cpu = next(self.recognizer.parameters()).device.type == "cpu"
         workers = max(1, min(self.threads, AT_ONCE, len(groups))) if on_cpu else 1
         share, before = self.threads // workers, torch.get_num_threads()

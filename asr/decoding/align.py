@@ -50,7 +50,8 @@ class Pauses:
 
     def _find(self, left: float, right: float) -> tuple[float, float] | None:
         first = int(left / STEP)
-        if not len(levels := self.levels[first : int(np.ceil(right / STEP))]):
+        levels = self.levels[first : int(np.ceil(right / STEP))]
+        if len(levels) * STEP < SHORTEST:
             return None
         quiet = levels < min(np.quantile(levels, NOISE) + RISE, self.deepest)
         runs = np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2)
