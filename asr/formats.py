@@ -104,9 +104,9 @@ def _unescape(text: str) -> str:
 
 
 def cues(words: list[Word], length: float | None = None) -> Iterator[tuple[float, float, str]]:
-    """Subtitles (start, end, text) as guides ask: at most two lines, no pause inside, shown for
-    long enough to be read where the next one, or the end of the recording (`length` seconds, if
-    known), leaves the time for it."""
+    """Subtitles (start, end, text) as guides ask: at most two lines, no long pause inside, shown
+    for long enough to be read where the next one, or the end of the recording (`length` seconds,
+    if known), leaves the time for it."""
     groups = list(phrases(words))
     for group, after in zip_longest(groups, groups[1:]):
         limit = after[0].start - CUE_GAP if after else length or float("inf")
@@ -119,7 +119,7 @@ def cues(words: list[Word], length: float | None = None) -> Iterator[tuple[float
 
 def phrases(words: list[Word]) -> Iterator[list[Word]]:
     """The words in groups that fit into a subtitle: from pause to pause, and what is too long
-    divided where pauses are longest and no part becomes too short."""
+    divided where pauses are longest, rather in the middle than near an end."""
     waiting: list[list[Word]] = []
     for word in _pieces(words):
         if not waiting or word.start - waiting[-1][-1].end > PAUSE:

@@ -195,7 +195,10 @@ class Transcriber:
         On a CPU several batches at once, on a share of the threads each: threads that divide a
         matrix product wait for each other, and a second program makes that a hundred times slower.
         """
-        seconds = BATCH_SECONDS if self.head == "ctc" else LAS_SECONDS
+        seconds = BATCH_SECONDS
+        if self.head != "ctc":  # but a batch for each thread
+            share = sum(map(len, waveforms)) / self.sample_rate / self.threads
+            seconds = min(LAS_SECONDS, max(BATCH_SECONDS, share))
         groups = list(batches(list(enumerate(waveforms)), seconds * self.sample_rate))
         on_cpu = next(self.recognizer.parameters()).device.type == "cpu"
         workers = max(1, min(self.threads, AT_ONCE, len(groups))) if on_cpu else 1

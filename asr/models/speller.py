@@ -160,12 +160,13 @@ class Speller(nn.Module):
         hidden = out.sigmoid() * cell.tanh()
         padded = functional.pad(state.attended, (self.reach, self.reach))
         query = 2 * self.query(hidden)
-        if torch.is_grad_enabled() or query.device.type != "cpu" or query.dtype != torch.float32:
-            kernel = self.kernel() if kernel is None else kernel
-            energy = self.energies(memory, query, padded, kernel)
-        else:
+        plain = query.device.type == "cpu" and query.dtype == torch.float32
+        if kernel is None and plain and not torch.is_grad_enabled():
             place = self.filters.weight, 2 * self.location.weight.T, self.energy.weight[0]
             energy = energies(memory.keys, query, padded, memory.outside, *place)
+        else:
+            kernel = self.kernel() if kernel is None else kernel
+            energy = self.energies(memory, query, padded, kernel)
         alignment = energy.softmax(1)  # (N, T)
         rows, frames, _ = memory.states.shape
         shared = alignment.view(rows, len(alignment) // max(rows, 1), frames)  # (B, K, T)
@@ -177,9 +178,9 @@ class Speller(nn.Module):
         """(N, T), -inf outside, of queries (N, A) and alignments so far (N, T + 2·reach)."""
         rows, frames, size = memory.keys.shape
         count = len(query) // max(rows, 1)  # K
-        heard = padded.view(rows, count, -1).unfold(2, 2 * self.reach + 1, 1)  # (B, K, T, ·)
+        heard = padded.view(rows, count, padded.shape[1]).unfold(2, 2 * self.reach + 1, 1)
         # In place on a product; on a view of one autograd would copy every gradient.
-        compared = (heard @ kernel).add_(memory.keys[:, None])
+        compared = (heard @ kernel).add_(memory.keys[:, None])  # heard (B, K, T, ·)
         compared.add_(query.view(rows, count, 1, size))  # (B, K, T, A)
         energy: Tensor = 2 * self.energy(compared.sigmoid_())[..., 0]  # (B, K, T)
         outside = memory.outside.view(rows, len(memory.outside) // max(rows, 1), frames)

@@ -296,21 +296,23 @@ LAST = [[88, 89], [80, 84], [89, 89], [0, 1], [0, 0], [3, 9]]
 
 @pytest.mark.parametrize("reach", [NEAR, ENDS, LAST])
 @pytest.mark.parametrize("margin", [1, 2.5, 4, math.inf])
-def test_within_its_reach_attention_is_shared_out_as_everywhere(reach, margin) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_within_its_reach_attention_is_shared_out_as_everywhere(reach, margin, dtype) -> None:
     rng = np.random.default_rng(0)
-    model = tiny(1)
+    model = tiny(1).to(dtype)
     assert model.speller is not None
     states, lengths = inputs(model, [90, 70])
     options = SearchOptions(beam=3, attention_margin=margin * model.frame_shift)
     run = Search(model, Fusion(PIECES, {}, Weights(att=1.0)), options, lengths, None)
-    beams = run.begin(states)
+    beams = run.begin(states.to(dtype))
     beams.total = torch.from_numpy(rng.normal(size=6))
     beams.total[4] = -torch.inf  # no hypothesis: its reach, at the beginning, is nobody's
-    attended = torch.from_numpy(rng.dirichlet(np.ones(90), 6)).float()
+    attended = torch.from_numpy(rng.dirichlet(np.ones(90), 6)).to(dtype)
     beams.state = beams.state._replace(attended=attended)
     previous = torch.from_numpy(rng.integers(2, len(PIECES), 6))
-    everywhere = model.speller.step(beams.memory, beams.state, previous)[2]
-    alignment = run.step_within(beams, previous, torch.tensor(reach).double())[2]
+    with torch.no_grad():
+        everywhere = model.speller.step(beams.memory, beams.state, previous)[2]
+        alignment = run.step_within(beams, previous, torch.tensor(reach).double())[2]
     for row, ((first, last), length) in enumerate(zip(reach, [90] * 3 + [70] * 3, strict=True)):
         near = everywhere[row].clone()  # of the probability there, each state has the same share
         if row != 4:

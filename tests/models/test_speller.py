@@ -162,6 +162,17 @@ def test_compiled_energies_are_those_of_torch(size: int, filters: int) -> None:
         assert torch.equal(found == -torch.inf, expected == -torch.inf)
 
 
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_of_nothing(dtype: torch.dtype, grad: bool) -> None:
+    speller, nothing = make().to(dtype), torch.zeros(0, dtype=torch.long)
+    with torch.set_grad_enabled(grad):
+        memory, state = speller.begin(torch.zeros(0, 8, 6, dtype=dtype), nothing)
+        assert speller.step(memory, state, nothing)[0].shape == (0, VOCABULARY)
+        found = speller(memory.states, nothing, nothing.view(0, 1))
+    assert found.shape == (0, 2, VOCABULARY)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_step_without_gradients_is_that_with_gradients(beams: int) -> None:
     speller = make().float()
