@@ -7,7 +7,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from html import escape
 from itertools import pairwise, zip_longest
@@ -53,11 +53,9 @@ def _field(name: str) -> str:
 
 def write_txt(hypothesis: Hypothesis, name: str) -> str:
     """A line from pause to pause; one line where there are no word times."""
-    words = hypothesis.words
-    begins = [n for n, (a, b) in enumerate(pairwise(words), 1) if b.start - a.end > PAUSE]
-    groups = (words[begin:end] for begin, end in pairwise([0, *begins, len(words)]))
-    lines = (join_words(word.word for word in group) for group in groups)
-    return ("\n".join(lines) if words else hypothesis.text) + "\n"
+    groups = from_pause_to_pause(hypothesis.words)
+    lines = [join_words(word.word for word in group) for group in groups]
+    return ("\n".join(lines) or hypothesis.text) + "\n"
 
 
 def write_json(hypothesis: Hypothesis, name: str) -> str:
@@ -120,12 +118,7 @@ def cues(words: list[Word], length: float | None = None) -> Iterator[tuple[float
 def phrases(words: list[Word]) -> Iterator[list[Word]]:
     """The words in groups that fit into a subtitle: from pause to pause, and what is too long
     divided where pauses are longest, rather in the middle than near an end."""
-    waiting: list[list[Word]] = []
-    for word in _pieces(words):
-        if not waiting or word.start - waiting[-1][-1].end > PAUSE:
-            waiting.append([])
-        waiting[-1].append(word)
-    waiting.reverse()
+    waiting = from_pause_to_pause(_pieces(words))[::-1]
     while waiting:
         group = waiting.pop()
         begin, end = group[0].start, group[-1].end
@@ -140,6 +133,15 @@ def phrases(words: list[Word]) -> Iterator[list[Word]]:
             worth.append((pause + EVEN * min(shorter / CUE_SECONDS, 1), shorter))
         middle = worth.index(max(worth)) + 1
         waiting += [group[middle:], group[:middle]]
+
+
+def from_pause_to_pause(words: Iterable[Word]) -> list[list[Word]]:
+    groups: list[list[Word]] = []
+    for word in words:
+        if not groups or word.start - groups[-1][-1].end > PAUSE:
+            groups.append([])
+        groups[-1].append(word)
+    return groups
 
 
 def _pieces(words: list[Word]) -> Iterator[Word]:

@@ -208,6 +208,7 @@ def trimmed(samples: Samples, least: float, hop: int) -> tuple[int, Samples]:
     digital silence is nothing that a model was trained on. To the sample, so that what stands amid
     digital silence is the same segment wherever it stands in a recording."""
     loud = np.flatnonzero(levels(samples, hop) > least)
+    # 6 dB: pre-emphasis may double a sample, so that what is loud by its level is found here
     begin, end = max(0, int(loud[0]) - 1) * hop, min(len(samples), (int(loud[-1]) + 2) * hop)
     sound = np.flatnonzero(np.abs(samples[begin:end]) > 10 ** ((min(least, SILENCE) - 6) / 20))
     begin, end = begin + int(sound[0]), begin + int(sound[-1]) + 1

@@ -9,6 +9,7 @@ attention size, F filters over J states each. States that are not to be looked a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,8 @@ def _tanh_half(z: Any) -> Any:
     return z * p / (q * y + np.float32(1))
 
 
+# Sums in any order: vectors of numbers at once.
+@partial(njit_lean, fastmath={"reassoc", "contract", "nsz", "arcp"})
 def _energies(
     keys: Any,
     query: Any,
@@ -94,7 +97,3 @@ def _energies(
             for a in range(len(compared)):
                 total += energy[a] * _tanh_half(compared[a])
             found[n, t] = total
-
-
-# Sums in any order: vectors of numbers at once.
-_energies = njit_lean(_energies, fastmath={"reassoc", "contract", "nsz", "arcp"})

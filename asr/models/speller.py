@@ -153,7 +153,8 @@ class Speller(nn.Module):
         recur: Tensor,
         kernel: Tensor | None = None,
     ) -> tuple[SpellerState, Tensor]:
-        """The serial part of a step: gates (N, 4·H) of the token -> state, alignment (N, T)."""
+        """The serial part of a step: gates (N, 4·H) of the token -> state, alignment (N, T).
+        kernel: in training, once for all tokens; without it, of a search."""
         gates = gates + torch.cat([state.context, state.hidden], 1) @ recur
         into, forget, new, out = gates.chunk(4, 1)
         cell = forget.sigmoid() * state.cell + into.sigmoid() * new.tanh()
