@@ -164,8 +164,11 @@ class Transcriber:
             )
         for ranked, log_probs, pauses in zip(found, ctc, outputs.pauses, strict=True):
             for hypothesis in ranked[:nbest]:
+                if self.head != "ctc":
+                    inventory = self.fusion.inventory
+                    hypothesis.words = las_search.attended_words(hypothesis, inventory, shift)
                 if log_probs is None:
-                    break
+                    continue
                 if isinstance(self.fusion, LexiconFusion):
                     place_words(hypothesis, shift, pauses)
                     continue

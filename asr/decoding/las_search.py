@@ -25,11 +25,12 @@ from torch import Tensor
 
 from asr.decoding.ctc_prefix import IMPOSSIBLE, CTCPrefix, Doubles, Ints, PrefixStates
 from asr.decoding.fusion import Fusion, Increments, States
+from asr.decoding.inventory import Inventory
 from asr.decoding.options import SearchOptions
 from asr.decoding.rescore import sort_nbest
 from asr.decoding.trellis import align
 from asr.errors import InputError
-from asr.hypothesis import Hypothesis, Weights
+from asr.hypothesis import Hypothesis, Weights, Word
 from asr.models.recognizer import Recognizer
 from asr.models.speller import END, Memory, SpellerState
 
@@ -68,7 +69,8 @@ def search(
 
     fusion: LMs and the weights of all scores; None: the attention model alone.
     ctc_log_probs: (B, T, V); if given, hypotheses have the score "ctc"; with a weight it takes part
-    in the search. The list of an utterance whose outputs are NaN is empty.
+    in the search. The list of an utterance whose outputs are NaN is empty. Hypotheses have no words
+    yet: where attention was, `attended_words` has them.
     Raises InputError for a model without a speller, or where att has no weight.
     """
     if recognizer.speller is None:
@@ -96,12 +98,12 @@ class Search:
     def __post_init__(self) -> None:
         options, weights = self.options, self.fusion.weights
         assert self.recognizer.speller is not None
-        self.speller, self.frame_shift = self.recognizer.speller, self.recognizer.frame_shift
+        self.speller = self.recognizer.speller
         self.beam, self.threshold = max(options.beam, options.nbest), self.fusion.threshold(options)
         self.ctc = None
         if self.ctc_log_probs is not None and weights.ctc > 0:
             self.ctc = CTCPrefix(self.ctc_log_probs.cpu().numpy(), self.lengths.cpu().numpy())
-        self.margin = options.attention_margin / self.frame_shift  # states
+        self.margin = options.attention_margin / self.recognizer.frame_shift  # states
         self.hope = HOPED_WORDS * max(weights.bonus, 0.0)
         self.limit = (self.lengths * options.length_ratio).ceil()  # (B,) most tokens
         self.done: list[list[Any]] = [[] for _ in self.lengths]  # total, raw, tokens, frames
@@ -215,7 +217,7 @@ class Search:
 
     def nbest(self, b: int) -> list[Hypothesis]:
         """The finished hypotheses of an utterance, raw scores and all; of equal texts the best."""
-        nbest, inventory = [], self.fusion.inventory
+        nbest = []
         done = sorted(self.done[b], key=lambda finished: -finished[0])[: 2 * self.beam]
         for total, (att, *lm, length, unknown, coverage), tokens, frames in done:
             names = zip((self.fusion.token_name, self.fusion.word_name), lm, strict=True)
@@ -225,9 +227,8 @@ class Search:
                 scores["unknown"] = int(unknown)
             if self.options.coverage:
                 scores["coverage"] = coverage
-            attended = np.maximum.accumulate(np.array(frames, np.int64))
-            words = inventory.words(tokens, attended, attended + 1, self.frame_shift)
-            nbest.append(Hypothesis(inventory.text(tokens), tokens, scores, words, frames))
+            text = self.fusion.inventory.text(tokens)
+            nbest.append(Hypothesis(text, tokens, scores, frames=frames))
         if self.ctc_log_probs is not None and nbest:
             log_probs = self.ctc_log_probs[b, : int(self.lengths[b])].float().cpu().numpy()
             texts = [np.array(hypothesis.tokens, np.int32) for hypothesis in nbest]
@@ -242,3 +243,9 @@ class Search:
 
     def tensor(self, array: Doubles | Ints) -> Tensor:
         return torch.from_numpy(array).to(self.lengths.device, torch.float64)
+
+
+def attended_words(hypothesis: Hypothesis, inventory: Inventory, frame_shift: float) -> list[Word]:
+    """Its words, each where attention was during its tokens (it never goes back)."""
+    attended = np.maximum.accumulate(np.array(hypothesis.frames, np.int64))
+    return inventory.words(hypothesis.tokens, attended, attended + 1, frame_shift)

@@ -14,7 +14,8 @@ from enumeration import TOKEN_ARPA, WORD_ARPA
 from torch import Tensor
 
 from asr.decoding.fusion import Fusion
-from asr.decoding.las_search import Search, search
+from asr.decoding.inventory import Inventory
+from asr.decoding.las_search import Search, attended_words, search
 from asr.decoding.options import SearchOptions
 from asr.errors import InputError
 from asr.hypothesis import Hypothesis, Weights
@@ -382,10 +383,11 @@ def test_words_have_times_where_the_attention_was() -> None:
         model.speller.output.bias[2:4] += 3.0  # letters rather than boundaries or the end
     states, lengths = inputs(model, [20])
     nbest = search(model, states, lengths, None, SearchOptions(beam=10, nbest=10), PIECES)[0]
-    assert any(hypothesis.words for hypothesis in nbest)
+    assert any(hypothesis.text for hypothesis in nbest)
     for hypothesis in nbest:
-        assert [word.word for word in hypothesis.words] == hypothesis.text.split()
-        for word in hypothesis.words:
+        words = attended_words(hypothesis, Inventory(PIECES), model.frame_shift)
+        assert [word.word for word in words] == hypothesis.text.split()
+        for word in words:
             assert 0 <= word.start < word.end <= 20 * model.frame_shift + 1e-9
 
 
