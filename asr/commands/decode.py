@@ -193,12 +193,11 @@ def decode_file(
     import numpy as np
 
     from asr.confidence import annotate
+    from asr.decoding.ctc_decoder import check_frame_shift
     from asr.decoding.ctc_search import search
     from asr.outputs import Outputs
 
-    if not 0 < shift < math.inf:
-        what = f"is {shift}; it must be above 0 and finite"
-        raise InputError(what, "--frame-shift", "Give the seconds between two frames.")
+    check_frame_shift(shift, "--frame-shift")
     fusion, lms, options = open_search(tokens, nbest, arguments)
     outputs, watch = Outputs(path), Stopwatch()
     threads = arguments["threads"] or os.cpu_count() or 1

@@ -111,8 +111,8 @@ def segments(
         while len(held) - past > (0 if ended else look):
             seen, rest = held[past % hop : past + look], held[past:]
             level = levels(seen, hop)
-            speech = (find_speech(level) if vad is None else vad(seen, rate))[past // hop :]
-            level = level[past // hop :]
+            speech = find_speech(level) if vad is None else vad(seen, rate) & (level > SILENCE)
+            level, speech = level[past // hop :], speech[past // hop :]
             (begin, first, last, end), cut = first_segment(level, speech, len(rest) <= look)
             if cut and not overlap:
                 late = end - round(OVERLAP / FRAME)

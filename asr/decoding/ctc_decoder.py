@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,6 +73,13 @@ def check_tokens(tokens: Sequence[str], where: object) -> None:
         raise InputError(what, where, remedy)
 
 
+def check_frame_shift(seconds: float, where: str) -> None:
+    """Raise InputError unless it can be the time between two frames."""
+    if not 0 < seconds < math.inf:
+        what = f"is {seconds}; it must be above 0 and finite"
+        raise InputError(what, where, "Give the seconds between two frames.")
+
+
 class CTCDecoder:
     """Beam search over CTC outputs with n-gram language models.
 
@@ -124,6 +132,7 @@ class CTCDecoder:
             arguments = [*list(inspect.signature(CTCDecoder).parameters)[1:-1], *known]
             raise InputError(f"no setting '{name}'", "CTCDecoder", nearest(name, arguments))
         self.options = replace(options or SearchOptions(), **settings)
+        check_frame_shift(frame_shift, "frame_shift")
         self.frame_shift = frame_shift
 
     def decode(self, log_probs: LogProbs) -> Hypothesis:

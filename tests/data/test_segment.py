@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from asr.data.audio import read_blocks
 from asr.data.manifest import Manifest
@@ -37,6 +38,13 @@ def recording(seed: int, bursts: int, noise: float) -> tuple[Samples, list[tuple
     samples = np.concatenate([*parts, np.zeros(RATE)])
     samples += noise * draw.standard_normal(len(samples))
     return samples.astype(np.float32), spans
+
+
+def test_digital_silence_is_no_speech_whatever_a_detector_says() -> None:
+    def everything(samples: Samples, rate: int) -> NDArray[np.bool_]:
+        return np.ones(-(-len(samples) // (rate // 100)), np.bool_)
+
+    assert not list(segments([np.zeros(30 * RATE, np.float32)], RATE, vad=everything))
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-3])

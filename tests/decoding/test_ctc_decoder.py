@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from itertools import pairwise
@@ -111,6 +112,12 @@ def test_times_are_frames_unless_the_frame_shift_is_given(log_probs) -> None:
     assert [w.start * 0.02 for w in frames.words] == pytest.approx([w.start for w in seconds.words])
     assert all(a.end <= b.start for a, b in pairwise(frames.words))
     assert len(frames.frames) == len(frames.tokens)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -0.02, math.nan, math.inf])
+def test_impossible_frame_shifts(seconds: float) -> None:
+    with pytest.raises(InputError, match=r"frame_shift: is .*; it must be above 0 and finite"):
+        asr.CTCDecoder(TOKENS, frame_shift=seconds)
 
 
 def test_greedy_is_the_best_path(log_probs) -> None:
