@@ -7,6 +7,7 @@ skipped and listed; 130 interrupted.
 import errno
 import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,8 @@ def cli() -> None:
 
 @contextmanager
 def written() -> Iterator[None]:
-    """Raises InputError where stdout is full or lacks a character; a closed pipe ends quietly."""
+    """Raises InputError where stdout, or the disk of a file, is full or stdout lacks a character; a
+    closed pipe ends quietly."""
     try:
         try:
             yield
@@ -83,10 +85,12 @@ def written() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise
+        kind = os.fstat(1).st_mode  # a pipe or a terminal is never full: then it is a file's disk
+        may_fill = stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(1))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python writes at its end
         if error.errno == errno.EPIPE:
             sys.exit(1)  # as click does
-        raise cannot_write(Path("stdout"), error) from None
+        raise cannot_write(Path("stdout" if may_fill else "a file"), error) from None
 
 
 def main() -> None:

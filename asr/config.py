@@ -134,7 +134,7 @@ def _told(error: errors.OmegaConfBaseException, where: object) -> InputError:
     if isinstance(error, errors.ConfigKeyError):
         return InputError(f"unknown option '{key}'", where, nearest_option(key))
     if isinstance(error, errors.MissingMandatoryValue):
-        return InputError(f"option '{key}' is missing", where)
+        return InputError(f"option '{key}' is missing", where, "Give it there, or by --set.")
     if isinstance(error, errors.InterpolationResolutionError):
         reason = reason.removeprefix("KeyError raised while resolving interpolation: ").strip('"')
         return InputError(reason, where, "Set it, or write the path.")

@@ -111,8 +111,9 @@ def hypothesis_from(record: Mapping[str, Any]) -> Hypothesis:
         raise TypeError("'tokens' are no ids")
     check_numbers("scores", found.scores)
     for word in words:
-        times = {"start": word.start, "end": word.end, "confidence": word.confidence or 0.0}
-        check_numbers("words", times)
+        times = word.start, word.end, word.confidence or 0.0
+        if not {*map(type, times)} <= {int, float}:
+            raise TypeError(f"'words' has the numbers {times!r:.60}")
     return found
 
 

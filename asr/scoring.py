@@ -310,7 +310,7 @@ def confidence_table(figures: dict[str, Any]) -> str:
         return ""
     rows = [[f"{said:.3f}", f"{right:.3f}", f"{n:,}"] for said, right, n in worth["reliability"]]
     nce = worth["normalised_cross_entropy"]
-    told = "-" if nce is None else f"{nce:.3f} (1 perfect, 0 worthless)"
+    told = "-" if nce is None else f"{nce:.3f} (1 perfect, 0 worthless, below 0 misleading)"
     shown = table(["confidence", "correct", "words"], rows)
     return f"{shown}\nnormalised cross-entropy of the confidences: {told}"
 

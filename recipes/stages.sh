@@ -6,6 +6,7 @@
 #         exp/NAME.json: the weights with the fewest errors on a dev set; it is decoded by the first
 #         weights, then ROUNDS times by those found so far, since a search at other weights finds
 #         other hypotheses; those of one of the searches stay where no others promise fewer
+#     gain REF A.jsonl "LABEL A" B.jsonl "LABEL B"    what B gains over A, by the paired test
 #
 # A stage's marker holds a hash of its command, of the files of conf/ it names, and
 # of the stages before it: what is changed runs again, and so does all that follows.
@@ -65,4 +66,8 @@ tuned() {
       asr tune "${lists[@]}" --ref "$dev" -o "exp/$name.json" --plot "exp/$name.png"
     weights="--weights exp/$name.json"
   done
+}
+
+gain() {
+  asr score "$1" "$2" "$4" --labels "$3,$5" --compare "$2" | tail -n 1
 }

@@ -438,6 +438,12 @@ def test_status_and_one_line(command: str, place: Path, tmp_path: Path, run_asr:
 FULL = "error: stdout: cannot be written (No space left on device). Make room there"
 
 
+def test_a_full_disk_is_not_told_as_that_of_stdout_which_is_a_pipe() -> None:
+    code = "from asr.cli import written\nwith written(): raise OSError(28, 'No space left')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "a file: cannot be written (No space left). Make room there" in done.stderr
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     ("command", "output", "status", "message"),

@@ -82,7 +82,7 @@ has() { "$python" -c "import importlib.metadata as m; m.version('$1')" 2>/dev/nu
 
 install() {
     "$python" -m pip install --quiet --constraint "$constraints" "$@" >&2 && return
-    need_space 1
+    need_space 3 # torch with CUDA needs more than what was asked for above
     fail "pip failed; its message stands above. Run this again to go on."
 }
 

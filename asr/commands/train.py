@@ -13,7 +13,7 @@ import click
 from asr.commands.options import File, Text, as_command
 from asr.console import Skipped, count, end_with_skipped, say, some
 from asr.errors import InputError
-from asr.files import cannot_write, locked
+from asr.files import cannot_write, locked, whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,7 +209,8 @@ def write_folder(folder: Path, experiment: Experiment, trainer: Trainer) -> None
 
 def write_left_out(folder: Path, left_out: Skipped) -> None:
     lines = [json.dumps({"id": i, "reason": r}, ensure_ascii=False) + "\n" for i, r in left_out]
-    (folder / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")
+    with whole_file(folder / "skipped.jsonl") as file:
+        file.writelines(lines)
 
 
 def find_tokenizer(experiment: Experiment, folder: Path | None = None) -> Tokenizer:

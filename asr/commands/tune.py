@@ -58,7 +58,8 @@ def command(
     if metas[0].get("length") not in (None, length):
         # no bonus for another unit orders the list as it is
         own = [weights for weights in own if not weights.bonus]
-    fused = bool(meta["lms"]) and not lm
+    searched = [entry for entry in metas[0].get("lms", {}).values() if not entry.get("rescored")]
+    fused = bool(searched) and not lm
     lists = nbest if fused and len(nbest) > 1 else ()
     bests = ([NBest(u.id, u.nbest[:1]) for u in read_nbest(path)[1]] for path in lists)
     found = [tabulate(best, said, normalize).first for best in bests]

@@ -79,10 +79,10 @@ class DataOptions:
             raise InputError("data.train and data.dev need at least one manifest each")
         most = inf if self.batch_seconds is None else self.batch_seconds
         if not 0 < self.max_seconds <= most:
-            raise InputError(
-                f"data.max_seconds={self.max_seconds:g} must be above 0 and at most "
-                f"data.batch_seconds={most:g}"
-            )
+            what = f"data.max_seconds={self.max_seconds:g} must be above 0"
+            what += f" and at most data.batch_seconds={most:g}" if most < inf else ""
+            remedy = "Lower data.max_seconds, or raise data.batch_seconds."
+            raise InputError(what, None, remedy if self.max_seconds > 0 else None)
         if self.batch_utterances < 1:
             raise InputError(f"data.batch_utterances={self.batch_utterances} must be at least 1")
         for name in ("workers", "cache_mb", "sorted_epochs", "plain_epochs"):

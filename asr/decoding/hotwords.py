@@ -73,7 +73,10 @@ class HotWords:
         if wrong:
             shown = ", ".join(f"'{phrase}'" for phrase in wrong[:5])
             what = f"{len(wrong)} of {len(self.phrases)} hot words can never be output ({shown})"
-            raise InputError(what, self.where, "Leave them out, or add their words to the lexicon.")
+            remedy = (
+                "Write them in the letters of the tokens (words of the lexicon), or leave them out."
+            )
+            raise InputError(what, self.where, remedy)
 
     def gains(self) -> dict[str, float]:
         """What each word may bring at most where it continues a phrase."""

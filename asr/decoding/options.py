@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Real
 
 from asr.errors import InputError
 
@@ -33,8 +34,11 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, must = getattr(self, field.name), "positive"
-            right = value > 0
-            if field.name == "coverage":
+            number = isinstance(value, Real)
+            right = number and value > 0
+            if not number:
+                must = "a number"
+            elif field.name == "coverage":
                 right, must = 0 <= value < math.inf, "0 or more"
             elif field.type == "int":
                 right, must = hasattr(value, "__index__") and value >= 1, "a whole number from 1 on"

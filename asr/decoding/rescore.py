@@ -174,7 +174,7 @@ def plan(meta: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> tuple[Rescor
             what = "was trained with another tokenizer than the model's"
             remedy = "Train it with `asr lm train --unit token --tokenizer MODEL`."
             raise InputError(what, lm.path, remedy)
-        lms[name] = {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit}
+        lms[name] = {"path": str(lm.path), "hash": lm.hash, "unit": lm.unit, "rescored": True}
         weights.lm[name] = 0.0
     check_finite(weights)
     length = length_unit(entry.get("unit") for entry in lms.values())

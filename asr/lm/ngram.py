@@ -239,13 +239,13 @@ class NGram:
     def check_fits(self, tokenizer: Tokenizer) -> None:
         """Raise InputError unless this model can be used beside a model with that tokenizer; of an
         ARPA file, which does not tell its normaliser, only the unit is checked."""
-        self.check_unit(tokenizer.pieces)
-        if self.normalizer is not None:
-            check_same(self.normalizer, tokenizer.normalizer, str(self.path), "the tokenizer")
         if self.unit == "token" and self.tokenizer_hash not in (None, tokenizer.hash):
             what = "is a language model of another tokenizer's tokens"
             remedy = "Train it by `asr lm train --unit token --tokenizer MODEL`."
             raise InputError(what, self.path, remedy)
+        self.check_unit(tokenizer.pieces)
+        if self.normalizer is not None:
+            check_same(self.normalizer, tokenizer.normalizer, str(self.path), "the tokenizer")
 
     def check_unit(self, pieces: Sequence[str]) -> None:
         """Raise InputError where the words are evidently not of `unit`, which for an ARPA file is

@@ -50,4 +50,9 @@ for set in $tests; do
   echo "== $set"
   asr score data/manifest.$set.jsonl exp/$set-{conv,logmel}.[1-7].jsonl --compare exp/$set-conv.2.jsonl \
     --labels "${rows//,/ (conv),} (conv),${rows//,/ (logmel),} (logmel)"
+  for front in conv logmel; do
+    out=exp/$set-$front
+    gain data/manifest.$set.jsonl $out.2.jsonl "CTC beam ($front)" $out.3.jsonl "CTC + n-gram ($front)"
+    gain data/manifest.$set.jsonl $out.6.jsonl "LAS beam ($front)" $out.7.jsonl "LAS + n-gram ($front)"
+  done
 done

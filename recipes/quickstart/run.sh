@@ -50,6 +50,7 @@ together model ctc las
 
 labels="CTC greedy,CTC beam,CTC + n-gram,CTC n-best rescored,LAS greedy,LAS beam,LAS + n-gram"
 asr score $test exp/[1-7].jsonl --labels "$labels" --compare exp/2.jsonl --json exp/scores.json
+gain $test exp/6.jsonl "LAS beam" exp/7.jsonl "LAS + n-gram"
 
 stage transcribe "a file to text and subtitles" \
   asr transcribe exp/ctc data/audio/test-00000.flac -f txt,srt -o exp/transcribed $lm --weights exp/fusion.json --beam 100

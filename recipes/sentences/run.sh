@@ -64,4 +64,5 @@ for manifest in "${tests[@]}"; do
   stage "$set-9" "$set: LAS + n-gram" asr decode exp/las "$manifest" -o "$out.9.jsonl" --beam 20 $word --weights exp/las.json
   echo "== $set"
   asr score "$manifest" "$out".[1-9].jsonl --labels "$labels" --compare "$out.2.jsonl" --json "$out.json"
+  gain "$manifest" "$out.8.jsonl" "LAS beam" "$out.9.jsonl" "LAS + n-gram"
 done

@@ -31,6 +31,19 @@ ways pronunciations 1 exp/phones 0.8 $wide --lexicon exp/lexicon.txt
 ways joint 3 exp/las 0.5 --head joint --beam 20 --nbest 20 $word
 stage dev-twice "rescored with both LMs: weights" asr tune exp/plain.dev.jsonl --ref "$dev" \
   $word $char -o exp/way.twice.json
+whole() {  # whole NAME MODEL N OPTIONS...: N-best lists of a row of run.sh's tables, for their oracle
+  local name=$1 model=$2 n=$3 set
+  shift 3
+  for set in speechocean762 arctic-kathleen; do
+    stage "whole-$name-$set" "$name: $n-best lists of $set" asr decode "$model" \
+      "$ASR_DATA/$set/manifest.test.jsonl" -o "exp/way.$set.$name.jsonl" --beam "$n" --nbest "$n" \
+      "$@" --weights "exp/$name.json"
+  done
+}
+whole char exp/ctc 100 $char
+whole word exp/ctc 100 $word
+whole both exp/ctc 100 $word $char
+whole las exp/las 20 $word
 for set in speechocean762 arctic-kathleen; do
   manifest=$ASR_DATA/$set/manifest.test.jsonl out=exp/way.$set
   echo "== $set: oracle of the 100-best list without LM, and what both LMs make of it"
@@ -38,4 +51,8 @@ for set in speechocean762 arctic-kathleen; do
   asr score "$manifest" exp/$set.{1,3,4,5,8}.jsonl "$out".{spellings,pronunciations,joint,twice}.jsonl \
     --labels "CTC greedy,open: characters,open: words,open: both,LAS,lexicon: spellings,lexicon: pronunciations,LAS joint + words,CTC rescored with both" \
     --compare "exp/$set.5.jsonl"
+  for name in char word both las way.{spellings,pronunciations,joint}; do
+    asr rescore "$out.${name#way.}.jsonl" --weights "exp/$name.json" -o exp/oracle.jsonl --ref "$manifest" |
+      sed "s/ -> [^,]*//; s/:.*//; s/^/${name#way.}: /"
+  done
 done

@@ -93,6 +93,13 @@ def test_cuts_of_a_shared_file_do_not_contradict_it(tmp_path: Path) -> None:
     assert findings(tmp_path, [first, second]) == []
 
 
+def test_two_lines_with_one_cut_of_a_file_contradict_it(tmp_path: Path) -> None:
+    first = one(tmp_path, np.full(RATE, 0.1), duration=0.5)
+    second = Utterance("y", "x.wav", tmp_path, 0.0, 0.5, "more")
+    found = findings(tmp_path, [first, second])
+    assert [(kind, id) for kind, id, _ in found] == [("duration", "x"), ("duration", "y")]
+
+
 def test_report_and_status(good: list[Utterance], tmp_path: Path, run_asr: Run) -> None:
     missing = [Utterance(f"m{i}", f"m{i}.wav", tmp_path, text="said") for i in range(12)]
     soundfile.write(tmp_path / "stereo.wav", np.full((8000, 2), 0.1), 8000)

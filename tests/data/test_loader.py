@@ -215,7 +215,8 @@ def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"train": []}, "at least one manifest"),
-        ({"max_seconds": 9}, "max_seconds=9 must be above 0 and at most data.batch_seconds=6"),
+        ({"max_seconds": 9}, r"at most data.batch_seconds=6\. Lower data.max_seconds, or raise"),
+        ({"max_seconds": 0, "batch_seconds": None}, "max_seconds=0 must be above 0$"),
         ({"speed": [3.0]}, r"speed needs .* 0\.5 to 2"),
         ({"gain": -1}, "gain=-1"),
         ({"workers": -1}, "from 0 on"),

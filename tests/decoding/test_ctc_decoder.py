@@ -114,6 +114,11 @@ def test_times_are_frames_unless_the_frame_shift_is_given(log_probs) -> None:
     assert len(frames.frames) == len(frames.tokens)
 
 
+def test_settings_of_another_type() -> None:
+    with pytest.raises(InputError, match="beam: is 5; it must be a number"):
+        asr.CTCDecoder(TOKENS, beam="5")
+
+
 @pytest.mark.parametrize("seconds", [0.0, -0.02, math.nan, math.inf])
 def test_impossible_frame_shifts(seconds: float) -> None:
     with pytest.raises(InputError, match=r"frame_shift: is .*; it must be above 0 and finite"):

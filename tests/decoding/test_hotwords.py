@@ -119,6 +119,8 @@ def test_files_and_mistakes(tmp_path: Path) -> None:
         HotWords(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"1 of 2 hot words can never be output \('a c'\)"):
         asr.CTCDecoder(["<blank>", "|", "a"], hotwords={"a": 1.0, "a c": 1.0})
+    with pytest.raises(InputError, match="Write them in the letters of the tokens"):
+        asr.CTCDecoder(["<blank>", "|", "a"], hotwords=["A"])
     with pytest.raises(InputError, match=r"1 of 1 hot words can never be output \('aa'\)"):
         asr.CTCDecoder(["<blank>", "|", "a"], lexicon={"a": [(1.0, ())]}, hotwords={"aa": 1.0})
     with pytest.raises(InputError, match="bonus of 'a' is nan"):

@@ -234,6 +234,9 @@ def test_parts_that_do_not_belong_together(tmp_path: Path, random_arpa: Callable
     NGram.open(arpa, "token").check_fits(tokenizer)  # an ARPA file does not tell whose tokens
     mine = NGram.from_arpa(arpa, "token", tokenizer.normalizer, tokenizer.hash)
     mine.check_fits(tokenizer)
+    foreign = Tokenizer.train("char", ["b"])
+    with pytest.raises(InputError, match="another tokenizer's tokens"):  # no piece in common
+        mine.check_fits(foreign)
     with pytest.raises(InputError, match="another tokenizer's tokens"):
         mine.check_fits(other)
     with pytest.raises(InputError, match="normaliser 'none', but the tokenizer has 'basic'"):
