@@ -194,6 +194,13 @@ def score_system(
     return System(label, texts, words, figures)
 
 
+def normalised_rate(references: References, system: System) -> float:
+    """WER where neither case nor punctuation counts."""
+    basic = get_normalizer("basic")
+    said, heard = ([*map(basic, texts)] for texts in (references.texts, system.texts))
+    return Counts.of(count_errors(said, heard)).rate
+
+
 def _confidence(
     references: References, texts: Sequence[str], known: Mapping[str, list[float]]
 ) -> dict[str, Any] | None:

@@ -18,6 +18,8 @@ from asr.hypothesis import Hypothesis
 if TYPE_CHECKING:
     from asr.scoring import References, System, Transcripts
 
+SUSPICIOUS = 0.2  # WER above which the texts of the two sides may be written in two ways
+
 Format = Literal["trn", "kaldi", "manifest", "nbest"] | None
 
 
@@ -129,6 +131,11 @@ def _print_report(
 
     for system in systems:
         _warn(system.figures)
+        if result["normalizer"] == "none" and system.figures["wer"]["rate"] > SUSPICIOUS:
+            rate = scoring.normalised_rate(references, system)
+            if rate < system.figures["wer"]["rate"] / 2:
+                what = "case and punctuation count; with --normalizer basic its WER is"
+                say(f"warning: {system.label}: {what} {rate:.2%}")
     sclite = result["alignment"] == "sclite"
     weights = "sclite's weights" if sclite else "minimal edit distance"
     size = count(len(references.ids), "utterance"), count(result["wer"]["words"], "word")

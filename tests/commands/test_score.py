@@ -144,6 +144,20 @@ def test_references_without_text_are_listed(score: Any, tmp_path: Path) -> None:
         score(empty, tmp_path / "h.jsonl")
 
 
+def test_texts_that_differ_in_case_and_punctuation_only_are_told(
+    score: Any, tmp_path: Path
+) -> None:
+    ref, hyp = tmp_path / "ref.txt", tmp_path / "hyp.txt"
+    ref.write_text("u1 Hello, World!\nu2 It's late.\n")
+    hyp.write_text("u1 hello world\nu2 it's late\n")
+    _, figures, _, err = score(ref, hyp)
+    assert figures["wer"]["rate"] == 1.0
+    assert "case and punctuation count; with --normalizer basic its WER is 0.00%" in err
+    assert "punctuation" not in score(ref, hyp, "--normalizer", "basic")[3]
+    hyp.write_text("u1 good morning\nu2 he said\n")
+    assert "punctuation" not in score(ref, hyp)[3]
+
+
 def test_table_of_several_systems_with_verdicts(
     score: Any, ref: Path, hyp: Path, worse: Path
 ) -> None:
