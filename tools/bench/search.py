@@ -3,13 +3,16 @@
     export PEERS=.../peers PEERS_PYTHON=.../bin/python PEERS_WORK=.../emissions
     python tools/bench/search.py                        both tables
     python tools/bench/search.py --only char --set hard
-    python tools/bench/search.py --tune --set hard      finds SETTINGS on the first 100 utterances
+    python tools/bench/search.py --tune --set hard      finds OURS on the first 100 utterances
 
 PEERS is the folder with make_emissions.py and peers_ctc.py, PEERS_PYTHON an interpreter that has
 the peers, PEERS_WORK what make_emissions.py wrote (made if it is missing). Without the first two
 only our rows are printed. Every row is a process of its own, one thread on one core; rows take
 turns and the median of --repeats runs counts. Settings were frozen on the first 100 utterances (but
-for one, see OURS); the table is of the second 100. Nothing else should run.
+for one, see OURS in search_work.py); the table is of the second 100. Nothing else should run.
+
+`search error` is what of the mean total a beam of 1000 without thresholds finds more, with the same
+weights and utterances: at the tuned settings, and at the defaults of SearchOptions.
 
 Bars: frames/s relative to the peer, at most max(3, 10 %) more word errors and no significant
 difference; search error at most 0.1 % of the mean total.
@@ -20,50 +23,26 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from search_further import further
+from search_tune import tune
+from search_work import EFFORT, LMS, OURS, SETS, Settings, Work, decoder, parse, run, written
 
-from asr import CTCDecoder
 from asr.decoding.options import SearchOptions
-from asr.lm.ngram import NGram
-from asr.wer import Bootstrap, Counts, count_errors
+from asr.wer import Bootstrap, count_errors
 
-Settings = dict[str, float]
-
-LMS = {"lexicon": ["word"], "char": ["char"], "word": ["word"], "both": ["word", "char"]}
-UNIT = {"word": "word", "char": "token"}
 BARS = {"lexicon": (3, 5), "char": (4, 8), "word": (10, 20)}
 PEER = {"lexicon": "flashlight-lexicon", "char": "flashlight-free", "word": "pyctcdecode"}
 
-# What `--tune` found (2026-11-24); the peers' are the tuned ones of their README. One is wider
-# than found, word LM on `easy`: a beam of 200; 40 lost 0.22 % of the total on the second half, that
-# is thus no independent judge of it. On 200 verses which no choice has seen (`unused` of the peers'
-# split.txt) both lose 0.07 %. 4.5 is the first half's (2026-11-28).
-OURS = {
-    ("easy", "char"): "beam=24 beam_threshold=3 token_threshold=4 blank_skip=0.98 "
-    "char=0.4 bonus=1.5",
-    ("hard", "char"): "beam=60 beam_threshold=3 token_threshold=4 blank_skip=0.98 "
-    "char=0.2 bonus=1.1",
-    ("easy", "word"): "beam=200 beam_threshold=4.5 token_threshold=4 blank_skip=0.98 "
-    "word=0.35 bonus=1.5 unk=-0.4",
-    ("hard", "word"): "beam=60 beam_threshold=4 token_threshold=4 word=0.25 bonus=2 unk=-0.3",
-    ("easy", "both"): "beam=40 beam_threshold=5 token_threshold=4 word=0.25 char=0.3 bonus=1",
-    ("hard", "both"): "beam=60 beam_threshold=5 token_threshold=4 word=0.25 char=0.2 bonus=2.5",
-    ("easy", "lexicon"): "beam=40 beam_threshold=6 token_threshold=4 blank_skip=0.98 "
-    "word=0.48 bonus=1",
-    ("hard", "lexicon"): "beam=30 beam_threshold=4 token_threshold=4 blank_skip=0.98 "
-    "word=0.2 bonus=1.5",
-}
 PEERS = {
     ("easy", "lexicon"): [
         "beam=50 token_beam=10 threshold=7 lm_weight=1.1 word_score=1",
@@ -89,73 +68,13 @@ PEERS = {
         "drop_blank=0.99",
     ],
 }
+FILES = {  # the peers' arguments
+    "tokens": "tokens.txt",
+    "words": "words.txt",
+    "word-bin": "word.bin",
+    "char-bin": "char.bin",
+}
 WIDE = {"beam": 1000.0, "beam_threshold": 1e9, "token_threshold": 1e9, "blank_skip": 1.0}
-WIDEST_TUNING = {"beam": 200.0, "beam_threshold": 12.0, "token_threshold": 9.0}
-
-# What `--tune` tries: weights first, at a generous effort, one after the other until none gains.
-WEIGHTS: dict[str, list[float]] = {
-    "word": [0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6],
-    "char": [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6],
-    "bonus": [-0.5, 0.0, 0.4, 0.75, 1.1, 1.5, 2.0, 2.5, 3.0],
-    "unk": [-1.0, -0.7, -0.5, -0.4, -0.3, -0.2, -0.1, 0.0],
-}
-EFFORT: dict[str, list[float]] = {
-    "beam": [16, 24, 40, 60],
-    "beam_threshold": [3.0, 3.5, 4.0, 5.0, 6.0],
-    "token_threshold": [3.0, 4.0, 5.0],
-    "blank_skip": [0.98, 0.9999],
-}
-
-
-class Work(NamedTuple):
-    """Utterances and where their files are."""
-
-    data: Path
-    set: str
-    half: str  # tune or report
-
-    def arrays(self) -> dict[str, Any]:
-        """{id: (T, V) natural logs} of the half."""
-        with np.load(self.data / self.set / "emissions.npz") as archive:
-            names = archive.files[:100] if self.half == "tune" else archive.files[100:]
-            return {name: archive[name] for name in names}
-
-    def references(self) -> list[str]:
-        lines = (self.data / self.set / "refs.tsv").read_text().splitlines()
-        texts = dict(line.split("\t", 1) for line in lines)
-        return [texts[name] for name in self.arrays()]
-
-
-def parse(text: str) -> Settings:
-    return {name: float(value) for name, value in (pair.split("=") for pair in text.split())}
-
-
-def written(settings: Settings) -> str:
-    return " ".join(f"{name}={value:g}" for name, value in settings.items())
-
-
-def decoder(data: Path, work: str, settings: Settings) -> CTCDecoder:
-    """Ours, from names of CTCDecoder's arguments or of LMs (their weights), `bonus` and `unk`."""
-    s = dict(settings)
-    lms = {}
-    for name in LMS[work]:
-        path = data / f"{name}.asr-lm"
-        if not path.exists():
-            NGram.open(data / f"{name}.arpa", UNIT[name]).save(path)
-        lms[name] = NGram.open(path)
-    weights = [s.pop(name) for name in lms]
-    bonus, penalty = s.pop("bonus", 0.0), s.pop("unk", 0.0)
-    counts = ("beam", "tokens_per_frame")
-    effort: dict[str, Any] = s | {name: int(s[name]) for name in counts if name in s}
-    return CTCDecoder(
-        data / "tokens.txt",
-        lms,
-        lm_weight=weights,
-        length_bonus=bonus,
-        unk_penalty=penalty,
-        lexicon=data / "words.txt" if work == "lexicon" else None,
-        options=SearchOptions(**effort),
-    )
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -193,19 +112,6 @@ class Result(NamedTuple):
     score: float
 
 
-def run(command: list[str], core: int) -> dict[str, float]:
-    """Run on one core with one thread; the numbers that it prints."""
-    threads = ("OMP", "OPENBLAS", "MKL", "NUMBA")
-    environment = os.environ | {f"{name}_NUM_THREADS": "1" for name in threads}
-    done = subprocess.run(
-        ["taskset", "-c", str(core), *command], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        sys.exit(f"exit status {done.returncode} of: {' '.join(command)}")
-    pairs = (line.split() for line in done.stdout.splitlines())
-    return {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
-
-
 def measure(rows: list[Row], work: Work, repeats: int, core: int) -> list[Result]:
     """Rows in turn; the median of their times."""
     arrays, references = work.arrays(), work.references()
@@ -224,168 +130,85 @@ def measure(rows: list[Row], work: Work, repeats: int, core: int) -> list[Result
     return results
 
 
-def rows_of(work: Work, kind: str, args: argparse.Namespace, folder: Path) -> list[Row]:
-    """Ours, the same without thresholds, the peers'."""
-    emissions = folder / f"{work.set}.npz"
-    np.savez(emissions, **work.arrays())
-    settings = parse(OURS[work.set, kind])
-    common = ["--emissions", str(emissions), "--out"]
-    rows = []
-    for label, own in ((f"ours {OURS[work.set, kind]}", settings), ("wide", settings | WIDE)):
-        out = folder / f"{label.split()[0]}.tsv"
+def our_rows(work: Work, kind: str, emissions: Path) -> tuple[Row, Row, Row]:
+    """As tuned; at the defaults of SearchOptions; so wide that hardly a search error is left."""
+    tuned = parse(OURS[work.set, kind])
+    weights = {name: value for name, value in tuned.items() if name not in EFFORT}
+    default = {name: float(getattr(SearchOptions(), name)) for name in EFFORT}
+
+    def row(label: str, settings: Settings) -> Row:
+        out = emissions.with_name(f"{label}.tsv")
         command = [sys.executable, __file__, "--data", str(work.data), "--decode", kind]
-        rows.append(Row(label, [*command, "--settings", written(own), *common, str(out)], out))
-    if args.peers and args.peers_python and kind in PEER:
-        places = [f"--{name}={work.data / file}" for name, file in FILES.items()]
-        script = [args.peers_python, str(args.peers / "peers_ctc.py"), PEER[kind]]
-        for number, text in enumerate(PEERS[work.set, kind]):
-            out = folder / f"peer{number}.tsv"
-            command = [*script, *common, str(out), *places, "--set", *text.split()]
-            rows.append(Row(f"{PEER[kind]} {text}", command, out))
+        command += ["--settings", written(settings)]
+        command += ["--emissions", str(emissions), "--out", str(out)]
+        return Row(f"{label}: {written(settings)}", command, out)
+
+    return (
+        row("ours", tuned),
+        row("ours, defaults", default | weights),
+        row("ours, widest", tuned | WIDE),
+    )
+
+
+def peer_rows(work: Work, kind: str, emissions: Path, args: argparse.Namespace) -> list[Row]:
+    """The peer's; none where it is not installed, or none can do it."""
+    if not (args.peers and args.peers_python and kind in PEER):
+        return []
+    places = [f"--{name}={work.data / file}" for name, file in FILES.items()]
+    script = [args.peers_python, str(args.peers / "peers_ctc.py"), PEER[kind]]
+    rows = []
+    for number, text in enumerate(PEERS[work.set, kind]):
+        out = emissions.with_name(f"peer{number}.tsv")
+        common = ["--emissions", str(emissions), "--out", str(out)]
+        command = [*script, *common, *places, "--set", *text.split()]
+        rows.append(Row(f"{PEER[kind]}: {text}", command, out))
     return rows
 
 
-FILES = {
-    "tokens": "tokens.txt",
-    "words": "words.txt",
-    "word-bin": "word.bin",
-    "char-bin": "char.bin",
-}
-
-
 def table(args: argparse.Namespace, kinds: list[str], sets: list[str]) -> None:
-    """Ours and the peers' on the second half."""
-    print("| set | decoder | frames/s | WER % | ours, times as fast | ours, word errors | p |")
-    print("|---|---|---:|---:|---:|---:|---:|")
+    """Ours and the peers' on the second half; both LMs beside our own with one."""
+    print(f"{processor()}; load before: {os.getloadavg()[0]:.1f} (of others; 0 is best)\n")
+    print("| set | decoder | frames/s | WER % | search error % | ours, times as fast", end="")
+    print(" | ours, word errors | p |\n|---|---|---:|---:|---:|---:|---:|---:|")
+    with_one: dict[str, list[Result]] = {name: [] for name in sets}
     for kind, name in itertools.product(kinds, sets):
         work = Work(args.data, name, "report")
         words = [len(reference.split()) for reference in work.references()]
         with tempfile.TemporaryDirectory() as folder:
-            rows = rows_of(work, kind, args, Path(folder))
-            (wide,) = measure(rows[1:2], work, 1, args.core)
-            ours, *peers = measure([rows[0], *rows[2:]], work, args.repeats, args.core)
-        lost = 100 * (wide.score - ours.score) / abs(wide.score)
-        for result in (ours, *peers):
+            emissions = Path(folder, f"{name}.npz")
+            np.savez(emissions, **work.arrays())
+            *own, widest = our_rows(work, kind, emissions)
+            (wide,) = measure([widest], work, 1, args.core)
+            rows = [*own, *peer_rows(work, kind, emissions, args)]
+            ours, default, *others = measure(rows, work, args.repeats, args.core)
+        if kind == "both":
+            others += with_one[name]
+        else:
+            with_one[name].append(ours._replace(label=f"ours, {kind} alone"))
+        print(f"| **{kind}** | | | | | | | |")
+        for result in (ours, default, *others):
             wer = 100 * sum(result.errors) / sum(words)
             line = f"| {name} | {result.label} | {result.speed:,.0f} | {wer:.2f} |"
-            if result is ours:
-                line += f" search error {lost:.3f} % | {sum(ours.errors)} |  |"
+            if result in (ours, default):
+                lost = 100 * (wide.score - result.score) / abs(wide.score)
+                line += f" {lost:.3f} | | {sum(result.errors)} | |"
             else:
                 test = Bootstrap([None] * len(words)).compare(result.errors, ours.errors, words)
                 more = sum(ours.errors) - sum(result.errors)
-                line += f" {ours.speed / result.speed:.1f} | {more:+d} | {test.p:.2f} |"
+                line += f" | {ours.speed / result.speed:.1f} | {more:+d} | {test.p:.2f} |"
             print(line, flush=True)
-        if kind in BARS:
-            bar, aim = BARS[kind]
-            print(f"| | bar | | | {bar} (aim {aim}) | ≤ max(3, 10 %) | > 0.05 |", flush=True)
+        bar, aim = BARS.get(kind, ("none", "lowest WER"))
+        print(f"| | bar | | | ≤ 0.1 | {bar} (aim {aim}) | ≤ max(3, 10 %) | > 0.05 |", flush=True)
 
 
-def further(args: argparse.Namespace) -> None:
-    """Two threads, the first call, memory."""
-    work = Work(args.data, "hard", "report")
-    arrays = list(work.arrays().values())
-    settings = parse(OURS["hard", "char"])
-    print("\n| further | measured | bar |\n|---|---:|---:|")
-    with tempfile.TemporaryDirectory() as cache:
-        for label, bar in (("first call, fresh cache", 15), ("first call, cached", 1)):
-            script = "import sys, time; sys.path.insert(0, sys.argv[1]); import search as s\n"
-            script += "from pathlib import Path; a = s.Work(Path(sys.argv[2]), 'hard', 'tune')\n"
-            script += "x = next(iter(a.arrays().values())); o = s.parse(s.OURS['hard', 'both'])\n"
-            script += "d = s.decoder(a.data, 'both', o); b = time.perf_counter(); d.decode(x)\n"
-            script += "print('seconds', time.perf_counter() - b)"
-            command = [sys.executable, "-c", script, str(Path(__file__).parent), str(args.data)]
-            os.environ["XDG_CACHE_HOME"] = cache
-            took = run(command, args.core)["seconds"]
-            print(f"| {label} | {took:.2f} s | ≤ {bar} s |", flush=True)
-    ours = decoder(args.data, "char", settings)
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    ours.decode_batch(arrays, 2)
-    for _ in range(args.repeats):
-        for threads, times in seconds.items():
-            begin = time.perf_counter()
-            ours.decode_batch(arrays * 20, threads)
-            times.append(time.perf_counter() - begin)
-    ratio = statistics.median(seconds[1]) / statistics.median(seconds[2])
-    print(f"| two threads, times as fast as one | {ratio:.2f} | ≥ 1.8 |", flush=True)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    big = decoder(args.data, "char", settings | {"beam": 100})
-    for frames in arrays:
-        big.decode_nbest(frames, 100)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"| peak memory, beam and n-best 100 | {grown:+.1f} MB | ≤ 50 MB |", flush=True)
-
-
-class Trial(NamedTuple):
-    """A setting on the tuning half."""
-
-    wer: float  # percent
-    total: float  # mean
-    speed: float  # frames a second of processor time
-    settings: Settings
-
-
-class Tuning:
-    """Settings tried on the tuning half."""
-
-    def __init__(self, data: Path, name: str, kind: str) -> None:
-        work = Work(data, name, "tune")
-        self.data, self.kind = data, kind
-        self.arrays, self.references = list(work.arrays().values()), work.references()
-
-    def attempt(self, settings: Settings) -> Trial:
-        ours = decoder(self.data, self.kind, settings)
-        ours.decode(self.arrays[0])
-        begin = time.process_time()
-        found = [ours.decode(frames) for frames in self.arrays]
-        speed = sum(map(len, self.arrays)) / (time.process_time() - begin)
-        wer = Counts.of(count_errors(self.references, [h.text for h in found])).rate
-        return Trial(100 * wer, float(np.mean([h.total for h in found])), speed, settings)
-
-    def weights(self, start: Settings) -> Settings:
-        """Those of the lowest WER at a generous effort, one or two changed at a time."""
-        best = self.attempt(start | {"beam": 60.0, "beam_threshold": 7.0, "token_threshold": 6.0})
-        names = [*LMS[self.kind], "bonus"] + ["unk"] * (self.kind in ("word", "both"))
-        for _ in range(3):
-            before = best
-            for changed in neighbours(best.settings, WEIGHTS, names):
-                trial = self.attempt(best.settings | changed)
-                best = trial if trial.wer < best.wer else best
-            if best is before:
-                break
-        return {name: value for name, value in best.settings.items() if name not in EFFORT}
-
-
-def tune(args: argparse.Namespace, kinds: list[str], sets: list[str]) -> None:
-    """Print, for the best weights, the fastest settings that are nearly as good as a wide search:
-    within 0.1 % of its WER and 0.05 % of its mean total."""
-    for kind, name in itertools.product(kinds, sets):
-        tuning = Tuning(args.data, name, kind)
-        weights = tuning.weights(parse(OURS[name, kind]))
-        wide = tuning.attempt(weights | WIDEST_TUNING)
-        print(f"{name} {kind}: WER {wide.wer:.2f} % {written(weights)}", flush=True)
-        good = []
-        for values in itertools.product(*EFFORT.values()):
-            trial = tuning.attempt(weights | dict(zip(EFFORT, values, strict=True)))
-            lost = 100 * (wide.total - trial.total) / abs(wide.total)
-            if trial.wer <= wide.wer + 0.1 and lost <= 0.05:
-                good.append((trial, lost))
-        for trial, lost in sorted(good, key=lambda g: -g[0].speed)[:5]:
-            what = f"{trial.speed:9,.0f} frames/s, WER {trial.wer:.2f} %, search error {lost:.3f} %"
-            print(f"  {what}: {written(trial.settings)}", flush=True)
-
-
-def neighbours(
-    settings: Settings, grid: dict[str, list[float]], names: list[str]
-) -> Iterator[Settings]:
-    """One value moved by up to two places, then two by one."""
-    moves: dict[str, list[float]] = {}
-    for name in names:
-        values, now = grid[name], settings.get(name, 0.0)
-        at = min(range(len(values)), key=[abs(v - now) for v in values].__getitem__)
-        moves[name] = values[max(0, at - 2) : at + 3]
-        yield from ({name: value} for value in moves[name] if value != now)
-    for a, b in itertools.combinations(names, 2):
-        yield from ({a: x, b: y} for x in moves[a][1:-1] for y in moves[b][1:-1])
+def processor() -> str:
+    """Its name, cores and widest vectors."""
+    lines = (line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines())
+    known = {pair[0].strip(): pair[-1].strip() for pair in lines}
+    flags = known.get("flags", "").split()
+    vectors = next((name for name in ("avx512f", "avx2") if name in flags), "no AVX2")
+    cores = len(os.sched_getaffinity(0))
+    return f"{known.get('model name', 'processor')}, {cores} cores, {vectors}"
 
 
 def main() -> None:
@@ -396,7 +219,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=env("PEERS"))
     parser.add_argument("--peers-python", default=env("PEERS_PYTHON"))
     parser.add_argument("--data", type=Path, default=env("PEERS_WORK"))
-    parser.add_argument("--set", action="append", choices=("easy", "hard"))
+    parser.add_argument("--set", action="append", choices=SETS)
     parser.add_argument("--only", action="append", choices=LMS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--core", type=int, default=0)
@@ -419,11 +242,11 @@ def main() -> None:
             [args.peers_python, str(Path(args.peers) / "make_emissions.py"), "--out", args.data],
             check=True,
         )
-    kinds, sets = args.only or list(LMS), args.set or ["easy", "hard"]
+    kinds, sets = args.only or list(LMS), args.set or list(SETS)
     if args.tune:
-        return tune(args, kinds, sets)
+        return tune(args.data, kinds, sets)
     table(args, kinds, sets)
-    return further(args)
+    return further(args.data, kinds, sets, args.core, args.repeats)
 
 
 if __name__ == "__main__":
