@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real sentences of many speakers: speechocean762 (Mandarin speakers, half children: hard) and
-# arctic-kathleen, trained on together; word and character n-grams; 40 minutes, with --quick 20.
+# arctic-kathleen, trained on together; word and character n-grams; 75 minutes, with --quick 35.
 # The corpora are taken from $ASR_DATA; without it speechocean762 alone is downloaded (OpenSLR 101).
 . "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 
@@ -24,7 +24,7 @@ fi
 IFS=, read -ra manifests <<< "$train"
 sets=(--set "data.train=[$train]" --set "data.dev=[$devs]")
 
-stage train-ctc "CTC model, from waveforms (20 minutes; --quick 10)" \
+stage train-ctc "CTC model, from waveforms (32 minutes; --quick 14)" \
   asr train conf/ctc.yaml -o exp/ctc "${sets[@]}" "${ctc[@]}"
 stage lm-word "word 4-gram (10 s)" \
   asr lm train "${manifests[@]}" "${text[@]}" -o exp/word.lm --order 4 --prune "0 0 1"
@@ -50,7 +50,7 @@ for manifest in "${tests[@]}"; do
   stage "$set-6" "$set: rescored" asr rescore "$out.2.jsonl" $word --weights exp/plain.json -o "$out.6.jsonl"
 done
 
-stage train-las "LAS model, from waveforms (18 minutes; --quick 10)" \
+stage train-las "LAS model, from waveforms (32 minutes; --quick 16)" \
   asr train conf/las.yaml -o exp/las "${sets[@]}" "${las[@]}"
 tuned las 3 exp/las "$dev" "--lm-weight 0.5 --length-bonus 0.5" --beam 20 --nbest 20 $word
 stage attention "pictures of the attention on the dev set" \
