@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from asr.commands.options import File, Text, as_command
-from asr.console import Skipped, count, end_with_skipped, say, some
+from asr.console import Skipped, count, end_with_skipped, say, some, track
 from asr.errors import InputError
 from asr.files import cannot_write, locked, whole_file
 
@@ -162,7 +162,8 @@ def prepare(experiment: Experiment, folder: Path, group: Group) -> Trainer:
                 f"warning: {count(steps, 'step')} in all, the first {options.warmup} to warm up,"
                 " are few: raise train.epochs, or lower data.batch_seconds and train.warmup"
             )
-        trainer.updater.check_memory(train.largest(trainer.share), train.sampler.batch_seconds)
+        for batch in train.largest(trainer.share):
+            trainer.updater.check_memory(batch, train.sampler.batch_seconds)
     if group.leader:
         write_folder(folder, experiment, trainer)
     if mwer and not trainer.step:
@@ -227,7 +228,8 @@ def find_tokenizer(experiment: Experiment, folder: Path | None = None) -> Tokeni
         return Tokenizer.load(options.path)
     rules = get_normalizer(options.normalizer)
     lexicon = read_lexicon(Path(options.lexicon)) if options.lexicon else None
-    texts = (u.text for u in open_manifests(experiment.data.train) if u.text)
+    utterances = open_manifests(experiment.data.train)
+    texts = (u.text for u in track(utterances, "tokens", len(utterances)) if u.text)
     return Tokenizer.train(options.type, texts, options.size, rules, lexicon)
 
 

@@ -347,13 +347,18 @@ class TrainingSet:
     def _utterances(self, batch: NDArray[np.integer]) -> list[Utterance]:
         return [self.utterances[i] for i in self.kept[batch].tolist()]
 
-    def largest(self, share: slice = ALL) -> Batch:
-        """The batch of the first epoch with most audio, padding counted, as long as if the lowest
-        speed and the longest silence had been drawn for all of it."""
-        seconds = self.sampler.durations
+    def largest(self, share: slice = ALL) -> list[Batch]:
+        """The batches of the first epoch that may take most memory: that with most audio, padding
+        counted, and that with most states of tokens (attention: frames times tokens); as long as if
+        the lowest speed and the longest silence had been drawn for all of it."""
         batches = self.sampler.batches(0)
-        rows = max(batches, key=lambda batch: float(seconds[batch].max()) * len(batch))
-        batch = self.maker.make((-1, self._utterances(rows[share])))  # -1: before all variation
+        sizes = np.array([len(batch) for batch in batches], float)
+        longest = np.array([self.sampler.durations[batch].max() for batch in batches], float)
+        chosen = {int((sizes * longest).argmax()), int((sizes * longest**2).argmax())}
+        return [self._longest(batches[i][share]) for i in sorted(chosen)]
+
+    def _longest(self, rows: NDArray[np.integer]) -> Batch:
+        batch = self.maker.make((-1, self._utterances(rows)))  # -1: before all variation
         options = self.maker.options
         assert options is not None
         slower = max(1.0, 1 / min(options.speed))

@@ -150,12 +150,14 @@ class Trainer:
                     self._finish(stop)
             except (OSError, InputError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__  # see whole_file
-                if not isinstance(cause, OSError):
+                told = isinstance(error, InputError) and "cannot be written" not in error.what
+                if told or not isinstance(cause, OSError):
                     raise
                 saved = self.checkpoints.all()
                 remedy = f"The last checkpoint, {saved[-1]}, is whole. " if saved else ""
                 full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
                 remedy += f"{'Make room' if full else 'Mend that'}, then continue with: "
+                remedy += "torchrun ... -m " if self.group.size > 1 else ""
                 remedy += shlex.join(["asr", *sys.argv[1:]])
                 what = f"cannot write: {cause.strerror or cause}"
                 raise InputError(what, self.folder, remedy) from error
@@ -187,6 +189,10 @@ class Trainer:
                 if late and not stopped and not self.bad_row:
                     self.save()
                     saved = time.monotonic()
+            if not stopped and not (self.epoch_sums or self.timing["audio"]):
+                id, reason = next(iter(self.unreadable.items()), ("", ""))
+                what = f"no audio of the training set can be used any more ({id}: {reason})"
+                raise InputError(what, self.folder, "Mend that; the same command continues.")
             bar.update(task, note="dev set")
             figures = {}
             if not stopped:

@@ -191,10 +191,23 @@ def test_no_variation_makes_a_batch_longer_than_the_largest(tmp_path: Path) -> N
     given = options()
     given.speed, given.silence = [0.8, 1.25], Silence(0.5, 0.4)
     train = training_set(manifest(tmp_path, rows), given)
-    largest = train.largest()
+    (largest,) = train.largest()
     assert largest.samples.shape == (6, largest.lengths.max()) == (6, (1 / 0.8 + 0.8) * RATE)
     lengths = [int(batch.lengths.max()) for batch in train.batches(0, 0, 40)]
     assert 0.8 * largest.lengths.max() < max(lengths) <= largest.lengths.max()
+
+
+def test_the_largest_batches_are_that_of_most_audio_and_that_of_most_attention(
+    tmp_path: Path,
+) -> None:
+    """Padded, six short ones are longer than two long ones, but have fewer frames times tokens."""
+    rows = [(f"s{i}", 1.0, "ab") for i in range(6)] + [(f"l{i}", 2.9, "ab") for i in range(2)]
+    given = options()
+    given.speed, given.silence = [1.0], Silence(0.0, 0.0)
+    shapes = [
+        batch.samples.shape for batch in training_set(manifest(tmp_path, rows), given).largest()
+    ]
+    assert sorted(shapes) == [(2, 2.9 * RATE), (6, RATE)]
 
 
 def test_dev_set_is_complete_and_unchanged(tmp_path: Path) -> None:

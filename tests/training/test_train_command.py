@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
+from rich.progress import Progress
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asr.commands.train import check_folder, command, prepare, window_of
 from asr.config import load_experiment
+from asr.console import progress
+from asr.data.loader import Batch
 from asr.errors import InputError
 from asr.files import locked
 from asr.models.folder import model_folder
@@ -24,6 +33,7 @@ from asr.models.recognizer import Recognizer
 from asr.text.tokenizer import Tokenizer
 from asr.training.checkpoint import read
 from asr.training.distributed import Group
+from asr.training.update import Outcome
 
 Experiment = Callable[..., Path]
 
@@ -59,13 +69,111 @@ def test_what_an_experiment_folder_holds(
     assert kinds.count("epoch") == 2
     assert kinds[-1] == "end"
     assert "train" in kinds
-    assert list((folder / "tensorboard").glob("events*"))
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    shown = {
+        (tag, event.step): event.value
+        for tag in board.Tags()["scalars"]
+        for event in board.Scalars(tag)
+    }
+    written = {
+        (f"{line['kind']}/{name}", line["step"]): value
+        for line in lines
+        for name, value in line.items()
+        if name not in ("kind", "step")
+    }
+    assert shown == pytest.approx(written, rel=1e-6)  # single precision
     model = Recognizer.load(folder / "model")
     assert model.has_ctc
     assert model.has_speller
     assert model.vocabulary == Tokenizer.load(folder / "model").size
     assert model.window == 2.0  # the shortest; these utterances last a second
     assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("figures", "average", "best"),
+    [
+        ([(0.9, 1), (0.3, 5), (0.7, 2), (0.2, 6), (0.5, 3)], 2, [2, 4]),
+        ([(0.6, 2), (0.5, 9), (0.6, 1), (0.6, 3), (0.9, 0)], 2, [2, 3]),  # then the loss decides
+        ([(0.6, 2), (0.5, 9), (0.6, 1)], 9, [1, 2, 3]),
+        ([(0.9, 3), (1.2, 1), (1.1, 2), (1.3, 0)], 3, [1, 2, 4]),  # above 100 % all are equal
+        ([(1.0, 3), (1.5, 1), (1.2, 2)], 2, [2]),  # nothing is recognised: one
+    ],
+)
+def test_the_model_is_the_average_of_the_best_epochs(
+    figures: list[tuple[float, float]],
+    average: int,
+    best: list[int],
+    experiment: Experiment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Real training, but WER and loss on the dev set are given."""
+    config = experiment("ctc", epochs=len(figures), average=average, learning_rate=0.01, warmup=0)
+    trainer = prepare(load_experiment(config, ("data.workers=0",)), tmp_path / "exp", Group())
+    epochs: list[dict[str, torch.Tensor]] = []
+
+    def given(_: object) -> dict[str, float]:
+        epochs.append({name: w.clone() for name, w in trainer.model.state_dict().items()})
+        wer, loss = [*figures, figures[-1]][len(epochs) - 1]
+        return {"wer": wer, "wer_ctc": wer, "loss": loss}
+
+    monkeypatch.setattr(trainer, "_evaluate", given)
+    trainer.run()
+    assert len(epochs) == len(figures) + 1  # the model itself at the end
+    for name, weight in Recognizer.load(tmp_path / "exp" / "model").state_dict().items():
+        mean = torch.stack([epochs[epoch - 1][name].double() for epoch in best]).mean(0)
+        torch.testing.assert_close(weight.double(), mean, rtol=1e-6, atol=1e-7)
+
+
+def test_the_live_line_tells_the_loss_the_speed_and_the_waiting(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real training by a clock on which a batch comes after 3 s and a step takes 1 s."""
+    clock, behind = 0.0, list[Outcome]()
+    monkeypatch.setattr("asr.training.loop.time", SimpleNamespace(monotonic=lambda: clock))
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    monkeypatch.setattr("asr.console.stderr", terminal)
+
+    def at_once() -> Progress:
+        bar = progress()
+        monkeypatch.setattr(bar, "update", partial(bar.update, refresh=True))
+        return bar
+
+    monkeypatch.setattr("asr.training.loop.progress", at_once)
+    plain = ("data.workers=0", "data.speed=[1.0]", "data.silence.share=0")
+    config = load_experiment(experiment("las", epochs=1), plain)
+    trainer = prepare(config, tmp_path / "exp", Group())
+    batches, update = trainer.train.batches, trainer.updater.update
+
+    def late(*given: Any) -> Iterator[Batch]:
+        nonlocal clock
+        for batch in batches(*given):
+            clock += 3
+            yield batch
+
+    def slow(*given: Any) -> Outcome:
+        nonlocal clock
+        clock += 1
+        behind.append(update(*given))
+        return behind[-1]
+
+    monkeypatch.setattr(trainer.train, "batches", late)
+    monkeypatch.setattr(trainer.updater, "update", slow)
+    trainer.run()
+    rows = [json.loads(s) for s in (tmp_path / "manifest.train.jsonl").read_text().splitlines()]
+    audio = [one.seconds for one in behind]
+    assert sum(audio) == pytest.approx(sum(row["duration"] for row in rows), rel=1e-4)
+    lines = terminal.file.getvalue().replace("\r", "\n").splitlines()  # type: ignore[attr-defined]
+    for n in range(1, len(behind) + 1):
+        total, count = (sum(o.sums[key] for o in behind[:n]) for key in ("total", "utterances"))
+        speed = f"{sum(audio[:n]) / (4 * n):.0f} s audio/s, 75% waiting for data"
+        note = f"loss {total / count:.2f}, {speed}"
+        assert any(
+            "epoch 1/1 " in line and f" {n}/{len(behind)} " in line and note in line
+            for line in lines
+        )
+    assert any(f"epoch 1/1: step {n}, {note}; dev loss " in line for line in lines)
 
 
 def test_recordings_of_a_lower_rate_are_told(
@@ -276,3 +384,30 @@ def test_full_disk(experiment: Experiment, tmp_path: Path, namespace: list[str])
     assert errors[0].endswith(f"is whole. Make room, then continue with: {again}")
     assert "continuing after step" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_epoch_in_which_no_audio_can_be_read_ends_training(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a network drive that is gone: else the epochs left would pass without a step."""
+    config = experiment("ctc", epochs=4)
+    trainer = prepare(load_experiment(config, ("data.cache_mb=0",)), tmp_path / "exp", Group())
+    save, away = trainer.save, tmp_path / "away"
+    away.mkdir()
+
+    def gone_after_the_second_epoch() -> None:
+        save()
+        if trainer.epoch == 2:
+            for file in tmp_path.glob("train*.wav"):
+                file.rename(away / file.name)
+
+    monkeypatch.setattr(trainer, "save", gone_after_the_second_epoch)
+    with pytest.raises(InputError, match="no audio of the training set can be used any more") as e:
+        trainer.run()
+    assert "is not there" in str(e.value) or "cannot be" in str(e.value)
+    for file in away.iterdir():
+        file.rename(tmp_path / file.name)
+    again = prepare(load_experiment(config, ("data.cache_mb=0",)), tmp_path / "exp", Group())
+    again.run()
+    assert [entry["step"] for entry in again.history] == sorted({e["step"] for e in again.history})
+    assert (tmp_path / "exp" / "model").is_dir()
