@@ -168,7 +168,7 @@ def peer_rows(work: Work, kind: str, emissions: Path, args: argparse.Namespace) 
 def table(args: argparse.Namespace, kinds: list[str], sets: list[str]) -> None:
     """Ours and the peers' on the second half; both LMs beside our own with one."""
     print(f"{processor()}; load before: {os.getloadavg()[0]:.1f} (of others; 0 is best)\n")
-    print("| set | decoder | frames/s | WER % | search error % | ours, times as fast", end="")
+    print("| work, set | decoder | frames/s | WER % | search error % | ours, times as fast", end="")
     print(" | ours, word errors | p |\n|---|---|---:|---:|---:|---:|---:|---:|")
     with_one: dict[str, list[Result]] = {name: [] for name in sets}
     for kind, name in itertools.product(kinds, sets):
@@ -185,10 +185,9 @@ def table(args: argparse.Namespace, kinds: list[str], sets: list[str]) -> None:
             others += with_one[name]
         else:
             with_one[name].append(ours._replace(label=f"ours, {kind} alone"))
-        print(f"| **{kind}** | | | | | | | |")
         for result in (ours, default, *others):
             wer = 100 * sum(result.errors) / sum(words)
-            line = f"| {name} | {result.label} | {result.speed:,.0f} | {wer:.2f} |"
+            line = f"| {kind}, {name} | {result.label} | {result.speed:,.0f} | {wer:.2f} |"
             if result in (ours, default):
                 lost = 100 * (wide.score - result.score) / abs(wide.score)
                 line += f" {lost:.3f} | | {sum(result.errors)} | |"
