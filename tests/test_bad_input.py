@@ -267,6 +267,27 @@ def test_wrong_language_models(command: str, said: Callable[[str], str]) -> None
         assert_matches(said(f"{command} --lm {lm}"), message)
 
 
+@pytest.mark.parametrize("what", ["probability", "word", "header"])
+def test_a_byte_of_a_language_model_that_changed(
+    what: str, place: Path, said: Callable[[str], str], run_asr: Run
+) -> None:
+    content = bytearray((place / "word.lm").read_bytes())
+    logprob = np.float32(-0.7 * np.log(10)).tobytes()
+    changed = {"probability": logprob, "word": b"two", "header": b'"word"'}[what]
+    content[content.index(changed) + 1] ^= 1
+    file = place / f"changed-{what}.lm"
+    file.write_bytes(content)
+    message = f"{file.name}: is damaged (wrong checksum). Make it again."
+    if what == "header":
+        message = f"{file.name}: is damaged or cut off. Make or copy it again."
+    else:  # other commands do not take the time to read all of it
+        assert NGram.open(file).unit == "word"
+    assert said(f"info {file.name}") == message
+    done = run_asr("info", file.name, cwd=place)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+    assert status(["info", "word.lm"]) == 0
+
+
 @pytest.fixture(scope="module")
 def saved(place: Path) -> str:
     """The outputs of a network, `saved.npz` among the others; how they are decoded."""

@@ -115,3 +115,9 @@ def test_help_of_every_command_shows_examples_and_imports_nothing_heavy() -> Non
     assert {f"True asr {name}" for name in (*COMMANDS, "lm train", "prepare espeak")} <= {*shown}
     assert all(line.startswith("True asr") for line in shown)
     assert not names & {"torch", "numpy", "numba", "soundfile", "yaml"}
+
+
+def test_the_readme_comes_to_the_first_command_at_once() -> None:
+    before, fence, _ = (PACKAGE.parent / "README.md").read_text("utf-8").partition("```sh\n")
+    assert fence
+    assert len(before.split()) < 80

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -119,6 +121,45 @@ def test_set_up_with_cdpath_and_an_interpreter_in_a_folder_with_a_space(
         ["bash", "tools/setup.sh"], cwd=tmp_path, env=given, capture_output=True, text=True
     )
     assert f"and {python} is Python 2.7;" in done.stderr
+
+
+@pytest.fixture
+def set_up(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """set_up(name of a program=its script, ...): exit status and stderr of tools/setup.sh, copied
+    to a folder, where nothing but these and what it needs to begin is on PATH."""
+    clone, bin = tmp_path / "clone", tmp_path / "bin"
+    shutil.copytree(ROOT / "tools", clone / "tools")
+    bin.mkdir()
+    for name in ("awk", "bash", "cat", "dirname", "flock", "grep", "rm", "sha256sum"):
+        (bin / name).symlink_to(str(shutil.which(name)))
+
+    def run(**programs: str) -> tuple[int, str]:
+        for name, script in programs.items():
+            (bin / name).write_text(f"#!/bin/sh\n{script}\n")
+            (bin / name).chmod(0o755)
+        done = subprocess.run(
+            [str(bin / "bash"), str(clone / "tools" / "setup.sh")],
+            env={"PATH": str(bin), "PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+        )
+        assert not (clone / ".venv").exists()
+        return done.returncode, done.stderr
+
+    return run
+
+
+def test_set_up_without_a_compiler_says_so_in_one_sentence(set_up: Any) -> None:
+    said = "error: no C++ compiler: {} is not on PATH (Debian: build-essential).\n"
+    assert set_up() == (1, said.format("cc"))
+    assert set_up(cc="") == (1, said.format("c++"))
+
+
+def test_set_up_without_space_says_so_in_one_sentence(set_up: Any, tmp_path: Path) -> None:
+    """2.9 GB are left where the clone is."""
+    df = f'[ "$2" = {tmp_path}/clone ] && printf "name\\ndisk 9 9 {int(2.9 * 2**20)} 9%% /\\n"'
+    said = f"error: no space: {tmp_path}/clone has 2 GB left, and set-up needs 3 GB.\n"
+    assert set_up(**{"cc": "", "c++": "", "df": df}) == (1, said)
 
 
 def test_recipes_are_short_and_name_only_real_commands_and_options() -> None:

@@ -1,6 +1,7 @@
 """`asr score` on small sets: pairing, figures, comparison, files, mistakes."""
 
 import json
+import math
 import re
 import subprocess
 from collections.abc import Callable
@@ -9,11 +10,12 @@ from typing import Any
 
 import click
 import jiwer
+import numpy as np
 import pytest
 
 from asr.cli import cli
 from asr.errors import InputError
-from asr.hypothesis import Hypothesis, NBest, write_nbest
+from asr.hypothesis import Hypothesis, NBest, Word, write_nbest
 from asr.scoring import read_transcripts
 
 RunAsr = Callable[..., subprocess.CompletedProcess[str]]
@@ -196,6 +198,45 @@ def test_alignments_of_the_worst(score: Any, tmp_path: Path) -> None:
         "  HYP: the hat sat 你   on it\n"
         "           S       S       I\n"
     )
+
+
+def test_what_confidences_are_worth(score: Any, ref: Path, tmp_path: Path) -> None:
+    """Words are lost or misheard as "hat", so that it is known which are right. Utterances without
+    a confidence for each word are left out."""
+    rng = np.random.default_rng(4)
+    lists, said, right = [], list[float](), list[bool]()
+    for row, (id, text) in enumerate(TEXTS.items()):
+        kept = [word for word in text.split() if rng.random() > 0.1]
+        heard = [word if rng.random() > 0.3 else "hat" for word in kept]
+        words = [Word(w, i, i + 1.0, round(float(rng.random()), 4)) for i, w in enumerate(heard)]
+        lists.append(NBest(id, [Hypothesis(" ".join(heard), words=words)]))
+        if row == 0:
+            words[1].confidence = None
+        elif row == 1:
+            words.clear()
+        else:
+            said += [float(str(word.confidence)) for word in words]
+            right += [word != "hat" for word in heard]
+    write_nbest(tmp_path / "c.jsonl", {}, lists)
+    _, figures, out, _ = score(ref, tmp_path / "c.jsonl")
+    share = sum(right) / len(right)
+    entropy = -math.log2(share) * share - math.log2(1 - share) * (1 - share)
+    given = [math.log2(c if good else 1 - c) for c, good in zip(said, right, strict=True)]
+    nce = 1 + sum(given) / len(given) / entropy
+    found = figures["confidence"]
+    assert found["words"] == len(said) > 100
+    assert found["normalised_cross_entropy"] == pytest.approx(nce)
+    lines = ["confidence  correct  words"]
+    for tenth in range(10):
+        own = [(c, good) for c, good in zip(said, right, strict=True) if int(10 * c) == tenth]
+        means = [sum(column) / len(own) for column in zip(*own, strict=True)]
+        assert found["reliability"][tenth] == pytest.approx([*means, len(own)])
+        lines.append(f"{means[0]:<10.3f}  {means[1]:>7.3f}  {len(own):>5}")
+    lines.append(f"normalised cross-entropy of the confidences: {nce:.3f} (1 perfect, 0 worthless")
+    assert "\n".join(lines) in out
+    _, several, out, _ = score(ref, ref, tmp_path / "c.jsonl")
+    assert [system["confidence"] for system in several["systems"]] == [None, found]
+    assert "normalised cross-entropy" not in out
 
 
 def test_tuned_on_the_scored_set(score: Any, ref: Path, tmp_path: Path) -> None:

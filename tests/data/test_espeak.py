@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
+from asr.cli import cli
 from asr.data.corpora.espeak import (
     VARIANTS,
     Espeak,
@@ -18,6 +23,7 @@ from asr.data.corpora.espeak import (
     split_voices,
     synthesise,
 )
+from asr.data.manifest import Manifest
 from asr.errors import InputError
 
 GRAMMAR = Path(__file__).parents[2] / "recipes" / "quickstart" / "conf" / "grammar.txt"
@@ -81,6 +87,39 @@ def test_quickstart_grammar_is_rich() -> None:
     assert len(set(sentences)) == 5000
     assert len(words) >= 500
     assert {"see", "sea", "night", "knight", "two", "to", "too", "meet", "meat"} <= words
+
+
+def test_quickstart_corpus_is_large_and_its_sets_are_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that its command writes, but a moment of a tone instead of speech."""
+    tone = np.sin(np.arange(64, dtype=np.float32))
+    monkeypatch.setattr(Espeak, "speak", lambda *_: tone)
+    monkeypatch.setattr("asr.data.corpora.espeak.write_flac", lambda *_: None)
+    script = GRAMMAR.parents[1] / "run.sh"
+    [line] = re.findall(r"^ *asr (prepare espeak .*)$", script.read_text(), re.MULTILINE)
+    monkeypatch.setenv("seed", "1")
+    monkeypatch.chdir(script.parent)
+    given = shlex.split(os.path.expandvars(line))
+    given[given.index("-o") + 1] = str(tmp_path)
+    cli.main(given, standalone_mode=False)
+    sets = {
+        name: [*Manifest.open(tmp_path / f"manifest.{name}.jsonl")]
+        for name in ("train", "dev", "test")
+    }
+    texts = {name: {u.text for u in rows} for name, rows in sets.items()}
+    voices = {name: {u.speaker for u in rows} for name, rows in sets.items()}
+    every = [(u.speaker, u.extra["pitch"], u.extra["rate"]) for rows in sets.values() for u in rows]
+    assert len(set(every)) >= 40
+    assert all(len(set(values)) > 1 for values in zip(*every, strict=True))
+    assert len(voices["test"] - voices["train"] - voices["dev"]) >= 8
+    assert not voices["test"] & (voices["train"] | voices["dev"])
+    assert len(texts["test"]) == len(sets["test"]) >= 200
+    assert sum(len(str(text).split()) for text in texts["test"]) >= 1500
+    lm_text = set((tmp_path / "lm.txt").read_text().splitlines())
+    assert len(lm_text) == 40_000
+    assert not texts["test"] & (texts["train"] | texts["dev"] | lm_text)
+    assert not texts["dev"] & (texts["train"] | lm_text)
 
 
 def test_sets_share_neither_voices_nor_sentences(tmp_path: Path) -> None:

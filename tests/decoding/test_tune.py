@@ -16,6 +16,7 @@ import pytest
 
 from asr.commands.tune import command
 from asr.confidence import TEMPERATURES, matches
+from asr.data.manifest import Manifest
 from asr.decoding import tune
 from asr.decoding.rescore import sort_nbest
 from asr.decoding.tune import count_errors, tabulate, word_errors
@@ -89,7 +90,8 @@ def test_planted_weights_are_found(tmp_path: Path, run_asr: Run) -> None:
     assert (weights.ctc, weights.unk) == (1.0, 0.0)
     assert weights.lm["big"] == pytest.approx(0.8, abs=0.1)
     assert weights.bonus == pytest.approx(1.7, abs=0.6)
-    assert (record["length"], record["tuned_on"]["split"]) == ("words", "dev")
+    dev = {"path": manifest, "hash": Manifest.open(manifest).hash, "split": "dev"}
+    assert (record["length"], record["tuned_on"]) == ("words", dev)
     assert (record["lms"]["big"]["hash"], record["beam"]) == ("77", 30)
     # the figures are those of jiwer on the lists sorted by these weights
     del references["absent"]

@@ -98,6 +98,18 @@ def test_tokens(tmp_path: Path) -> None:
     assert set(result.model.vocabulary[3:]) == set("|te")
 
 
+def test_fixed_discounts_of_a_small_text_are_told(
+    tmp_path: Path, corpus: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, lines in (("small", ["a good line", "more"]), ("large", corpus)):
+        text = tmp_path / f"{name}.txt"
+        text.write_text("\n".join(lines))
+        given = ["lm", "train", str(text), "-o", str(tmp_path / f"{name}.lm"), "--order", "2"]
+        cli.main(given, standalone_mode=False)
+        said = "the text is small: fixed discounts are used (lmplz --discount_fallback)\n"
+        assert capsys.readouterr().err == (said if name == "small" else "")
+
+
 def test_models_whose_names_differ_by_the_suffix(tmp_path: Path) -> None:
     """Each keeps its own ARPA file."""
     made = [train(numbered(["a b"]), tmp_path / f"lm.{n}gram", n, Units(BASIC)) for n in (1, 2)]

@@ -207,3 +207,39 @@ def test_moving_average() -> None:
     other = make_updater(plain, ema=0.5)
     other.load_state(state)
     assert all(map(torch.equal, averaged, other.average.weights.values()))  # type: ignore[union-attr]
+
+
+def test_a_gradient_that_is_too_long_is_cut_to_length_and_no_other() -> None:
+    """Against torch's AdamW on the gradient of the mean loss. Of its first step the length means
+    nothing, of a sum with shorter ones it does."""
+    batches = [make_batch(5, 0.5), make_batch(5, 3.0), make_batch(3, 0.5)]
+
+    def gradient(model: Recognizer, batch: Batch) -> Tensor:
+        model.train()
+        loss = model.losses(**batch.tensors(torch.device("cpu"), torch.float64))["total"].mean()
+        parts = torch.autograd.grad(loss, list(model.parameters()))
+        return torch.cat([part.flatten() for part in parts])
+
+    norms = [float(gradient(make_model().double(), batch).norm()) for batch in batches]
+    clip = (max(norms) * sorted(norms)[1]) ** 0.5
+    options = {"precision": "float64", "weight_decay": 0.0}
+    cut, never = (make_updater(plain, clip=c, **options) for c in (clip, 1e30))
+    reference = make_model().double()
+    weight = torch.nn.utils.parameters_to_vector(reference.parameters()).detach()
+    optimizer = torch.optim.AdamW([weight], weight_decay=0.0)
+    longer = []
+    for step, batch in enumerate(batches):
+        weight.grad = gradient(reference, batch)
+        norm = float(weight.grad.norm())
+        longer.append(norm > clip)
+        weight.grad *= min(1.0, clip / norm)
+        optimizer.param_groups[0]["lr"] = 1e-3
+        optimizer.step()
+        torch.nn.utils.vector_to_parameters(weight, reference.parameters())
+        found = cut.update(batch, step, 1e-3, False)
+        assert found.sums["norm"] == pytest.approx(norm, rel=1e-5)  # as it was
+        never.update(batch, step, 1e-3, False)
+    assert longer == [False, True, False]
+    got, other = (torch.cat([w.flatten() for w in weights(u)]) for u in (cut, never))
+    torch.testing.assert_close(got, weight, rtol=1e-6, atol=1e-7)
+    assert float((other - weight).abs().max()) > 1e-4
