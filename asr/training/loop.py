@@ -190,7 +190,7 @@ class Trainer:
                     self.save()
                     saved = time.monotonic()
             if not stopped and not (self.epoch_sums or self.timing["audio"]):
-                id, reason = next(iter(self.unreadable.items()), ("", ""))
+                *_, (id, reason) = [("", ""), *self.unreadable.items()]
                 what = f"no audio of the training set can be used any more ({id}: {reason})"
                 raise InputError(what, self.folder, "Mend that; the same command continues.")
             bar.update(task, note="dev set")
