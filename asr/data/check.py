@@ -128,11 +128,12 @@ class Facts:
     @classmethod
     def gather(cls, manifest: Manifest, name: str, examined: Found, fit: Fit) -> Facts:
         facts = cls(manifest, name)
-        uses: Counter[int] = Counter()  # of the later parts of an audio file, by hash
+        later: set[int] = set()  # audio files of which a later part is used, by hash
         longer: list[tuple[Utterance, str]] = []
         for line, (u, found) in enumerate(examined):
             facts.findings += [(kind, u.id, message) for kind, message in found.findings]
-            uses[id_hash(u.audio)] += u.start > 0
+            if u.start > 0:
+                later.add(id_hash(u.audio))
             place = os.path.abspath(audio_path(u.audio, u.folder))
             facts.recordings.setdefault(id_hash(f"{place} {u.start}"), line)
             if found.sample_rate:
@@ -149,7 +150,7 @@ class Facts:
             heard = found.seconds or math.nan
             facts._measures.extend((heard, found.level, len(text) / heard if text else math.nan))
         # no contradiction where others use the rest of the file
-        alone = ((u.id, message) for u, message in longer if not uses[id_hash(u.audio)])
+        alone = ((u.id, message) for u, message in longer if id_hash(u.audio) not in later)
         facts.findings += [("duration", id, message) for id, message in alone]
         facts.bad = {id for kind, id, _ in facts.findings if kind not in WARNINGS}
         return facts

@@ -77,11 +77,10 @@ def check_names(weights: Weights, names: Collection[str], where: object) -> None
     """Raises InputError unless the weights are for exactly the LMs called `names`."""
     for name in weights.lm:
         if name not in names:
-            remedy = f"Give the LM of that name, {name}.lm. " + (
-                nearest(name, names) if names else ""
-            )
+            known = nearest(name, names) if names else ""
+            remedy = f"Give the LM of that name, {name}.lm. {known}".rstrip()
             what = f"has a weight for the LM '{name}', which is not there"
-            raise InputError(what, where, remedy.rstrip())
+            raise InputError(what, where, remedy)
     for name in (name for name in names if name not in weights.lm):
         raise InputError(f"has no weight for the LM '{name}'", where, "Tune with that LM.")
 

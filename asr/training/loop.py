@@ -150,8 +150,8 @@ class Trainer:
                     self._finish(stop)
             except (OSError, InputError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__  # see whole_file
-                told = isinstance(error, InputError) and "cannot be written" not in error.what
-                if told or not isinstance(cause, OSError):
+                read = isinstance(error, InputError) and "cannot be written" not in error.what
+                if read or not isinstance(cause, OSError):
                     raise
                 saved = self.checkpoints.all()
                 remedy = f"The last checkpoint, {saved[-1]}, is whole. " if saved else ""

@@ -101,7 +101,8 @@ def test_scores_equal_kenlm_and_order_follows_the_total(
     meta, utterances = read_nbest(tmp_path / "out.jsonl")
     weights = {"ctc": 1.0, "att": 0.0, "lm": {"big": 0.5}, "bonus": 1.5, "unk": UNK}
     assert (meta["weights"], meta["length"]) == (weights, "words")
-    assert meta["lms"]["big"]["hash"] == NGram.open(lms / "words.lm").hash
+    entry = meta["lms"]["big"]
+    assert (entry["hash"], entry["rescored"]) == (NGram.open(lms / "words.lm").hash, True)
     rescored = list(utterances)
     assert [utterance.id for utterance in rescored] == ["u1", "u2", "u3", "u4"]
     assert rescored[3].error == "audio is empty"
